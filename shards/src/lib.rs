@@ -1,1 +1,4 @@
 //! x
+pub mod dict;
+pub mod entry;
+pub mod object;

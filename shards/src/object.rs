@@ -1,0 +1,22 @@
+//! `Object`: a value too large or too structured to lie inside its entry.
+//!
+//! An entry (`entry.rs`) holds short strings and integers itself and everything else as a
+//! `Box<Object>`. A new type of collection adds its variant here, with what it answers to
+//! `heap_bytes`. Redis's counterpart is what `robj.ptr` points to.
+
+/// A boxed value of an entry.
+#[derive(Debug)]
+pub enum Object {
+    /// A string longer than an entry holds inline. Its spare capacity is what `APPEND` grows into.
+    String(Vec<u8>),
+}
+
+impl Object {
+    /// Bytes of the heap it takes, its own box included, for `MEMORY USAGE`.
+    pub fn heap_bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::String(bytes) => bytes.capacity(),
+            }
+    }
+}
