@@ -29,6 +29,9 @@
 //! (`Dict::replace`). They and `free` are `unsafe` for that reason; the others are safe as long
 //! as that rule is kept. An entry is used by one thread at a time, the one that has the slice.
 
+#[cfg(test)]
+mod tests;
+
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::{self, NonNull};
 
@@ -506,9 +509,10 @@ impl EntryPtr {
                 self.at(header.body()).cast::<i64>().read()
             }))
         } else if header.has(WORD) {
-            self.object().map(|object| match object {
-                Object::String(bytes) => StrRef::Bytes(bytes),
-            })
+            match self.object() {
+                Some(Object::String(bytes)) => Some(StrRef::Bytes(bytes)),
+                _ => unreachable!("a boxed string is an Object::String"),
+            }
         } else {
             Some(StrRef::Bytes(self.inline(header)))
         }
