@@ -1,4 +1,30 @@
-//! x
+//! Ringshard's machine: slices of the keyspace, types, commands, the protocol, routing and transactions.
+//!
+//! Nothing here opens a socket or a file, starts a thread, reads a clock or draws unseeded randomness: bytes,
+//! messages, time and seeds come in, bytes, messages and effects go out ([`shard::Shard`]).
+
+pub mod args;
+pub mod client;
+pub mod commands;
+pub mod config;
+pub mod core;
+pub mod db;
 pub mod dict;
 pub mod entry;
+pub mod glob;
+pub mod latency;
+pub mod limits;
+pub mod message;
+pub mod number;
 pub mod object;
+pub mod quote;
+pub mod resp;
+pub mod router;
+pub mod shard;
+pub mod shared;
+pub mod slowlog;
+pub mod stats;
+pub mod transaction;
+
+/// The version of Redis whose commands and replies this follows, as `HELLO` and `INFO` report it.
+pub const REDIS_VERSION: &str = "7.4.0";

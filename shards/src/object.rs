@@ -5,7 +5,7 @@
 //! `heap_bytes`. Redis's counterpart is what `robj.ptr` points to.
 
 /// A boxed value of an entry.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Object {
     /// A string longer than an entry holds inline. Its spare capacity is what `APPEND` grows into.
     String(Vec<u8>),

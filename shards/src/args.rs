@@ -1,0 +1,115 @@
+//! The arguments of one command: `argc` and `argv` as slices of the bytes they arrived in.
+//!
+//! Nothing is copied while a command runs at home: an argument is an offset and a length into the client's input.
+//! A command that must wait or travel (`MULTI`, another shard, a transaction) becomes an [`OwnedArgs`].
+
+use std::ops::Index;
+
+/// Where one argument lies in the bytes of its command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArgRef {
+    /// Offset of the first byte.
+    pub start: u32,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+/// A command's arguments, the name first. Never empty.
+#[derive(Clone, Copy)]
+pub struct Args<'a> {
+    bytes: &'a [u8],
+    refs: &'a [ArgRef],
+}
+
+impl<'a> Args<'a> {
+    /// Arguments at `refs` inside `bytes`; every range must lie within `bytes`.
+    pub fn new(bytes: &'a [u8], refs: &'a [ArgRef]) -> Self {
+        debug_assert!(!refs.is_empty());
+        debug_assert!(refs.iter().all(|r| (r.start as usize + r.len as usize) <= bytes.len()));
+        Args { bytes, refs }
+    }
+
+    /// How many there are, the command's name included (`argc`).
+    #[inline]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.refs.len()
+    }
+
+    /// The argument at `index`, or `None` past the last.
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        let r = self.refs.get(index)?;
+        Some(&self.bytes[r.start as usize..r.start as usize + r.len as usize])
+    }
+
+    /// The argument at `index`; panics past the last, so only below a checked arity.
+    #[inline]
+    pub fn at(&self, index: usize) -> &'a [u8] {
+        let r = self.refs[index];
+        &self.bytes[r.start as usize..r.start as usize + r.len as usize]
+    }
+
+    /// The arguments from `from` on.
+    pub fn iter_from(&self, from: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
+        let bytes = self.bytes;
+        self.refs[from.min(self.refs.len())..].iter().map(move |r| &bytes[r.start as usize..(r.start + r.len) as usize])
+    }
+
+    /// Whether the argument at `index` is there and equals `word` but for letter case.
+    pub fn is(&self, index: usize, word: &str) -> bool {
+        self.get(index).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    /// A copy that can outlive the input.
+    pub fn to_owned(&self) -> OwnedArgs {
+        let mut owned = OwnedArgs::default();
+        for i in 0..self.len() {
+            owned.push(self.at(i));
+        }
+        owned
+    }
+}
+
+impl Index<usize> for Args<'_> {
+    type Output = [u8];
+
+    #[inline]
+    fn index(&self, index: usize) -> &[u8] {
+        self.at(index)
+    }
+}
+
+/// Arguments with bytes of their own, in one buffer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedArgs {
+    bytes: Vec<u8>,
+    refs: Vec<ArgRef>,
+}
+
+impl OwnedArgs {
+    /// Arguments from a list of words.
+    pub fn from_words<W: AsRef<[u8]>>(words: &[W]) -> Self {
+        let mut owned = Self::default();
+        for word in words {
+            owned.push(word.as_ref());
+        }
+        owned
+    }
+
+    /// Adds one argument at the end.
+    pub fn push(&mut self, arg: &[u8]) {
+        self.refs.push(ArgRef { start: self.bytes.len() as u32, len: arg.len() as u32 });
+        self.bytes.extend_from_slice(arg);
+    }
+
+    /// The arguments; there must be at least one.
+    pub fn args(&self) -> Args<'_> {
+        Args::new(&self.bytes, &self.refs)
+    }
+
+    /// Bytes of memory held.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() + self.refs.capacity() * size_of::<ArgRef>()
+    }
+}

@@ -1,0 +1,311 @@
+//! A connection as its home shard sees it: protocol state, what it has asked for, and what it is owed.
+
+pub mod filter;
+pub mod order;
+
+use crate::args::OwnedArgs;
+use crate::commands::CommandId;
+use crate::message::Answer;
+use crate::resp::{Parser, Reply};
+use crate::router::ShardId;
+use order::ReplyOrder;
+
+/// Bits of [`Client::gate`]. While all are clear, a plain command needs no further look at its client.
+pub mod gate {
+    /// The client must authenticate first.
+    pub const NEEDS_AUTH: u32 = 1 << 0;
+    /// Inside `MULTI`.
+    pub const MULTI: u32 = 1 << 1;
+    /// The queue has an error: `EXEC` will fail.
+    pub const DIRTY_EXEC: u32 = 1 << 2;
+    /// Subscribed, in RESP2: few commands are allowed.
+    pub const SUBSCRIBED: u32 = 1 << 3;
+    /// `CLIENT REPLY OFF`.
+    pub const REPLY_OFF: u32 = 1 << 4;
+    /// `CLIENT REPLY SKIP`: the next command gets no reply.
+    pub const REPLY_SKIP_NEXT: u32 = 1 << 5;
+    /// `CLIENT REPLY SKIP`: this command gets no reply.
+    pub const REPLY_SKIP: u32 = 1 << 6;
+    /// `CLIENT NO-TOUCH`.
+    pub const NO_TOUCH: u32 = 1 << 7;
+    /// Closes when its output is sent.
+    pub const CLOSE_AFTER_REPLY: u32 = 1 << 8;
+    /// Closes at the end of this turn, whatever it is owed.
+    pub const CLOSE_NOW: u32 = 1 << 9;
+    /// Waits for something; its input is kept.
+    pub const WAITING: u32 = 1 << 10;
+    /// `CLIENT TRACKING`.
+    pub const TRACKING: u32 = 1 << 11;
+    /// `MONITOR`.
+    pub const MONITOR: u32 = 1 << 12;
+
+    /// No more commands of this client are run.
+    pub const CLOSING: u32 = CLOSE_AFTER_REPLY | CLOSE_NOW;
+}
+
+/// What a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing.
+    No,
+    /// The replies of other shards, before its next command may run.
+    Replies,
+    /// A transaction over several slices.
+    Tx,
+    /// Answers of other shards.
+    Answers,
+    /// The driver's work (a file to be written).
+    Driver,
+    /// The end of `CLIENT PAUSE`.
+    Pause,
+}
+
+/// What a command on any shard needs to know of the client that sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientView {
+    /// Its home shard.
+    pub home: ShardId,
+    /// Its place in the home shard's table.
+    pub index: u32,
+    /// Its id.
+    pub id: u64,
+    /// The selected database.
+    pub db: u16,
+    /// 2 or 3.
+    pub resp: u8,
+    /// `CLIENT NO-TOUCH`.
+    pub no_touch: bool,
+}
+
+/// A command in the queue of `MULTI`.
+#[derive(Debug)]
+pub struct Queued {
+    /// The command.
+    pub command: CommandId,
+    /// Its arguments.
+    pub args: OwnedArgs,
+    /// What the shards answered to its question, if it asks one.
+    pub answers: Vec<Answer>,
+}
+
+/// The queue of `MULTI`.
+#[derive(Debug, Default)]
+pub struct Multi {
+    /// Commands in the order sent.
+    pub queue: Vec<Queued>,
+    /// Bytes held.
+    pub bytes: usize,
+}
+
+/// A key under `WATCH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchedKey {
+    /// Database.
+    pub db: u16,
+    /// Name.
+    pub key: Vec<u8>,
+}
+
+/// Bytes received but not yet run. Consumed bytes are dropped lazily, so that a client that waits between its
+/// pipelined commands does not move its whole input each time.
+#[derive(Debug, Default)]
+pub struct Query {
+    /// The bytes, consumed ones included.
+    pub bytes: Vec<u8>,
+    /// How many are consumed.
+    pub start: usize,
+}
+
+impl Query {
+    /// Bytes not consumed.
+    pub fn pending(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Whether all is consumed.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    /// Adds received bytes.
+    pub fn append(&mut self, bytes: &[u8]) {
+        if self.start > 0 && self.start >= self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Marks bytes as consumed; gives large buffers back when nothing is left.
+    pub fn consume(&mut self, n: usize) {
+        self.start += n;
+        if self.start == self.bytes.len() {
+            self.start = 0;
+            match self.bytes.capacity() > crate::limits::QUERY_KEEP_BYTES {
+                true => self.bytes = Vec::new(),
+                false => self.bytes.clear(),
+            }
+        }
+    }
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// `ip:port`, or the socket's path and `:0`.
+    pub address: String,
+    /// The local end.
+    pub local_address: String,
+    /// The file descriptor, for `CLIENT LIST`.
+    pub fd: i32,
+    /// Whether it came over a unix socket.
+    pub unix: bool,
+    /// Whether it came from a loopback address or a unix socket (for `protected-mode`).
+    pub local: bool,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Client {
+    /// Unique, rising.
+    pub id: u64,
+    /// The place in the home shard's table.
+    pub index: u32,
+    /// The selected database.
+    pub db: u16,
+    /// 2 or 3.
+    pub resp: u8,
+    /// Bits of [`gate`].
+    pub gate: u32,
+    /// Whether its place is in the list of clients with output.
+    pub flush_queued: bool,
+    /// What it waits for.
+    pub wait: Wait,
+    /// Replies ready to be sent.
+    pub out: Vec<u8>,
+    /// Bytes handed to the driver and not yet sent.
+    pub in_flight: usize,
+    /// Replies that wait for other shards.
+    pub order: Option<Box<ReplyOrder>>,
+    /// Input not yet run.
+    pub query: Query,
+    /// The parser's state inside an unfinished command.
+    pub parser: Parser,
+    /// The queue of `MULTI`.
+    pub multi: Option<Box<Multi>>,
+    /// Keys under `WATCH`.
+    pub watched: Vec<WatchedKey>,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_ver: Vec<u8>,
+    /// Unix ms of the connection.
+    pub created_ms: i64,
+    /// Unix ms of the last request or reply.
+    pub last_interaction_ms: i64,
+    /// The last command.
+    pub last_command: CommandId,
+    /// Bytes received.
+    pub net_in: u64,
+    /// Bytes replied.
+    pub net_out: u64,
+    /// Commands run.
+    pub commands: u64,
+    /// Since when the soft output limit is exceeded, Unix ms; 0 when it is not.
+    pub over_soft_limit_since: i64,
+    /// `CLIENT NO-EVICT`.
+    pub no_evict: bool,
+    /// What a command that waits for answers or a driver's work will go on with.
+    pub parked: Option<Box<(CommandId, OwnedArgs)>>,
+}
+
+impl Client {
+    /// A new connection.
+    pub fn new(id: u64, index: u32, peer: Peer, now_ms: i64) -> Self {
+        Client {
+            id,
+            index,
+            db: 0,
+            resp: 2,
+            gate: 0,
+            flush_queued: false,
+            wait: Wait::No,
+            out: Vec::new(),
+            in_flight: 0,
+            order: None,
+            query: Query::default(),
+            parser: Parser::default(),
+            multi: None,
+            watched: Vec::new(),
+            peer,
+            name: Vec::new(),
+            lib_name: Vec::new(),
+            lib_ver: Vec::new(),
+            created_ms: now_ms,
+            last_interaction_ms: now_ms,
+            last_command: CommandId::MAX,
+            net_in: 0,
+            net_out: 0,
+            commands: 0,
+            over_soft_limit_since: 0,
+            no_evict: false,
+            parked: None,
+        }
+    }
+
+    /// What travels with its commands.
+    #[inline]
+    pub fn view(&self, home: ShardId) -> ClientView {
+        ClientView {
+            home,
+            index: self.index,
+            id: self.id,
+            db: self.db,
+            resp: self.resp,
+            no_touch: self.gate & gate::NO_TOUCH != 0,
+        }
+    }
+
+    /// Whether replies of other shards are awaited.
+    #[inline]
+    pub fn awaits_replies(&self) -> bool {
+        self.order.as_ref().is_some_and(|order| !order.is_empty())
+    }
+
+    /// Where the reply of a command that runs now goes, when no earlier reply is awaited.
+    pub fn reply(&mut self) -> Reply<'_> {
+        Reply::new(&mut self.out, self.resp)
+    }
+
+    /// Bytes of memory that count against the client.
+    pub fn memory(&self) -> usize {
+        size_of::<Client>()
+            + self.query.bytes.capacity()
+            + self.out.capacity()
+            + self.in_flight
+            + self.parser.memory()
+            + self.order.as_ref().map_or(0, |order| order.memory())
+            + self.multi.as_ref().map_or(0, |multi| multi.bytes)
+            + self.watched.iter().map(|w| w.key.capacity() + 32).sum::<usize>()
+    }
+
+    /// Bytes owed to the client.
+    pub fn output_bytes(&self) -> usize {
+        self.out.len() + self.in_flight + self.order.as_ref().map_or(0, |order| order.held_bytes())
+    }
+}
+
+/// A description of a client that can travel, for `CLIENT LIST` and `CLIENT INFO`.
+#[derive(Clone, Debug)]
+pub struct ClientInfo {
+    /// The id, by which lists are sorted.
+    pub id: u64,
+    /// The line of `CLIENT LIST`.
+    pub line: String,
+    /// Type: `normal`, `pubsub`.
+    pub kind: &'static str,
+}

@@ -1,0 +1,126 @@
+//! Replies in request order, however the shards answer.
+//!
+//! A pipeline's commands run on several shards at once. Each awaited reply has a slot; replies that come before their
+//! turn, those of the home shard included, are held in one buffer and copied out when everything before them is
+//! there. A client that only ever talks to its home shard never has a [`ReplyOrder`].
+
+use std::collections::VecDeque;
+
+/// One reply: where its bytes are held, once they are.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    start: usize,
+    len: usize,
+    ready: bool,
+}
+
+/// The replies of a client from the first awaited one on.
+#[derive(Debug, Default)]
+pub struct ReplyOrder {
+    /// Number of the first slot.
+    base: u64,
+    slots: VecDeque<Slot>,
+    held: Vec<u8>,
+    /// The shard that all awaited replies come from, if it is one: commands to it need not wait for each other.
+    pub only_owner: Option<u16>,
+}
+
+impl ReplyOrder {
+    /// Whether nothing is awaited.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Opens a slot for a reply to come, and returns its number.
+    pub fn expect(&mut self, owner: u16) -> u64 {
+        self.only_owner = match self.slots.is_empty() {
+            true => Some(owner),
+            false => self.only_owner.filter(|only| *only == owner),
+        };
+        self.slots.push_back(Slot { start: 0, len: 0, ready: false });
+        self.base + self.slots.len() as u64 - 1
+    }
+
+    /// The buffer for a reply that is written now but has to wait; [`ReplyOrder::close_ready`] ends it.
+    pub fn open_ready(&mut self) -> (&mut Vec<u8>, usize) {
+        let start = self.held.len();
+        (&mut self.held, start)
+    }
+
+    /// Ends a reply that began at `start`.
+    pub fn close_ready(&mut self, start: usize) {
+        self.slots.push_back(Slot { start, len: self.held.len() - start, ready: true });
+    }
+
+    /// Takes an awaited reply.
+    pub fn fulfil(&mut self, number: u64, bytes: &[u8]) {
+        let slot = number.checked_sub(self.base).and_then(|at| self.slots.get_mut(at as usize));
+        let slot = slot.expect("a reply answers an awaited request");
+        assert!(!slot.ready, "a request is answered once");
+        *slot = Slot { start: self.held.len(), len: bytes.len(), ready: true };
+        self.held.extend_from_slice(bytes);
+    }
+
+    /// Moves what is in turn to `out`.
+    pub fn drain(&mut self, out: &mut Vec<u8>) {
+        while let Some(slot) = self.slots.front().filter(|slot| slot.ready) {
+            out.extend_from_slice(&self.held[slot.start..slot.start + slot.len]);
+            self.slots.pop_front();
+            self.base += 1;
+        }
+        if self.slots.is_empty() {
+            match self.held.capacity() > crate::limits::SPARE_BUFFER_BYTES {
+                true => self.held = Vec::new(),
+                false => self.held.clear(),
+            }
+        }
+    }
+
+    /// Bytes held back.
+    pub fn held_bytes(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of memory.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.held.capacity() + self.slots.capacity() * size_of::<Slot>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever the order of arrival, replies leave in the order of their requests.
+        #[test]
+        fn order_is_kept(local in prop::collection::vec(any::<bool>(), 1..50), picks in prop::collection::vec(any::<u32>(), 50)) {
+            let (mut order, mut out, mut awaited) = (ReplyOrder::default(), Vec::new(), Vec::new());
+            let mut picks = picks.into_iter();
+            for (n, local) in local.iter().enumerate() {
+                if *local && !order.is_empty() {
+                    let (buffer, start) = order.open_ready();
+                    buffer.push(n as u8);
+                    order.close_ready(start);
+                } else if *local {
+                    out.push(n as u8);
+                } else {
+                    awaited.push((order.expect(1), n as u8));
+                }
+                if let Some(pick) = picks.next().filter(|p| p % 3 == 0 && !awaited.is_empty()) {
+                    let (number, byte) = awaited.remove(pick as usize % awaited.len());
+                    order.fulfil(number, &[byte]);
+                    order.drain(&mut out);
+                }
+            }
+            while let Some((number, byte)) = awaited.pop() {
+                order.fulfil(number, &[byte]);
+            }
+            order.drain(&mut out);
+            prop_assert!(order.is_empty());
+            prop_assert_eq!(out, (0..local.len() as u8).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! `COMMAND`.
+use super::Command;
+/// This family's rows.
+pub static TABLE: &[Command] = &[];

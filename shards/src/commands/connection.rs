@@ -1,0 +1,673 @@
+//! Connections: `PING`, `HELLO`, `SELECT`, `CLIENT`. Counterpart: `networking.c`.
+
+use super::{Command, CommandError, CommandResult, Group, flag, help};
+use crate::args::Args;
+use crate::client::filter::ClientFilter;
+use crate::client::{Client, ClientInfo, gate};
+use crate::commands::CommandTable;
+use crate::message::{Answer, Question};
+use crate::number::parse_i64;
+use crate::shard::Shard;
+
+use flag::*;
+
+const CONNECTION: Group = Group::Connection;
+const CLIENT: u32 = NOSCRIPT | LOADING | STALE;
+
+/// This family's rows.
+pub static TABLE: &[Command] = &[
+    Command::home("ping", ping, -1, FAST, CONNECTION).doc("1.0.0", "O(1)", "Answers, to show that the server lives.", "[message]"),
+    Command::home("echo", echo, 2, LOADING | STALE | FAST, CONNECTION).doc("1.0.0", "O(1)", "Returns its argument.", "message"),
+    Command::home("auth", auth, -2, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, CONNECTION).doc(
+        "1.0.0",
+        "O(N), N being the number of passwords of the user",
+        "Authenticates the connection.",
+        "[username] password",
+    ),
+    Command::home("hello", hello, -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, CONNECTION).doc(
+        "6.0.0",
+        "O(1)",
+        "Chooses the protocol, and may authenticate and name the connection.",
+        "[protover [AUTH username password] [SETNAME clientname]]",
+    ),
+    Command::home("select", select, 2, LOADING | STALE | FAST, CONNECTION).doc("1.0.0", "O(1)", "Chooses the database.", "index"),
+    Command::home("quit", quit, -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, CONNECTION).doc(
+        "1.0.0",
+        "O(1)",
+        "Closes the connection.",
+        "",
+    ),
+    Command::home("reset", reset, 1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, CONNECTION).doc(
+        "6.2.0",
+        "O(1)",
+        "Brings the connection back to its first state.",
+        "",
+    ),
+    Command::container("client", CONNECTION).doc("2.4.0", "Depends on the subcommand", "Looks at and changes connections.", ""),
+    Command::home("client|id", client_id, 2, CLIENT, CONNECTION).doc("5.0.0", "O(1)", "Returns the connection's id.", ""),
+    Command::home("client|getname", client_getname, 2, CLIENT, CONNECTION).doc(
+        "2.6.9",
+        "O(1)",
+        "Returns the connection's name.",
+        "",
+    ),
+    Command::home("client|setname", client_setname, 3, CLIENT, CONNECTION).doc(
+        "2.6.9",
+        "O(1)",
+        "Names the connection.",
+        "connection-name",
+    ),
+    Command::home("client|setinfo", client_setinfo, 4, CLIENT, CONNECTION).doc(
+        "7.2.0",
+        "O(1)",
+        "Notes the client library's name or version.",
+        "<LIB-NAME libname | LIB-VER libver>",
+    ),
+    Command::home("client|info", client_info_command, 2, CLIENT, CONNECTION).doc(
+        "6.2.0",
+        "O(1)",
+        "Describes the connection.",
+        "",
+    ),
+    Command::gather("client|list", list_question, client_list, -2, CLIENT | ADMIN, CONNECTION).doc(
+        "2.4.0",
+        "O(N), N being the number of connections",
+        "Describes all connections.",
+        "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
+    ),
+    Command::gather("client|kill", kill_question, client_kill, -3, CLIENT | ADMIN, CONNECTION).doc(
+        "2.4.0",
+        "O(N), N being the number of connections",
+        "Closes connections.",
+        "<ip:port | <[ID client-id] | [TYPE <NORMAL | MASTER | SLAVE | REPLICA | PUBSUB>] | [USER username] | [ADDR \
+         ip:port] | [LADDR ip:port] | [SKIPME <YES | NO>] | [MAXAGE maxage]>>",
+    ),
+    Command::gather("client|unblock", unblock_question, client_unblock, -3, CLIENT | ADMIN, CONNECTION).doc(
+        "5.0.0",
+        "O(log N), N being the number of connections",
+        "Ends the wait of a blocked connection.",
+        "client-id [TIMEOUT | ERROR]",
+    ),
+    Command::home("client|pause", client_pause, -3, CLIENT | ADMIN, CONNECTION).doc(
+        "3.0.0",
+        "O(1)",
+        "Holds back commands for a while.",
+        "timeout [WRITE | ALL]",
+    ),
+    Command::home("client|unpause", client_unpause, 2, CLIENT | ADMIN, CONNECTION).doc(
+        "6.2.0",
+        "O(N), N being the number of paused connections",
+        "Ends CLIENT PAUSE.",
+        "",
+    ),
+    Command::home("client|reply", client_reply, 3, CLIENT, CONNECTION).doc(
+        "3.2.0",
+        "O(1)",
+        "Turns replies on or off.",
+        "<ON | OFF | SKIP>",
+    ),
+    Command::home("client|no-evict", client_no_evict, 3, CLIENT | ADMIN, CONNECTION).doc(
+        "7.0.0",
+        "O(1)",
+        "Spares the connection from eviction.",
+        "<ON | OFF>",
+    ),
+    Command::home("client|no-touch", client_no_touch, 3, CLIENT, CONNECTION).doc(
+        "7.2.0",
+        "O(1)",
+        "Lets commands leave no trace in LRU and LFU.",
+        "<ON | OFF>",
+    ),
+    Command::home("client|getredir", client_getredir, 2, CLIENT, CONNECTION).doc(
+        "6.0.0",
+        "O(1)",
+        "Returns where tracking notices go.",
+        "",
+    ),
+    Command::home("client|trackinginfo", client_trackinginfo, 2, CLIENT, CONNECTION).doc(
+        "6.2.0",
+        "O(1)",
+        "Describes the connection's tracking.",
+        "",
+    ),
+    Command::home("client|help", client_help, 2, LOADING | STALE, CONNECTION).doc("5.0.0", "O(1)", "Lists the subcommands.", ""),
+];
+
+fn ping(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let client = shard.client(index);
+    if args.len() > 2 {
+        return Err(CommandError::Arity("ping"));
+    }
+    if client.gate & gate::SUBSCRIBED != 0 && client.resp == 2 {
+        let mut reply = client.reply();
+        reply.array(2);
+        reply.bulk(b"pong");
+        reply.bulk(args.get(1).unwrap_or(b""));
+        return Ok(());
+    }
+    match args.get(1) {
+        None => client.reply().simple("PONG"),
+        Some(message) => client.reply().bulk(message),
+    }
+    Ok(())
+}
+
+fn echo(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    shard.client(index).reply().bulk(args.at(1));
+    Ok(())
+}
+
+/// Compares in a time that does not tell where two secrets differ.
+fn same_secret(a: &[u8], b: &[u8]) -> bool {
+    let differing = a.iter().zip(b).fold((a.len() != b.len()) as u8, |sum, (x, y)| sum | (x ^ y));
+    differing == 0
+}
+
+fn authenticate(shard: &mut Shard, index: u32, user: &[u8], password: &[u8]) -> CommandResult {
+    let expected = shard.core.config.requirepass.clone();
+    // The default user without a password takes any.
+    let known = user == b"default" && expected.as_ref().is_none_or(|expected| same_secret(expected, password));
+    if !known {
+        shard.core.stats.acl_access_denied_auth += 1;
+        return Err("WRONGPASS invalid username-password pair or user is disabled.".into());
+    }
+    shard.client(index).gate &= !gate::NEEDS_AUTH;
+    Ok(())
+}
+
+fn auth(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    match args.len() {
+        2 => {
+            if shard.core.config.requirepass.is_none() {
+                return Err("ERR AUTH <password> called without any password configured for the default user. Are you \
+                            sure your configuration is correct?"
+                    .into());
+            }
+            authenticate(shard, index, b"default", args.at(1))?;
+        }
+        3 => authenticate(shard, index, args.at(1), args.at(2))?,
+        _ => return Err(CommandError::Syntax),
+    }
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+fn valid_name(name: &[u8]) -> bool {
+    name.iter().all(|b| (b'!'..=b'~').contains(b))
+}
+
+const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+
+fn hello(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let mut version = None;
+    let (mut credentials, mut name) = (None, None);
+    if let Some(text) = args.get(1) {
+        version = match parse_i64(text) {
+            None => return Err("ERR Protocol version is not an integer or out of range".into()),
+            Some(v @ 2..=3) => Some(v as u8),
+            Some(_) => return Err("NOPROTO unsupported protocol version".into()),
+        };
+        let mut i = 2;
+        while i < args.len() {
+            if args.is(i, "auth") && i + 2 < args.len() {
+                credentials = Some((args.at(i + 1), args.at(i + 2)));
+                i += 3;
+            } else if args.is(i, "setname") && i + 1 < args.len() {
+                if !valid_name(args.at(i + 1)) {
+                    return Err(BAD_NAME.into());
+                }
+                name = Some(args.at(i + 1));
+                i += 2;
+            } else {
+                let option = String::from_utf8_lossy(args.at(i)).into_owned();
+                return Err(format!("ERR Syntax error in HELLO option '{option}'").into());
+            }
+        }
+    }
+    if let Some((user, password)) = credentials {
+        authenticate(shard, index, user, password)?;
+    }
+    if shard.client(index).gate & gate::NEEDS_AUTH != 0 {
+        return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
+                    AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
+                    version at the same time"
+            .into());
+    }
+    let client = shard.client(index);
+    if let Some(name) = name {
+        client.name = name.to_vec();
+    }
+    if let Some(version) = version {
+        client.resp = version;
+    }
+    let (id, resp) = (client.id, client.resp);
+    let mut reply = client.reply();
+    reply.map(7);
+    reply.bulk(b"server");
+    reply.bulk(b"redis");
+    reply.bulk(b"version");
+    reply.bulk(crate::REDIS_VERSION.as_bytes());
+    reply.bulk(b"proto");
+    reply.integer(resp as i64);
+    reply.bulk(b"id");
+    reply.integer(id as i64);
+    reply.bulk(b"mode");
+    reply.bulk(b"standalone");
+    reply.bulk(b"role");
+    reply.bulk(b"master");
+    reply.bulk(b"modules");
+    reply.array(0);
+    Ok(())
+}
+
+fn select(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let n = parse_i64(args.at(1)).ok_or(CommandError::NotInteger)?;
+    if n < 0 || n >= shard.core.config.databases as i64 {
+        return Err("ERR DB index is out of range".into());
+    }
+    let client = shard.client(index);
+    client.db = n as u16;
+    client.reply().ok();
+    Ok(())
+}
+
+fn quit(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    shard.client(index).reply().ok();
+    shard.close_after_reply(index);
+    Ok(())
+}
+
+fn reset(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    shard.end_multi(index);
+    let needs_auth = !shard.core.config.requirepass.is_none();
+    let client = shard.client(index);
+    client.gate &= !(gate::REPLY_OFF | gate::REPLY_SKIP | gate::REPLY_SKIP_NEXT | gate::NO_TOUCH | gate::TRACKING);
+    client.gate &= !(gate::MONITOR | gate::SUBSCRIBED);
+    if needs_auth {
+        client.gate |= gate::NEEDS_AUTH;
+    }
+    client.db = 0;
+    client.resp = 2;
+    client.name.clear();
+    client.no_evict = false;
+    client.reply().simple("RESET");
+    Ok(())
+}
+
+fn client_id(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let id = shard.client(index).id;
+    shard.client(index).reply().integer(id as i64);
+    Ok(())
+}
+
+fn client_getname(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let client = shard.client(index);
+    let name = std::mem::take(&mut client.name);
+    match name.is_empty() {
+        true => client.reply().null(),
+        false => client.reply().bulk(&name),
+    }
+    client.name = name;
+    Ok(())
+}
+
+fn client_setname(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    if !valid_name(args.at(2)) {
+        return Err(BAD_NAME.into());
+    }
+    let client = shard.client(index);
+    client.name = args.at(2).to_vec();
+    client.reply().ok();
+    Ok(())
+}
+
+fn client_setinfo(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let value = args.at(3);
+    let client = shard.client(index);
+    let (slot, what) = match args.at(2).to_ascii_lowercase().as_slice() {
+        b"lib-name" => (&mut client.lib_name, "lib-name"),
+        b"lib-ver" => (&mut client.lib_ver, "lib-ver"),
+        _ => {
+            let option = String::from_utf8_lossy(args.at(2)).into_owned();
+            return Err(format!("ERR Unrecognized option '{option}'").into());
+        }
+    };
+    if !valid_name(value) {
+        return Err(format!("ERR {what} cannot contain spaces, newlines or special characters.").into());
+    }
+    *slot = value.to_vec();
+    client.reply().ok();
+    Ok(())
+}
+
+/// The line of `CLIENT LIST` that describes `client`.
+pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> ClientInfo {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut flags = String::new();
+    for (bit, letter) in [
+        (gate::MONITOR, 'O'),
+        (gate::SUBSCRIBED, 'P'),
+        (gate::MULTI, 'x'),
+        (gate::DIRTY_EXEC, 'd'),
+        (gate::CLOSE_AFTER_REPLY, 'c'),
+        (gate::CLOSE_NOW, 'A'),
+        (gate::TRACKING, 't'),
+        (gate::NO_TOUCH, 'T'),
+    ] {
+        if client.gate & bit != 0 {
+            flags.push(letter);
+        }
+    }
+    if client.no_evict {
+        flags.push('e');
+    }
+    if client.peer.unix {
+        flags.push('U');
+    }
+    if flags.is_empty() {
+        flags.push('N');
+    }
+    let last = match client.last_command {
+        crate::commands::UNKNOWN => "NULL",
+        id => table.row(id).name,
+    };
+    let multi = client.multi.as_ref().map_or(-1, |multi| multi.queue.len() as i64);
+    let line = format!(
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
+         qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs={} rbp={} obl={} oll=0 omem={} tot-mem={} events=r cmd={} \
+         user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
+        client.id,
+        client.peer.address,
+        client.peer.local_address,
+        client.peer.fd,
+        text(&client.name),
+        (now_ms - client.created_ms) / 1000,
+        (now_ms - client.last_interaction_ms) / 1000,
+        flags,
+        client.db,
+        multi,
+        client.watched.len(),
+        client.query.pending().len(),
+        client.query.bytes.capacity() - client.query.bytes.len(),
+        client.multi.as_ref().map_or(0, |multi| multi.bytes),
+        client.out.capacity(),
+        client.out.len(),
+        client.out.len(),
+        client.in_flight,
+        client.memory(),
+        last,
+        client.resp,
+        text(&client.lib_name),
+        text(&client.lib_ver),
+        client.net_in,
+        client.net_out,
+        client.commands,
+    );
+    ClientInfo { id: client.id, line, kind: "normal" }
+}
+
+fn client_info_command(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let (table, now) = (shard.core.table, shard.core.now_ms);
+    let client = shard.client(index);
+    let line = client_info(client, table, now).line + "\n";
+    client.reply().verbatim("txt", line.as_bytes());
+    Ok(())
+}
+
+/// What `CLIENT LIST` is asked for: a type, or ids.
+fn list_options(args: Args<'_>) -> Result<(Option<String>, Option<Vec<u64>>), CommandError> {
+    if args.len() == 2 {
+        return Ok((None, None));
+    }
+    if args.len() == 4 && args.is(2, "type") {
+        return Ok((Some(client_type(args.at(3))?), None));
+    }
+    if args.len() > 3 && args.is(2, "id") {
+        let ids = args.iter_from(3).map(|id| {
+            parse_i64(id).filter(|id| *id > 0).map(|id| id as u64).ok_or(CommandError::new("ERR Invalid client ID"))
+        });
+        return Ok((None, Some(ids.collect::<Result<_, _>>()?)));
+    }
+    Err(CommandError::Syntax)
+}
+
+fn client_type(name: &[u8]) -> Result<String, CommandError> {
+    let name = String::from_utf8_lossy(name).to_lowercase();
+    match name.as_str() {
+        "normal" | "pubsub" | "master" => Ok(name),
+        "replica" | "slave" => Ok("replica".into()),
+        _ => Err(format!("ERR Unknown client type '{name}'").into()),
+    }
+}
+
+fn list_question(args: Args<'_>) -> Option<Question> {
+    list_options(args).ok().map(|(_, ids)| Question::Clients(ids))
+}
+
+fn client_list(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> CommandResult {
+    let (kind, _) = list_options(args)?;
+    let mut list: Vec<ClientInfo> = answers
+        .into_iter()
+        .flat_map(|answer| match answer {
+            Answer::Clients(list) => list,
+            _ => Vec::new(),
+        })
+        .filter(|info| kind.as_ref().is_none_or(|kind| info.kind == kind))
+        .collect();
+    list.sort_by_key(|info| info.id);
+    let text: String = list.into_iter().map(|info| info.line + "\n").collect();
+    shard.client(index).reply().verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+/// The conditions of `CLIENT KILL`; `SKIPME` is settled when the client that asks is known.
+fn kill_filter(args: Args<'_>) -> Result<(ClientFilter, bool), CommandError> {
+    let text = |i: usize| String::from_utf8_lossy(args.at(i)).into_owned();
+    let mut filter = ClientFilter::default();
+    if args.len() == 3 {
+        filter.address = Some(text(2));
+        return Ok((filter, false));
+    }
+    let mut skip_me = true;
+    let mut i = 2;
+    while i < args.len() {
+        if i + 1 >= args.len() {
+            return Err(CommandError::Syntax);
+        }
+        match args.at(i).to_ascii_lowercase().as_slice() {
+            b"id" => {
+                let id = parse_i64(args.at(i + 1)).filter(|id| *id > 0);
+                let id = id.ok_or(CommandError::new("ERR client-id should be greater than 0"))?;
+                filter.ids.get_or_insert_default().push(id as u64);
+            }
+            b"type" => filter.kind = Some(client_type(args.at(i + 1))?),
+            b"addr" => filter.address = Some(text(i + 1)),
+            b"laddr" => filter.local_address = Some(text(i + 1)),
+            b"user" => {
+                if args.at(i + 1) != b"default" {
+                    return Err(format!("ERR No such user '{}'", text(i + 1)).into());
+                }
+                filter.user = Some(text(i + 1));
+            }
+            b"maxage" => {
+                let age = parse_i64(args.at(i + 1)).ok_or(CommandError::NotInteger)?;
+                if age <= 0 {
+                    return Err("ERR maxage should be greater than 0".into());
+                }
+                filter.max_age = Some(age);
+            }
+            b"skipme" if args.is(i + 1, "yes") => skip_me = true,
+            b"skipme" if args.is(i + 1, "no") => skip_me = false,
+            _ => return Err(CommandError::Syntax),
+        }
+        i += 2;
+    }
+    Ok((filter, skip_me))
+}
+
+fn kill_question(args: Args<'_>) -> Option<Question> {
+    // The client that asks is filled in by the shard, which knows it.
+    kill_filter(args).ok().map(|(filter, skip_me)| Question::KillClients { filter: Box::new(filter), skip_me })
+}
+
+fn client_kill(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> CommandResult {
+    kill_filter(args)?;
+    let killed = count(&answers);
+    if args.len() == 3 {
+        match killed {
+            0 => return Err("ERR No such client".into()),
+            _ => shard.client(index).reply().ok(),
+        }
+        return Ok(());
+    }
+    shard.client(index).reply().integer(killed as i64);
+    Ok(())
+}
+
+fn count(answers: &[Answer]) -> usize {
+    answers.iter().map(|answer| if let Answer::Count(n) = answer { *n } else { 0 }).sum()
+}
+
+fn unblock_options(args: Args<'_>) -> Result<(u64, bool), CommandError> {
+    let error = match args.get(3) {
+        None => false,
+        Some(_) if args.len() > 4 => return Err(CommandError::Arity("client|unblock")),
+        Some(_) if args.is(3, "timeout") => false,
+        Some(_) if args.is(3, "error") => true,
+        Some(_) => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".into()),
+    };
+    let id = parse_i64(args.at(2)).ok_or(CommandError::NotInteger)?;
+    Ok((id as u64, error))
+}
+
+fn unblock_question(args: Args<'_>) -> Option<Question> {
+    unblock_options(args).ok().map(|(id, error)| Question::Unblock { id, error })
+}
+
+fn client_unblock(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> CommandResult {
+    unblock_options(args)?;
+    shard.client(index).reply().integer(count(&answers) as i64);
+    Ok(())
+}
+
+fn client_pause(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    use std::sync::atomic::Ordering::Relaxed;
+    let all = match args.get(3) {
+        None => true,
+        Some(_) if args.len() > 4 => return Err(CommandError::Syntax),
+        Some(_) if args.is(3, "all") => true,
+        Some(_) if args.is(3, "write") => false,
+        Some(_) => return Err("ERR CLIENT PAUSE mode must be WRITE or ALL".into()),
+    };
+    let ms = parse_i64(args.at(2)).ok_or("ERR timeout is not an integer or out of range")?;
+    if ms < 0 {
+        return Err("ERR timeout is negative".into());
+    }
+    let until = shard.core.now_ms.checked_add(ms).ok_or("ERR timeout is out of range")? as u64;
+    let pause = &shard.core.shared.pause;
+    match all {
+        true => pause.all_until.fetch_max(until, Relaxed),
+        false => pause.write_until.fetch_max(until, Relaxed),
+    };
+    shard.core.shared.bump_epoch();
+    shard.refresh_guard();
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+fn client_unpause(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    use std::sync::atomic::Ordering::Relaxed;
+    // The end of a pause is noticed by each shard's time event; the present is an end like any other.
+    let now = shard.core.now_ms as u64;
+    let pause = &shard.core.shared.pause;
+    for until in [&pause.all_until, &pause.write_until] {
+        let _ = until.fetch_update(Relaxed, Relaxed, |at| (at != 0).then_some(now.min(at)));
+    }
+    shard.client(index).reply().ok();
+    shard.end_pauses();
+    Ok(())
+}
+
+fn client_reply(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let client = shard.client(index);
+    if args.is(2, "on") {
+        client.gate &= !(gate::REPLY_OFF | gate::REPLY_SKIP_NEXT | gate::REPLY_SKIP);
+        client.reply().ok();
+    } else if args.is(2, "off") {
+        client.gate |= gate::REPLY_OFF;
+    } else if args.is(2, "skip") {
+        if client.gate & gate::REPLY_OFF == 0 {
+            client.gate |= gate::REPLY_SKIP_NEXT;
+        }
+    } else {
+        return Err(CommandError::Syntax);
+    }
+    Ok(())
+}
+
+fn on_or_off(args: Args<'_>) -> Result<bool, CommandError> {
+    match () {
+        _ if args.is(2, "on") => Ok(true),
+        _ if args.is(2, "off") => Ok(false),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+fn client_no_evict(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let on = on_or_off(args)?;
+    let client = shard.client(index);
+    client.no_evict = on;
+    client.reply().ok();
+    Ok(())
+}
+
+fn client_no_touch(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let on = on_or_off(args)?;
+    let client = shard.client(index);
+    client.gate = if on { client.gate | gate::NO_TOUCH } else { client.gate & !gate::NO_TOUCH };
+    client.reply().ok();
+    Ok(())
+}
+
+fn client_getredir(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    shard.client(index).reply().integer(-1);
+    Ok(())
+}
+
+fn client_trackinginfo(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let mut reply = shard.client(index).reply();
+    reply.map(3);
+    reply.bulk(b"flags");
+    reply.set(1);
+    reply.bulk(b"off");
+    reply.bulk(b"redirect");
+    reply.integer(-1);
+    reply.bulk(b"prefixes");
+    reply.array(0);
+    Ok(())
+}
+
+fn client_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    help(
+        shard,
+        index,
+        "CLIENT",
+        &[
+            ("GETNAME", "Return the name of the current connection."),
+            ("GETREDIR", "Return the client ID we are redirecting to when tracking is enabled."),
+            ("ID", "Return the ID of the current connection."),
+            ("INFO", "Return information about the current client connection."),
+            ("KILL <option> ...", "Close connections, by address or by filters."),
+            ("LIST [options ...]", "Return information about client connections."),
+            ("NO-EVICT (ON|OFF)", "Protect the current connection from eviction."),
+            ("NO-TOUCH (ON|OFF)", "Leave no trace in the LRU/LFU stats of keys."),
+            ("PAUSE <timeout> [WRITE|ALL]", "Suspend all, or just write, clients for <timeout> milliseconds."),
+            ("REPLY (ON|OFF|SKIP)", "Control the replies sent to the current connection."),
+            ("SETINFO <option> <value>", "Set client meta attributes."),
+            ("SETNAME <name>", "Assign the name <name> to the current connection."),
+            ("TRACKINGINFO", "Report tracking status for the current connection."),
+            ("UNBLOCK <clientid> [TIMEOUT|ERROR]", "Unblock the specified blocked client."),
+            ("UNPAUSE", "Stop the current client pause, resuming traffic."),
+        ],
+    )
+}

@@ -1,0 +1,99 @@
+//! Commands: what they are told, how they fail, and one file a family.
+//!
+//! A data command is a plain function over [`Ctx`] and [`Args`], written as if there were one thread and one
+//! keyspace. Whether its keys lie in the home shard's slice, in another's, or in several that were lent to it, is
+//! settled before it runs. To add a command: write the function in its family's file and give it a row in that
+//! file's `TABLE`.
+
+pub mod command;
+pub mod connection;
+pub mod error;
+pub mod keys;
+pub mod server;
+pub mod spec;
+pub mod string;
+pub mod table;
+
+use crate::args::Args;
+use crate::client::ClientView;
+use crate::core::Core;
+use crate::db::{Keyspace, RedisDb};
+use crate::resp::Reply;
+
+pub use error::{CommandError, CommandResult};
+pub use spec::{Command, Handler, Group, KeySpec, Route, acl, flag, key};
+pub use table::{CommandId, CommandTable, UNKNOWN, table};
+
+/// A key with its hash.
+#[derive(Clone, Copy)]
+pub struct Key<'a> {
+    /// The name.
+    pub bytes: &'a [u8],
+    /// [`crate::dict::Hasher::hash`] of the name.
+    pub hash: u64,
+}
+
+/// All a data command sees: the shard's core, the slices in its hands, who asks, and where the reply goes.
+pub struct Ctx<'a> {
+    /// Time, configuration, statistics and random numbers of the shard that runs the command.
+    pub core: &'a mut Core,
+    /// The slices.
+    pub keys: Keyspace<'a>,
+    /// The reply.
+    pub reply: Reply<'a>,
+    /// The client on whose behalf it runs, who may be on another shard.
+    pub client: ClientView,
+    /// The hash of the command's single key, computed when the request was parsed.
+    pub hash: Option<u64>,
+    /// Changes made, as `server.dirty` counts them.
+    pub dirty: u64,
+}
+
+impl<'a> Ctx<'a> {
+    /// The key at argument `index`, hashed.
+    #[inline]
+    pub fn key<'k>(&self, args: Args<'k>, index: usize) -> Key<'k> {
+        let bytes = args.at(index);
+        let hash = match self.hash {
+            Some(hash) => hash,
+            None => self.core.hasher.hash(bytes),
+        };
+        Key { bytes, hash }
+    }
+
+    /// A key that is not an argument, or one of several.
+    #[inline]
+    pub fn key_of<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
+        Key { bytes, hash: self.core.hasher.hash(bytes) }
+    }
+
+    /// The selected database's slice that owns `key`.
+    #[inline]
+    pub fn db(&mut self, key: Key<'_>) -> &mut RedisDb {
+        self.keys.db(self.client.db, key.bytes)
+    }
+
+    /// Counts a change of `key` and reports its event; every write calls this once for each key it changes.
+    #[inline]
+    pub fn changed(&mut self, class: u32, event: &'static str, key: &[u8]) {
+        self.dirty += 1;
+        self.core.notify(class, event, key, self.client.db);
+    }
+}
+
+/// Replies with the list of a container's subcommands, as `addReplyHelp` does.
+pub fn help(
+    shard: &mut crate::shard::Shard,
+    index: u32,
+    name: &str,
+    lines: &[(&str, &str)],
+) -> CommandResult {
+    let mut reply = shard.client(index).reply();
+    reply.array(1 + 2 * lines.len() + 2);
+    reply.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    for (usage, text) in lines.iter().chain(&[("HELP", "Print this help.")]) {
+        reply.simple(usage);
+        reply.simple(&format!("    {text}"));
+    }
+    Ok(())
+}

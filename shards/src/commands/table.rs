@@ -1,0 +1,162 @@
+//! The table of commands: every family's rows, and the way from a name to its row.
+
+use std::sync::LazyLock;
+
+use super::Command;
+use crate::args::Args;
+
+/// Number of a row.
+pub type CommandId = u16;
+
+/// No such command.
+pub const UNKNOWN: CommandId = CommandId::MAX;
+
+static FAMILIES: &[&[Command]] = &[
+    super::connection::TABLE,
+    super::string::TABLE,
+    super::keys::TABLE,
+    super::server::TABLE,
+    super::command::TABLE,
+    crate::shard::multi::TABLE,
+];
+
+/// All commands.
+pub struct CommandTable {
+    rows: Vec<&'static Command>,
+    /// Open addressing over names without `|`: row + 1, or 0.
+    index: Vec<u16>,
+    /// Rows of each container's subcommands, by the container's row.
+    subcommands: Vec<Vec<CommandId>>,
+}
+
+static TABLE: LazyLock<CommandTable> = LazyLock::new(CommandTable::build);
+
+/// The one table of the process.
+pub fn table() -> &'static CommandTable {
+    &TABLE
+}
+
+const INDEX_SIZE: usize = 2048;
+
+/// A hash of the length and the first eight bytes but for letter case; names are few, so this seldom collides.
+#[inline]
+fn hash(name: &[u8]) -> usize {
+    let mut word = [0u8; 8];
+    let n = name.len().min(8);
+    word[..n].copy_from_slice(&name[..n]);
+    let word = u64::from_le_bytes(word) | 0x2020_2020_2020_2020;
+    let mixed = (word ^ (name.len() as u64) << 3).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 53) as usize & (INDEX_SIZE - 1)
+}
+
+impl CommandTable {
+    fn build() -> Self {
+        let rows: Vec<&'static Command> = FAMILIES.iter().flat_map(|family| family.iter()).collect();
+        let mut table = CommandTable { index: vec![0; INDEX_SIZE], subcommands: vec![Vec::new(); rows.len()], rows };
+        for id in 0..table.rows.len() {
+            let name = table.rows[id].name;
+            if let Some((container, _)) = name.split_once('|') {
+                let parent = table.rows.iter().position(|row| row.name == container);
+                table.subcommands[parent.expect("a subcommand's container has a row")].push(id as CommandId);
+                continue;
+            }
+            assert!(table.find(name.as_bytes()) == UNKNOWN, "{name} has two rows");
+            let mut at = hash(name.as_bytes());
+            while table.index[at] != 0 {
+                at = (at + 1) % INDEX_SIZE;
+            }
+            table.index[at] = id as u16 + 1;
+        }
+        table
+    }
+
+    /// The row of a name without `|`, in any letter case, or [`UNKNOWN`].
+    #[inline]
+    pub fn find(&self, name: &[u8]) -> CommandId {
+        let mut at = hash(name);
+        loop {
+            match self.index[at] {
+                0 => return UNKNOWN,
+                id if self.rows[id as usize - 1].name.as_bytes().eq_ignore_ascii_case(name) => return id - 1,
+                _ => at = (at + 1) % INDEX_SIZE,
+            }
+        }
+    }
+
+    /// The row that serves `args`: the subcommand's when the name is a container's and the subcommand is known.
+    #[inline]
+    pub fn resolve(&self, args: Args<'_>) -> CommandId {
+        let id = self.find(args.at(0));
+        if id != UNKNOWN && matches!(self.rows[id as usize].handler, super::Handler::Container) {
+            return self.find_subcommand(id, args);
+        }
+        id
+    }
+
+    fn find_subcommand(&self, container: CommandId, args: Args<'_>) -> CommandId {
+        let Some(name) = args.get(1) else { return container };
+        self.subcommands[container as usize]
+            .iter()
+            .copied()
+            .find(|id| self.rows[*id as usize].short_name().as_bytes().eq_ignore_ascii_case(name))
+            .unwrap_or(container)
+    }
+
+    /// The row of `container|sub` or of a plain name.
+    pub fn find_full(&self, name: &[u8]) -> CommandId {
+        match name.iter().position(|b| *b == b'|') {
+            None => self.find(name),
+            Some(bar) => {
+                let container = self.find(&name[..bar]);
+                if container == UNKNOWN {
+                    return UNKNOWN;
+                }
+                let sub = &name[bar + 1..];
+                self.subcommands[container as usize]
+                    .iter()
+                    .copied()
+                    .find(|id| self.rows[*id as usize].short_name().as_bytes().eq_ignore_ascii_case(sub))
+                    .unwrap_or(UNKNOWN)
+            }
+        }
+    }
+
+    /// The row with this number.
+    #[inline]
+    pub fn row(&self, id: CommandId) -> &'static Command {
+        self.rows[id as usize]
+    }
+
+    /// The subcommands of a container's row.
+    pub fn subcommands(&self, id: CommandId) -> &[CommandId] {
+        &self.subcommands[id as usize]
+    }
+
+    /// All rows, subcommands included.
+    pub fn rows(&self) -> impl Iterator<Item = (CommandId, &'static Command)> + '_ {
+        self.rows.iter().enumerate().map(|(id, row)| (id as CommandId, *row))
+    }
+
+    /// Number of rows.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_finds_its_row() {
+        for (id, row) in table().rows() {
+            assert_eq!(table().find_full(row.name.as_bytes()), id, "{}", row.name);
+            assert_eq!(table().find_full(row.name.to_uppercase().as_bytes()), id, "{}", row.name);
+            assert_eq!(row.name, row.name.to_lowercase());
+            assert!(!row.summary.is_empty(), "{} has no summary", row.name);
+        }
+        assert_eq!(table().find(b"nosuch"), UNKNOWN);
+        assert_eq!(table().find(b""), UNKNOWN);
+    }
+}

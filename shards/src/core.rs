@@ -1,0 +1,115 @@
+//! What a shard knows besides keys and clients: time, configuration, statistics, randomness.
+//!
+//! A command reads all of this from [`Core`], so that commands take no clock and no entropy of their own.
+
+use std::sync::Arc;
+
+use crate::commands::{CommandTable, table};
+use crate::config::Config;
+use crate::dict::Hasher;
+use crate::router::ShardId;
+use crate::shared::Shared;
+use crate::stats::Stats;
+
+/// Classes of keyspace events, as in `notify-keyspace-events`.
+pub use crate::config::KeyspaceEvents as Event;
+
+/// A small fast generator (xorshift64*), seeded by the driver; nothing secret depends on it.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// A generator that always yields the same numbers for the same seed.
+    pub fn new(seed: u64) -> Self {
+        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// The next number.
+    #[inline]
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number below `n`, which must not be 0.
+    #[inline]
+    pub fn below(&mut self, n: u64) -> u64 {
+        ((self.next_u64() as u128 * n as u128) >> 64) as u64
+    }
+
+    /// A number in 0..1.
+    pub fn unit(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The surroundings of a command on its shard.
+pub struct Core {
+    /// This shard.
+    pub id: ShardId,
+    /// How many shards there are.
+    pub shards: usize,
+    /// The process-wide key hash.
+    pub hasher: Hasher,
+    /// The table of commands.
+    pub table: &'static CommandTable,
+    /// The configuration as of this turn.
+    pub config: Arc<Config>,
+    /// What all shards share.
+    pub shared: Arc<Shared>,
+    /// Unix time of this turn in ms.
+    pub now_ms: i64,
+    /// Monotonic time of this turn in µs.
+    pub now_us: u64,
+    /// The 24-bit clock that entries are stamped with.
+    pub lru_clock: u32,
+    /// Counters.
+    pub stats: Stats,
+    /// Randomness.
+    pub rng: Rng,
+    /// `DEBUG SET-ACTIVE-EXPIRE`.
+    pub active_expire: bool,
+    /// Whether the command being run leaves no trace in LRU and statistics (`CLIENT NO-TOUCH`).
+    pub no_touch: bool,
+}
+
+impl Core {
+    /// The core of shard `id`.
+    pub fn new(id: ShardId, shared: Arc<Shared>, seed: u64) -> Self {
+        let config = shared.config();
+        Core {
+            id,
+            shards: shared.shards,
+            hasher: shared.hasher.clone(),
+            table: table(),
+            config,
+            now_ms: 0,
+            now_us: 0,
+            lru_clock: 0,
+            stats: Stats::new(table().len()),
+            rng: Rng::new(seed),
+            shared,
+            active_expire: true,
+            no_touch: false,
+        }
+    }
+
+    /// Takes over the time of a new turn.
+    #[inline]
+    pub fn set_time(&mut self, now_ms: i64, now_us: u64) {
+        self.now_ms = now_ms;
+        self.now_us = now_us;
+        self.lru_clock = ((now_ms / 1000) & 0xff_ffff) as u32;
+    }
+
+    /// Reports that `key` of database `db` changed; nothing listens unless `notify-keyspace-events` asks for `class`.
+    #[inline]
+    pub fn notify(&mut self, class: u32, event: &'static str, key: &[u8], db: u16) {
+        if self.config.notify_keyspace_events.contains(class) {
+            self.stats.notifications += 1;
+            let _ = (event, key, db);
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! The keyspace: a shard's slice of every database, and the operations that all commands build on.
+//!
+//! [`RedisDb`] owns its entries: it alone frees them and it alone swaps a pointer for another. Everything a write must
+//! set off (watched keys now, client tracking and snapshots later) hangs on one hook, [`RedisDb::before_write`].
+//! Counterpart: `db.c`.
+
+pub mod evict;
+pub mod expire;
+
+use std::collections::HashMap;
+
+use crate::commands::{CommandError, Key};
+use crate::core::{Core, Event};
+use crate::dict::{Dict, Element, Hasher};
+use crate::entry::{Encoding, EntryPtr, Kind, StrRef};
+use crate::object::Object;
+use crate::router::{ShardId, owner_of};
+use crate::stats::DbReport;
+
+/// A shard's part of all databases; it moves as one when it is lent.
+pub struct Slice {
+    /// The shard it belongs to.
+    pub owner: ShardId,
+    /// One a database.
+    pub dbs: Vec<RedisDb>,
+    /// The database at which the next active expire cycle starts.
+    pub expire_db: usize,
+    /// Keys of the eviction pool (see [`evict`]).
+    pub evict: evict::EvictionPool,
+}
+
+impl Slice {
+    /// Empty slices of `dbnum` databases.
+    pub fn new(owner: ShardId, dbnum: usize) -> Self {
+        Slice {
+            owner,
+            dbs: (0..dbnum).map(RedisDb::new).collect(),
+            expire_db: 0,
+            evict: evict::EvictionPool::default(),
+        }
+    }
+
+    /// What `INFO` says of the databases.
+    pub fn report(&self) -> Vec<DbReport> {
+        self.dbs
+            .iter()
+            .map(|db| DbReport {
+                keys: db.dict.len(),
+                expires: db.expires.len(),
+                avg_ttl: db.avg_ttl,
+                table_bytes: db.dict.bytes(),
+                expires_bytes: db.expires.bytes(),
+            })
+            .collect()
+    }
+}
+
+/// The slices in a command's hands.
+pub struct Keyspace<'a> {
+    slices: &'a mut [Option<Box<Slice>>],
+    only: Option<usize>,
+}
+
+impl<'a> Keyspace<'a> {
+    /// The one slice of shard `owner`: no key's owner needs to be computed.
+    pub fn one(slices: &'a mut [Option<Box<Slice>>], owner: ShardId) -> Self {
+        Keyspace { slices, only: Some(owner as usize) }
+    }
+
+    /// All slices that are there.
+    pub fn several(slices: &'a mut [Option<Box<Slice>>]) -> Self {
+        let only = if slices.len() == 1 { Some(0) } else { None };
+        Keyspace { slices, only }
+    }
+
+    /// The slice that owns `key`. The router has made sure that it is here.
+    #[inline]
+    pub fn slice(&mut self, key: &[u8]) -> &mut Slice {
+        let index = match self.only {
+            Some(index) => index,
+            None => owner_of(key, self.slices.len()) as usize,
+        };
+        self.slices[index].as_mut().expect("the router acquired the slice")
+    }
+
+    /// The part of database `db` that owns `key`.
+    #[inline]
+    pub fn db(&mut self, db: u16, key: &[u8]) -> &mut RedisDb {
+        &mut self.slice(key).dbs[db as usize]
+    }
+
+    /// Every slice in hand.
+    pub fn slices(&mut self) -> impl Iterator<Item = &mut Slice> {
+        let only = self.only;
+        self.slices
+            .iter_mut()
+            .enumerate()
+            .filter(move |(i, _)| only.is_none_or(|only| only == *i))
+            .filter_map(|(_, slice)| slice.as_deref_mut())
+    }
+
+    /// The part of database `db` in every slice in hand.
+    pub fn dbs(&mut self, db: u16) -> impl Iterator<Item = &mut RedisDb> {
+        self.slices().map(move |slice| &mut slice.dbs[db as usize])
+    }
+}
+
+/// What a write does to the time to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// Leaves it.
+    Keep,
+    /// Removes it.
+    Clear,
+    /// Sets it to this Unix time in ms.
+    At(i64),
+}
+
+/// A client that watches a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watcher {
+    /// The client's id.
+    pub client: u64,
+    /// Whether the key was already past its time when the watch began; its removal is then no change.
+    pub expired: bool,
+}
+
+/// A shard's part of one database.
+pub struct RedisDb {
+    /// The keys.
+    pub dict: Dict<EntryPtr>,
+    /// Those of them that have a time to live.
+    pub expires: Dict<EntryPtr>,
+    /// Clients blocked on a key, in the order they came.
+    pub blocking_keys: HashMap<Vec<u8>, Vec<u64>>,
+    /// Keys with blocked clients that something was pushed to.
+    pub ready_keys: Vec<Vec<u8>>,
+    /// Clients that watch a key.
+    pub watched_keys: HashMap<Vec<u8>, Vec<Watcher>>,
+    /// Clients whose watched keys have changed.
+    pub touched_watchers: Vec<u64>,
+    /// Number of the database.
+    pub id: usize,
+    /// Average time to live in ms, sampled by the active expire cycle.
+    pub avg_ttl: i64,
+    /// Where the active expire cycle goes on.
+    pub expires_cursor: u64,
+}
+
+impl RedisDb {
+    /// An empty part of database `id`.
+    pub fn new(id: usize) -> Self {
+        RedisDb {
+            dict: Dict::new(),
+            expires: Dict::new(),
+            blocking_keys: HashMap::new(),
+            ready_keys: Vec::new(),
+            watched_keys: HashMap::new(),
+            touched_watchers: Vec::new(),
+            id,
+            avg_ttl: 0,
+            expires_cursor: 0,
+        }
+    }
+
+    /// Runs before a key changes or goes.
+    #[inline]
+    pub fn before_write(&mut self, key: &[u8]) {
+        if !self.watched_keys.is_empty() {
+            self.touch_watched(key);
+        }
+    }
+
+    #[cold]
+    fn touch_watched(&mut self, key: &[u8]) {
+        if let Some(watchers) = self.watched_keys.get(key) {
+            for watcher in watchers {
+                if !self.touched_watchers.contains(&watcher.client) {
+                    self.touched_watchers.push(watcher.client);
+                }
+            }
+        }
+    }
+
+    /// The entry of `key` if it exists and has not expired; an expired one is removed.
+    #[inline]
+    pub fn find(&mut self, core: &mut Core, key: Key<'_>) -> Option<EntryPtr> {
+        let entry = self.dict.find(key.hash, key.bytes)?;
+        if entry.expire_at().is_some_and(|at| at <= core.now_ms) {
+            return self.expired(core, key);
+        }
+        Some(entry)
+    }
+
+    #[cold]
+    fn expired(&mut self, core: &mut Core, key: Key<'_>) -> Option<EntryPtr> {
+        self.expire_now(core, key);
+        None
+    }
+
+    /// Removes a key whose time has come, and counts it.
+    pub fn expire_now(&mut self, core: &mut Core, key: Key<'_>) {
+        let watched_as_expired = self
+            .watched_keys
+            .get(key.bytes)
+            .is_some_and(|watchers| watchers.iter().all(|w| w.expired));
+        if !watched_as_expired {
+            self.before_write(key.bytes);
+        }
+        if self.delete_untracked(key) {
+            core.stats.expired_keys += 1;
+            core.notify(Event::EXPIRED, "expired", key.bytes, self.id as u16);
+        }
+    }
+
+    /// [`RedisDb::find`] for a read: counts a hit or a miss, and marks the entry as used.
+    #[inline]
+    pub fn lookup_read(&mut self, core: &mut Core, key: Key<'_>) -> Option<EntryPtr> {
+        match self.find(core, key) {
+            Some(entry) => {
+                core.stats.keyspace_hits += 1;
+                self.touch(core, entry);
+                Some(entry)
+            }
+            None => {
+                core.stats.keyspace_misses += 1;
+                core.notify(Event::KEY_MISS, "keymiss", key.bytes, self.id as u16);
+                None
+            }
+        }
+    }
+
+    /// [`RedisDb::find`] for a write: marks the entry as used. The caller announces its change by
+    /// [`RedisDb::before_write`], which the changing operations of this type do themselves.
+    #[inline]
+    pub fn lookup_write(&mut self, core: &mut Core, key: Key<'_>) -> Option<EntryPtr> {
+        let entry = self.find(core, key)?;
+        self.touch(core, entry);
+        Some(entry)
+    }
+
+    /// Marks `entry` as used, by LRU clock or LFU counter as the policy asks.
+    #[inline]
+    pub fn touch(&self, core: &mut Core, mut entry: EntryPtr) {
+        if core.no_touch {
+            return;
+        }
+        if core.config.maxmemory_policy.is_lfu() {
+            let value = evict::lfu_touched(entry.lru(), core);
+            entry.set_lru(value);
+        } else if entry.lru() != core.lru_clock {
+            // Most reads of a hot key find the stamp of this second already there and leave the line clean.
+            entry.set_lru(core.lru_clock);
+        }
+    }
+
+    /// The entry of `key` as a string's, or an error if it holds another type.
+    #[inline]
+    pub fn lookup_read_kind(
+        &mut self,
+        core: &mut Core,
+        key: Key<'_>,
+        kind: Kind,
+    ) -> Result<Option<EntryPtr>, CommandError> {
+        match self.lookup_read(core, key) {
+            Some(entry) if entry.kind() != kind => Err(CommandError::WrongType),
+            found => Ok(found),
+        }
+    }
+
+    /// As [`RedisDb::lookup_read_kind`], for a write.
+    #[inline]
+    pub fn lookup_write_kind(
+        &mut self,
+        core: &mut Core,
+        key: Key<'_>,
+        kind: Kind,
+    ) -> Result<Option<EntryPtr>, CommandError> {
+        match self.lookup_write(core, key) {
+            Some(entry) if entry.kind() != kind => Err(CommandError::WrongType),
+            found => Ok(found),
+        }
+    }
+
+    /// Sets `key` to a string, whatever it held.
+    #[inline]
+    pub fn set_string(&mut self, core: &mut Core, key: Key<'_>, value: &[u8], ttl: Ttl) {
+        self.before_write(key.bytes);
+        match self.dict.find(key.hash, key.bytes) {
+            Some(entry) if entry.kind() == Kind::String => {
+                // SAFETY: the entry is this database's, and whatever pointed to it is replaced below.
+                let moved = unsafe { entry.overwrite_string(value) };
+                self.moved(key.hash, entry, moved);
+                let entry = self.set_ttl(core, key, moved, ttl);
+                self.touch(core, entry);
+            }
+            Some(entry) => {
+                let keep = match ttl {
+                    Ttl::Keep => entry.expire_at(),
+                    Ttl::Clear => None,
+                    Ttl::At(at) => Some(at),
+                };
+                self.delete_untracked(key);
+                self.add(core, key, EntryPtr::new_string(key.bytes, value, keep));
+            }
+            None => {
+                let at = if let Ttl::At(at) = ttl { Some(at) } else { None };
+                self.add(core, key, EntryPtr::new_string(key.bytes, value, at));
+            }
+        }
+    }
+
+    /// Adds an entry whose key is absent.
+    #[inline]
+    pub fn add(&mut self, core: &mut Core, key: Key<'_>, mut entry: EntryPtr) {
+        let stamp = match core.config.maxmemory_policy.is_lfu() {
+            true => evict::lfu_new(core),
+            false => core.lru_clock,
+        };
+        entry.set_lru(stamp);
+        if entry.expire_at().is_some() {
+            self.expires.insert(&core.hasher, key.hash, entry);
+        }
+        self.dict.insert(&core.hasher, key.hash, entry);
+    }
+
+    /// Adds a collection under an absent key; announces the change.
+    pub fn add_object(&mut self, core: &mut Core, key: Key<'_>, kind: Kind, encoding: Encoding, object: Box<Object>) -> EntryPtr {
+        self.before_write(key.bytes);
+        let entry = EntryPtr::new_object(key.bytes, kind, encoding, object, None);
+        self.add(core, key, entry);
+        entry
+    }
+
+    /// Puts `moved` in the place of `old`, which is dead if they differ.
+    #[inline]
+    pub fn moved(&mut self, hash: u64, old: EntryPtr, moved: EntryPtr) {
+        if old.to_ptr() != moved.to_ptr() {
+            self.dict.replace(hash, old, moved);
+            if moved.expire_at().is_some() {
+                self.expires.replace(hash, old, moved);
+            }
+        }
+    }
+
+    /// Changes an entry's time to live; returns it, for it may have moved.
+    #[inline]
+    pub fn set_ttl(&mut self, core: &mut Core, key: Key<'_>, entry: EntryPtr, ttl: Ttl) -> EntryPtr {
+        let at = match ttl {
+            Ttl::Keep => return entry,
+            Ttl::Clear => None,
+            Ttl::At(at) => Some(at),
+        };
+        let had = entry.expire_at().is_some();
+        if !had && at.is_none() {
+            return entry;
+        }
+        if had && at.is_none() {
+            self.expires.remove_ptr(key.hash, entry);
+        }
+        // SAFETY: the entry is this database's, and whatever pointed to it is replaced below.
+        let moved = unsafe { entry.set_expire(at) };
+        if moved.to_ptr() != entry.to_ptr() {
+            self.dict.replace(key.hash, entry, moved);
+            if had && at.is_some() {
+                self.expires.replace(key.hash, entry, moved);
+            }
+        }
+        if !had {
+            self.expires.insert(&core.hasher, key.hash, moved);
+        }
+        moved
+    }
+
+    /// Gives a string `len` bytes, new ones zero, and lets `write` change them.
+    pub fn modify_string<T>(
+        &mut self,
+        key: Key<'_>,
+        entry: EntryPtr,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> T,
+    ) -> T {
+        self.before_write(key.bytes);
+        // SAFETY: the entry is this database's, and whatever pointed to it is replaced below.
+        let (moved, bytes) = unsafe { entry.string_mut(len) };
+        self.moved(key.hash, entry, moved);
+        write(bytes)
+    }
+
+    /// Removes `key`; says whether it was there. Announces the change.
+    #[inline]
+    pub fn delete(&mut self, key: Key<'_>) -> bool {
+        self.before_write(key.bytes);
+        self.delete_untracked(key)
+    }
+
+    fn delete_untracked(&mut self, key: Key<'_>) -> bool {
+        match self.unlink(key) {
+            Some(entry) => {
+                // SAFETY: `unlink` took the last pointers to the entry out of both tables.
+                unsafe { entry.free() };
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes the entry of `key` out of the tables without freeing it: the caller owns it.
+    pub fn unlink(&mut self, key: Key<'_>) -> Option<EntryPtr> {
+        let entry = self.dict.remove(key.hash, key.bytes)?;
+        if entry.expire_at().is_some() {
+            self.expires.remove_ptr(key.hash, entry);
+        }
+        Some(entry)
+    }
+
+    /// Removes all keys; says how many there were.
+    pub fn empty(&mut self, hasher: &Hasher) -> usize {
+        let removed = self.dict.len();
+        if !self.watched_keys.is_empty() {
+            let names: Vec<Vec<u8>> = self.watched_keys.keys().cloned().collect();
+            for name in names {
+                if self.dict.find(hasher.hash(&name), &name).is_some() {
+                    self.touch_watched(&name);
+                }
+            }
+        }
+        self.free_all();
+        self.expires_cursor = 0;
+        self.avg_ttl = 0;
+        removed
+    }
+
+    /// Exchanges the keys with another database's; clients that watch or wait stay with the number they chose.
+    pub fn swap_keys(&mut self, other: &mut RedisDb, hasher: &Hasher) {
+        std::mem::swap(&mut self.dict, &mut other.dict);
+        std::mem::swap(&mut self.expires, &mut other.expires);
+        std::mem::swap(&mut self.avg_ttl, &mut other.avg_ttl);
+        std::mem::swap(&mut self.expires_cursor, &mut other.expires_cursor);
+        self.touch_swapped(other, hasher);
+        other.touch_swapped(self, hasher);
+    }
+
+    /// Watched keys that exist on either side of a swap have changed.
+    fn touch_swapped(&mut self, other: &RedisDb, hasher: &Hasher) {
+        let names: Vec<Vec<u8>> = self.watched_keys.keys().cloned().collect();
+        for name in names {
+            let hash = hasher.hash(&name);
+            if self.dict.find(hash, &name).is_some() || other.dict.find(hash, &name).is_some() {
+                self.touch_watched(&name);
+            }
+        }
+    }
+
+    fn free_all(&mut self) {
+        self.expires = Dict::new();
+        let mut dict = std::mem::replace(&mut self.dict, Dict::new());
+        dict.drain(&mut |entry: EntryPtr| {
+            // SAFETY: the table that held the entry is gone, and so is the table of keys with a time to live.
+            unsafe { entry.free() }
+        });
+    }
+}
+
+/// A copy of an entry's value and time to live under another key.
+pub fn duplicate(entry: EntryPtr, key: &[u8]) -> EntryPtr {
+    let at = entry.expire_at();
+    match (entry.string(), entry.object()) {
+        (Some(StrRef::Int(n)), _) => EntryPtr::new_int(key, n, at),
+        (Some(StrRef::Bytes(bytes)), _) => EntryPtr::new_string(key, bytes, at),
+        (None, Some(object)) => {
+            EntryPtr::new_object(key, entry.kind(), entry.encoding(), Box::new(object.clone()), at)
+        }
+        (None, None) => unreachable!("a value is a string or an object"),
+    }
+}
+
+impl std::fmt::Debug for Slice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys: usize = self.dbs.iter().map(|db| db.dict.len()).sum();
+        f.debug_struct("Slice").field("owner", &self.owner).field("keys", &keys).finish()
+    }
+}
+
+impl Drop for RedisDb {
+    fn drop(&mut self) {
+        self.free_all();
+    }
+}

@@ -1,0 +1,32 @@
+//! The bounds of every queue, batch and buffer, in one place.
+//!
+//! Limits that users set (`proto-max-bulk-len`, `client-query-buffer-limit`, …) live in
+//! [`crate::config::Config`]; here are the ones that are the program's own or Redis's constants.
+
+/// Longest inline command, and longest line that announces a length (Redis: `PROTO_INLINE_MAX_SIZE`).
+pub const INLINE_MAX_BYTES: usize = 64 * 1024;
+
+/// Most arguments of one command (Redis: 1024*1024 for authenticated clients, then INT_MAX since 7.0).
+pub const MULTIBULK_MAX: i64 = i32::MAX as i64;
+
+/// Most arguments before a client has authenticated (Redis 6.2.6 and later).
+pub const MULTIBULK_MAX_UNAUTHENTICATED: i64 = 10;
+
+/// Longest argument before a client has authenticated.
+pub const BULK_MAX_UNAUTHENTICATED: i64 = 16 * 1024;
+
+/// Commands that are parsed, and whose keys are prefetched, before the first of them runs. 16 to 64 differ by
+/// little; past 64 the first prefetched lines begin to leave the first-level cache.
+pub const BATCH_COMMANDS: usize = 64;
+
+/// Bytes of reply buffers kept for reuse by a shard; what is beyond goes back to the allocator.
+pub const SPARE_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Reply buffers kept for reuse by a shard.
+pub const SPARE_BUFFERS: usize = 256;
+
+/// A query buffer larger than this is given back when it runs empty (Redis: `PROTO_RESIZE_THRESHOLD`).
+pub const QUERY_KEEP_BYTES: usize = 32 * 1024;
+
+/// Most clients a broadcast question may describe in one answer before it is cut into parts.
+pub const SLOTS: u16 = 16384;

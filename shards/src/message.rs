@@ -1,0 +1,259 @@
+//! What shards send each other.
+//!
+//! A shard collects its messages to another in one [`Parcel`] a turn. Requests and replies, the bulk of it, are flat:
+//! a few vectors that grow and are reused, no allocation a command. Parcels between two shards arrive in the order
+//! sent; [`Note::Acquire`] additionally arrives in the same order everywhere (see [`crate::transaction`]).
+
+use crate::args::{ArgRef, Args};
+use crate::client::{ClientInfo, ClientView};
+use crate::commands::CommandId;
+use crate::db::Slice;
+use crate::router::ShardId;
+use crate::slowlog::SlowEntry;
+use crate::stats::ShardReport;
+use crate::transaction::TxId;
+
+/// One request in a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead {
+    /// Who asks.
+    pub client: ClientView,
+    /// Which of the client's awaited replies this one is.
+    pub sequence: u64,
+    /// The command.
+    pub command: CommandId,
+    /// The first of its arguments in [`RequestBatch::refs`].
+    pub first: u32,
+    /// How many arguments.
+    pub argc: u32,
+    /// The hash of its single key; 0 when it has several.
+    pub hash: u64,
+}
+
+/// Requests of one turn for one shard.
+#[derive(Debug, Default)]
+pub struct RequestBatch {
+    /// The requests, in the order made.
+    pub heads: Vec<RequestHead>,
+    /// Their arguments, into `bytes`.
+    pub refs: Vec<ArgRef>,
+    /// The arguments' bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl RequestBatch {
+    /// Adds a request.
+    pub fn push(&mut self, client: ClientView, sequence: u64, command: CommandId, args: Args<'_>, hash: u64) {
+        let first = self.refs.len() as u32;
+        for i in 0..args.len() {
+            let arg = args.at(i);
+            self.refs.push(ArgRef { start: self.bytes.len() as u32, len: arg.len() as u32 });
+            self.bytes.extend_from_slice(arg);
+        }
+        self.heads.push(RequestHead { client, sequence, command, first, argc: args.len() as u32, hash });
+    }
+
+    /// The arguments of a request of this batch.
+    pub fn args(&self, head: &RequestHead) -> Args<'_> {
+        Args::new(&self.bytes, &self.refs[head.first as usize..(head.first + head.argc) as usize])
+    }
+
+    /// Whether another request of `bytes` would not fit the batch's 32-bit offsets.
+    pub fn is_full(&self, bytes: usize) -> bool {
+        self.bytes.len() + bytes > u32::MAX as usize / 2
+    }
+
+    fn clear(&mut self) {
+        self.heads.clear();
+        self.refs.clear();
+        self.bytes.clear();
+    }
+}
+
+/// One reply in a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplyHead {
+    /// The client's place in its home shard's table.
+    pub index: u32,
+    /// The client's id; a reply to one that has gone is dropped.
+    pub id: u64,
+    /// Which of its awaited replies this is.
+    pub sequence: u64,
+    /// Length of the reply in bytes.
+    pub len: u32,
+}
+
+/// Replies of one turn for one shard.
+#[derive(Debug, Default)]
+pub struct ReplyBatch {
+    /// The replies, in the order made.
+    pub heads: Vec<ReplyHead>,
+    /// Their bytes, end to end.
+    pub bytes: Vec<u8>,
+}
+
+/// A question to every shard, asked by commands over what slices do not hold.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// Statistics.
+    Report,
+    /// Statistics, and a fresh start of them.
+    ResetStat,
+    /// Descriptions of clients: all, or those with these ids.
+    Clients(Option<Vec<u64>>),
+    /// Close the clients that match.
+    KillClients {
+        /// Which.
+        filter: Box<crate::client::filter::ClientFilter>,
+        /// Whether the one that asks is spared.
+        skip_me: bool,
+    },
+    /// Describe or unblock one client.
+    Unblock {
+        /// The client.
+        id: u64,
+        /// Whether it gets an error instead of a time-out's reply.
+        error: bool,
+    },
+}
+
+/// A shard's answer to a [`Question`].
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Question::Report`] and [`Question::ResetStat`].
+    Report(Box<ShardReport>),
+    /// To [`Question::Clients`].
+    Clients(Vec<ClientInfo>),
+    /// How many it did something to.
+    Count(usize),
+}
+
+/// A message that is rare enough to be its own allocation.
+#[derive(Debug)]
+pub enum Note {
+    /// Lend your slice to the coordinator of this transaction, after all that came before.
+    Acquire(TxId),
+    /// The slice that was asked for.
+    Lent {
+        /// For whom.
+        tx: TxId,
+        /// The slice.
+        slice: Box<Slice>,
+    },
+    /// The slice comes home.
+    Return(Box<Slice>),
+    /// Questions, to be answered under this number.
+    Ask(u64, Vec<Question>),
+    /// The answers, one a question.
+    Answer(u64, Vec<Answer>),
+    /// A client watches these keys (all of this shard's) no longer.
+    Unwatch {
+        /// The client's id.
+        client: u64,
+        /// The keys.
+        keys: Vec<crate::client::WatchedKey>,
+    },
+    /// A command ran long; its client's home knows the rest of the entry.
+    Slow(Box<SlowEntry>),
+}
+
+/// All that one shard sends another in one turn.
+#[derive(Debug, Default)]
+pub struct Parcel {
+    /// Who sends it.
+    pub from: ShardId,
+    /// Requests for keys of the receiver.
+    pub requests: RequestBatch,
+    /// Replies to requests of the receiver's clients.
+    pub replies: ReplyBatch,
+    /// Everything else, in order.
+    pub notes: Vec<Note>,
+}
+
+impl Parcel {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.requests.heads.is_empty() && self.replies.heads.is_empty() && self.notes.is_empty()
+    }
+
+    /// Empties it, keeping its buffers.
+    pub fn clear(&mut self) {
+        self.requests.clear();
+        self.replies.heads.clear();
+        self.replies.bytes.clear();
+        self.notes.clear();
+    }
+}
+
+/// The messages a shard has to send.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    parcels: Vec<Option<Box<Parcel>>>,
+    dirty: Vec<ShardId>,
+    ordered: bool,
+    spare: Vec<Box<Parcel>>,
+    from: ShardId,
+}
+
+impl Outbox {
+    /// An outbox of shard `from` among `shards`.
+    pub fn new(from: ShardId, shards: usize) -> Self {
+        Outbox { parcels: (0..shards).map(|_| None).collect(), from, ..Outbox::default() }
+    }
+
+    /// The parcel for shard `to`.
+    #[inline]
+    pub fn parcel(&mut self, to: ShardId) -> &mut Parcel {
+        let slot = &mut self.parcels[to as usize];
+        if slot.is_none() {
+            let mut parcel = self.spare.pop().unwrap_or_default();
+            parcel.from = self.from;
+            *slot = Some(parcel);
+            self.dirty.push(to);
+        }
+        slot.as_mut().expect("filled above")
+    }
+
+    /// Adds a note for one shard.
+    pub fn note(&mut self, to: ShardId, note: Note) {
+        self.parcel(to).notes.push(note);
+    }
+
+    /// Asks `owners` for their slices, in one order for all.
+    pub fn acquire(&mut self, tx: TxId, owners: &[ShardId]) {
+        self.ordered = true;
+        for owner in owners {
+            self.note(*owner, Note::Acquire(tx));
+        }
+    }
+
+    /// Whether nothing waits to be sent.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// Takes all parcels. When the second value is true the driver must hand them over so that no other shard's
+    /// ordered parcels come between: to all receivers, or to none before them.
+    pub fn take(&mut self, each: &mut dyn FnMut(ShardId, Box<Parcel>)) {
+        for to in self.dirty.drain(..) {
+            if let Some(parcel) = self.parcels[to as usize].take() {
+                each(to, parcel);
+            }
+        }
+        self.ordered = false;
+    }
+
+    /// Whether what waits must be handed over in one order for all receivers.
+    pub fn is_ordered(&self) -> bool {
+        self.ordered
+    }
+
+    /// Gives a parcel back for reuse.
+    pub fn recycle(&mut self, mut parcel: Box<Parcel>) {
+        if self.spare.len() < 2 * self.parcels.len() && parcel.requests.bytes.capacity() <= 1 << 20 {
+            parcel.clear();
+            self.spare.push(parcel);
+        }
+    }
+}

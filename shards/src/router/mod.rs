@@ -1,0 +1,135 @@
+//! From a command to the shards that must run it.
+//!
+//! A key's slot is CRC16 of the key, or of its `{tag}`, modulo 16384, as in Redis Cluster; shard `slot * N / 16384`
+//! owns it. With one shard nothing here is computed.
+
+pub mod slot;
+
+use crate::args::Args;
+use crate::commands::{Command, Route};
+use slot::slot_of;
+
+/// Number of a shard, 0..N.
+pub type ShardId = u16;
+
+/// The shard that owns `slot` among `shards`.
+#[inline]
+pub fn owner_of_slot(slot: u16, shards: usize) -> ShardId {
+    ((slot as usize * shards) / crate::limits::SLOTS as usize) as ShardId
+}
+
+/// The shard that owns `key` among `shards`.
+#[inline]
+pub fn owner_of(key: &[u8], shards: usize) -> ShardId {
+    match shards {
+        1 => 0,
+        n => owner_of_slot(slot_of(key), n),
+    }
+}
+
+/// Which slices a command needs.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// None: it runs at home, without a slice.
+    None,
+    /// One.
+    One(ShardId),
+    /// Several, in ascending order.
+    Several(Vec<ShardId>),
+}
+
+/// A set of shards that grows while keys are looked at; no allocation while there is one.
+#[derive(Default)]
+pub struct OwnerSet {
+    first: Option<ShardId>,
+    others: Vec<ShardId>,
+}
+
+impl OwnerSet {
+    /// Adds a shard.
+    pub fn add(&mut self, owner: ShardId) {
+        match self.first {
+            None => self.first = Some(owner),
+            Some(first) if first == owner || self.others.contains(&owner) => {}
+            Some(_) => self.others.push(owner),
+        }
+    }
+
+    /// Adds every shard that `owners` names.
+    pub fn add_all(&mut self, owners: &Owners) {
+        match owners {
+            Owners::None => {}
+            Owners::One(owner) => self.add(*owner),
+            Owners::Several(several) => several.iter().for_each(|owner| self.add(*owner)),
+        }
+    }
+
+    /// The set as [`Owners`].
+    pub fn finish(mut self) -> Owners {
+        match self.first {
+            None => Owners::None,
+            Some(first) if self.others.is_empty() => Owners::One(first),
+            Some(first) => {
+                self.others.push(first);
+                self.others.sort_unstable();
+                Owners::Several(self.others)
+            }
+        }
+    }
+}
+
+/// The slices that `command` with these arguments needs, of `shards`.
+pub fn owners(command: &Command, args: Args<'_>, shards: usize) -> Owners {
+    match command.route {
+        Route::Home => Owners::None,
+        _ if shards == 1 => Owners::One(0),
+        Route::All => Owners::Several((0..shards as ShardId).collect()),
+        Route::Cursor => Owners::One(cursor_shard(args.get(1).unwrap_or(b"0"), shards)),
+        Route::Keys => {
+            let mut set = OwnerSet::default();
+            command.for_each_key(args, &mut |index| set.add(owner_of(args.at(index), shards)));
+            match set.finish() {
+                // A command whose arguments name no key finds its own error wherever it runs.
+                Owners::None => Owners::One(0),
+                found => found,
+            }
+        }
+    }
+}
+
+/// Bits of a `SCAN` cursor that hold the position in a slice; the shard's number stands above them.
+pub const CURSOR_POSITION_BITS: u32 = 48;
+
+/// The shard a `SCAN` cursor points into.
+pub fn cursor_shard(cursor: &[u8], shards: usize) -> ShardId {
+    let cursor = crate::number::parse_u64(cursor).unwrap_or(0);
+    ((cursor >> CURSOR_POSITION_BITS) as usize).min(shards - 1) as ShardId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_has_an_owner_and_ranges_are_contiguous() {
+        for shards in [1, 2, 3, 4, 7, 8, 64] {
+            let mut previous = 0;
+            let mut count = vec![0usize; shards];
+            for slot in 0..crate::limits::SLOTS {
+                let owner = owner_of_slot(slot, shards);
+                assert!(owner == previous || owner == previous + 1);
+                previous = owner;
+                count[owner as usize] += 1;
+            }
+            assert_eq!(previous as usize, shards - 1);
+            assert!(count.iter().max().unwrap() - count.iter().min().unwrap() <= 1);
+        }
+    }
+
+    #[test]
+    fn sets_are_sorted_and_without_repeats() {
+        let mut set = OwnerSet::default();
+        [3, 1, 3, 2, 1].into_iter().for_each(|o| set.add(o));
+        assert_eq!(set.finish(), Owners::Several(vec![1, 2, 3]));
+    }
+}

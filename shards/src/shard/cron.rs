@@ -1,0 +1,155 @@
+//! What happens from time to time: `server_cron`, `hz` times a second on every shard.
+
+use super::Shard;
+use crate::client::{Wait, gate};
+use crate::db::expire::Pace;
+use crate::db::{Keyspace, evict};
+use crate::stats::ShardReport;
+
+/// Samples kept for rates (Redis: `STATS_METRIC_SAMPLES`), one every 100 ms.
+const SAMPLES: usize = 16;
+
+/// Rates of commands, bytes in and bytes out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    last_us: u64,
+    last: [u64; 3],
+    samples: [[u64; SAMPLES]; 3],
+    next: usize,
+}
+
+impl Rates {
+    fn sample(&mut self, now_us: u64, totals: [u64; 3]) {
+        let elapsed = now_us.saturating_sub(self.last_us);
+        if elapsed < 100_000 && self.last_us != 0 {
+            return;
+        }
+        for (k, total) in totals.into_iter().enumerate() {
+            let grown = total.saturating_sub(self.last[k]);
+            self.samples[k][self.next] = if self.last_us == 0 { 0 } else { grown * 1_000_000 / elapsed.max(1) };
+            self.last[k] = total;
+        }
+        self.next = (self.next + 1) % SAMPLES;
+        self.last_us = now_us;
+    }
+
+    /// Averages, a second.
+    pub fn averages(&self) -> [u64; 3] {
+        self.samples.map(|samples| samples.iter().sum::<u64>() / SAMPLES as u64)
+    }
+}
+
+impl Shard {
+    /// The time event.
+    pub(crate) fn server_cron(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.cron_loops += 1;
+        let stats = &self.core.stats;
+        let totals = [stats.commands_processed, stats.net_input_bytes, stats.net_output_bytes];
+        self.rates.sample(self.core.now_us, totals);
+        self.core.shared.sample_memory();
+        self.clients_cron();
+        self.databases_cron();
+        if self.guarded {
+            self.end_pauses();
+            self.refresh_guard();
+        }
+        let keys = self.slice().map(|slice| slice.dbs.iter().map(|db| db.dict.len()).sum::<usize>());
+        if let Some(keys) = keys {
+            self.core.shared.keys[self.core.id as usize].0.store(keys, Relaxed);
+        }
+    }
+
+    /// Looks after a share of the clients, so that each is seen about once a second.
+    fn clients_cron(&mut self) {
+        let total = self.clients.len();
+        if total == 0 {
+            return;
+        }
+        let share = (total / self.core.config.hz.max(1) as usize).max(5).min(total);
+        for _ in 0..share {
+            let index = self.cron_client % total as u32;
+            self.cron_client = (index + 1) % total as u32;
+            let Some(client) = self.clients[index as usize].as_deref_mut() else { continue };
+            if client.query.is_empty() && client.query.bytes.capacity() > crate::limits::QUERY_KEEP_BYTES {
+                client.query.bytes = Vec::new();
+            }
+            let idle_s = (self.core.now_ms - client.last_interaction_ms) / 1000;
+            let timeout = self.core.config.timeout as i64;
+            if timeout > 0 && idle_s > timeout && client.gate & (gate::SUBSCRIBED | gate::WAITING) == 0 {
+                let line = "Closing idle client";
+                self.log(super::LogLevel::Verbose, line);
+                self.close_now(index);
+                continue;
+            }
+            self.check_output_limit(index);
+        }
+    }
+
+    fn databases_cron(&mut self) {
+        let own = self.core.id;
+        if self.slices[own as usize].is_none() {
+            return;
+        }
+        if self.core.active_expire {
+            let slice = self.slices[own as usize].as_deref_mut().expect("seen above");
+            self.expire_cycle.run(&mut self.core, slice, Pace::Slow);
+        }
+        if self.core.config.maxmemory != 0 {
+            let mut keys = Keyspace::one(&mut self.slices, own);
+            evict::perform(&mut self.core, &mut keys);
+        }
+        if self.core.config.activerehashing {
+            let slice = self.slices[own as usize].as_deref_mut().expect("seen above");
+            // About 1 ms at most: 100 buckets of up to ten keys take some 20 µs.
+            for db in &mut slice.dbs {
+                for table in [&mut db.dict, &mut db.expires] {
+                    let mut steps = 0;
+                    while table.is_rehashing() && steps < 50 {
+                        table.rehash_step(&self.core.hasher, 20);
+                        steps += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn end_pauses(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let now = self.core.now_ms as u64;
+        let pause = &self.core.shared.pause;
+        for until in [&pause.all_until, &pause.write_until] {
+            let at = until.load(Relaxed);
+            if at != 0 && at <= now {
+                until.store(0, Relaxed);
+            }
+        }
+        if pause.all_until.load(Relaxed) == 0 {
+            let paused: Vec<u32> = self
+                .clients()
+                .filter(|client| client.wait == Wait::Pause)
+                .map(|client| client.index)
+                .collect();
+            paused.into_iter().for_each(|index| self.wake(index));
+        }
+    }
+
+    /// What this shard reports of itself.
+    pub fn report(&self) -> ShardReport {
+        let mut report = ShardReport {
+            stats: self.core.stats.clone(),
+            dbs: self.slice().map(|slice| slice.report()).unwrap_or_default(),
+            instantaneous: self.rates.averages(),
+            ..ShardReport::default()
+        };
+        for client in self.clients() {
+            report.clients += 1;
+            report.clients_memory += client.memory();
+            report.watching_clients += !client.watched.is_empty() as usize;
+            report.watched_keys += client.watched.len();
+            report.max_buffers[0] = report.max_buffers[0].max(client.query.pending().len());
+            report.max_buffers[1] = report.max_buffers[1].max(client.output_bytes());
+        }
+        report
+    }
+}

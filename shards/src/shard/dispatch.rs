@@ -1,0 +1,561 @@
+//! From a parsed command to its reply: checks, then here, there, or everywhere.
+//!
+//! [`Shard::process_plain`] is the hot path: one key, a client in no special state. It takes no allocation, lock,
+//! channel or task. Everything else goes through [`Shard::process`], whose checks come in the order of Redis's
+//! `processCommand`, for the order decides which error a client sees.
+
+use super::{LogLevel, Shard};
+use crate::args::Args;
+use crate::client::{ClientView, Wait, gate};
+use crate::commands::spec::Handler;
+use crate::commands::{CommandError, CommandId, Ctx, Route, UNKNOWN, flag};
+use crate::core::Core;
+use crate::db::{Keyspace, Slice, evict};
+use crate::message::Note;
+use crate::resp::Reply;
+use crate::router::{self, OwnerSet, Owners, ShardId};
+use crate::shard::Effect;
+use crate::slowlog::{SlowEntry, trimmed};
+use crate::transaction::{Job, Tx, TxId};
+
+/// What happens to a client's input after a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The next command may run.
+    Done,
+    /// The command is under way; the client waits.
+    Wait,
+    /// The client waits, and then sends the same command again.
+    Again,
+    /// No more of this input is run.
+    Closed,
+}
+
+/// Durations of commands, with one look at the clock a command: the end of one is the start of the next.
+#[derive(Clone, Copy)]
+pub(crate) struct CommandClock {
+    ticks: fn() -> u64,
+    last: u64,
+    ns_per_tick: f64,
+    slow_ticks: u64,
+    latency_ticks: u64,
+    tracking: bool,
+}
+
+impl CommandClock {
+    pub(crate) fn new(core: &Core) -> Self {
+        let per_us = core.shared.host.ticks_per_us();
+        let ticks = core.shared.host.ticks();
+        let slower = core.config.slowlog_log_slower_than;
+        let latency_ms = core.config.latency_monitor_threshold;
+        CommandClock {
+            ticks,
+            last: ticks(),
+            ns_per_tick: 1000.0 / per_us,
+            slow_ticks: if slower < 0 { u64::MAX } else { (slower as f64 * per_us) as u64 },
+            latency_ticks: if latency_ms <= 0 { u64::MAX } else { (latency_ms as f64 * 1000.0 * per_us) as u64 },
+            tracking: core.config.latency_tracking,
+        }
+    }
+
+    /// Time up to now belongs to no command.
+    #[inline]
+    pub(crate) fn restart(&mut self) {
+        self.last = (self.ticks)();
+    }
+
+    #[inline]
+    fn lap(&mut self) -> u64 {
+        let now = (self.ticks)();
+        let elapsed = now.saturating_sub(self.last);
+        self.last = now;
+        elapsed
+    }
+
+    /// Ticks in µs.
+    pub(crate) fn us(&self, ticks: u64) -> u64 {
+        (ticks as f64 * self.ns_per_tick / 1000.0) as u64
+    }
+}
+
+/// Runs a data command on slices in hand, and writes its reply, or its error's, at the end of `out`.
+#[inline]
+pub(crate) fn execute(
+    core: &mut Core,
+    keys: Keyspace<'_>,
+    client: ClientView,
+    id: CommandId,
+    args: Args<'_>,
+    hash: Option<u64>,
+    out: &mut Vec<u8>,
+) {
+    let row = core.table.row(id);
+    let Handler::Data(run) = row.handler else { unreachable!("only data commands run on slices") };
+    let start = out.len();
+    core.no_touch = client.no_touch;
+    let mut ctx = Ctx { core, keys, reply: Reply::new(out, client.resp), client, hash, dirty: 0 };
+    let result = run(&mut ctx, args);
+    let dirty = ctx.dirty;
+    core.stats.dirty += dirty;
+    if let Err(error) = result {
+        fail(core, id, &error, client.resp, out, start);
+    }
+}
+
+#[cold]
+fn fail(core: &mut Core, id: CommandId, error: &CommandError, resp: u8, out: &mut Vec<u8>, start: usize) {
+    if *error == CommandError::NoReply {
+        return;
+    }
+    out.truncate(start);
+    let text = error.text();
+    Reply::new(out, resp).error(&text);
+    core.stats.count_error(&text);
+    core.stats.commands[id as usize].failed += 1;
+}
+
+impl Shard {
+    /// A command with one key, of a client in no special state, when nothing on this shard asks for more checks.
+    #[inline]
+    pub(crate) fn process_plain(
+        &mut self,
+        index: u32,
+        id: CommandId,
+        args: Args<'_>,
+        owner: ShardId,
+        hash: u64,
+    ) -> Next {
+        let row = self.core.table.row(id);
+        if !row.accepts(args.len()) || !matches!(row.handler, Handler::Data(_)) {
+            return self.process(index, id, args, Some((owner, hash)));
+        }
+        self.run_on_owner(index, id, args, owner, Some(hash))
+    }
+
+    /// Runs a command on the slice of `owner`: here if that is this shard, else there.
+    #[inline]
+    fn run_on_owner(&mut self, index: u32, id: CommandId, args: Args<'_>, owner: ShardId, hash: Option<u64>) -> Next {
+        if owner == self.core.id && self.slices[owner as usize].is_some() {
+            self.run_here(index, id, args, hash);
+        } else {
+            self.send_request(index, id, args, owner, hash.unwrap_or(0));
+        }
+        Next::Done
+    }
+
+    /// Runs a data command on this shard's own slice.
+    #[inline]
+    fn run_here(&mut self, index: u32, id: CommandId, args: Args<'_>, hash: Option<u64>) {
+        let home = self.core.id;
+        let client = self.clients[index as usize].as_deref_mut().expect("the caller holds a live client's index");
+        let view = client.view(home);
+        client.commands += 1;
+        client.last_command = id;
+        let keys = Keyspace::one(&mut self.slices, home);
+        match client.order.as_deref_mut().filter(|order| !order.is_empty()) {
+            None => {
+                if client.out.capacity() == 0 {
+                    client.out = self.spare_buffers.pop().unwrap_or_default();
+                }
+                execute(&mut self.core, keys, view, id, args, hash, &mut client.out);
+            }
+            Some(order) => {
+                let (out, start) = order.open_ready();
+                execute(&mut self.core, keys, view, id, args, hash, out);
+                order.close_ready(start);
+            }
+        }
+        if !client.flush_queued {
+            client.flush_queued = true;
+            self.flush.push(index);
+        }
+        self.account(id, args, view);
+    }
+
+    /// Counts a command that has run, and how long it took.
+    #[inline]
+    pub(crate) fn account(&mut self, id: CommandId, args: Args<'_>, client: ClientView) {
+        let ticks = self.clock.lap();
+        self.core.stats.commands_processed += 1;
+        let stats = &mut self.core.stats.commands[id as usize];
+        stats.calls += 1;
+        stats.ticks += ticks;
+        if self.clock.tracking {
+            let histogram = stats.latency.get_or_insert_with(crate::stats::latency_histogram);
+            histogram.saturating_record(((ticks as f64 * self.clock.ns_per_tick) as u64).max(1));
+        }
+        if ticks >= self.clock.slow_ticks.min(self.clock.latency_ticks) {
+            self.note_slow(id, args, client, ticks);
+        }
+    }
+
+    #[cold]
+    fn note_slow(&mut self, id: CommandId, args: Args<'_>, client: ClientView, ticks: u64) {
+        let row = self.core.table.row(id);
+        let duration_us = self.clock.us(ticks);
+        let now = self.core.now_ms / 1000;
+        if ticks >= self.clock.latency_ticks {
+            let event = if row.has(flag::FAST) { "fast-command" } else { "command" };
+            self.core.shared.latency.lock().expect("no holder panics").add(event, now, duration_us / 1000);
+        }
+        if ticks < self.clock.slow_ticks || row.has(flag::SKIP_SLOWLOG) {
+            return;
+        }
+        let entry = Box::new(SlowEntry {
+            id: 0,
+            time: now,
+            duration_us,
+            args: trimmed(args),
+            client: (client.index, client.id),
+            address: String::new(),
+            name: Vec::new(),
+        });
+        match client.home == self.core.id {
+            true => self.log_slow(entry),
+            false => self.outbox.note(client.home, Note::Slow(entry)),
+        }
+    }
+
+    /// Adds a slow command of one of this shard's clients to the log.
+    pub(crate) fn log_slow(&mut self, mut entry: Box<SlowEntry>) {
+        let (index, id) = entry.client;
+        if let Some(client) = self.client_by_id(index, id) {
+            entry.address = client.peer.address.clone();
+            entry.name = client.name.clone();
+        }
+        let max = self.core.config.slowlog_max_len as usize;
+        self.core.shared.slowlog.lock().expect("no holder panics").push(*entry, max);
+    }
+
+    /// Any command of any client: every check, then dispatch.
+    pub(crate) fn process(
+        &mut self,
+        index: u32,
+        id: CommandId,
+        args: Args<'_>,
+        single: Option<(ShardId, u64)>,
+    ) -> Next {
+        let Some(client) = self.clients[index as usize].as_deref_mut() else { return Next::Closed };
+        if client.gate & gate::CLOSING != 0 {
+            return Next::Closed;
+        }
+        if client.gate & gate::WAITING != 0 {
+            return Next::Again;
+        }
+        if id == UNKNOWN {
+            return self.reject(index, id, unknown_command(args));
+        }
+        let row = self.core.table.row(id);
+        if matches!(row.handler, Handler::Container) {
+            let text = match args.get(1) {
+                None => format!("ERR wrong number of arguments for '{}' command", row.name),
+                Some(sub) => format!(
+                    "ERR unknown subcommand '{}'. Try {} HELP.",
+                    cut(sub, 128),
+                    row.name.to_uppercase()
+                ),
+            };
+            return self.reject(index, id, text);
+        }
+        if !row.accepts(args.len()) {
+            return self.reject(index, id, CommandError::Arity(row.name).text().into_owned());
+        }
+        let client = self.client(index);
+        if client.gate & gate::NEEDS_AUTH != 0 && !row.has(flag::NO_AUTH) {
+            return self.reject(index, id, "NOAUTH Authentication required.".into());
+        }
+        if row.has(flag::PROTECTED) && !self.protected_allowed(index, row.name) {
+            let (what, directive) = match row.name.starts_with("debug") {
+                true => ("DEBUG", "enable-debug-command"),
+                false => ("MODULE", "enable-module-command"),
+            };
+            return self.reject(
+                index,
+                id,
+                format!(
+                    "ERR {what} command not allowed. If the {directive} option is set to \"local\", you can run it \
+                     from a local connection, otherwise you need to set this option in the configuration file, and \
+                     then restart the server."
+                ),
+            );
+        }
+        if self.guarded && self.is_paused(index, row.flags) {
+            self.wait_for(index, Wait::Pause);
+            return Next::Again;
+        }
+        if self.client(index).gate & gate::MULTI != 0 && !super::multi::runs_inside_multi(row.name) {
+            return self.enqueue(index, id, args);
+        }
+        let next = self.dispatch(index, id, args, single);
+        if let Some(client) = self.clients[index as usize].as_deref_mut() {
+            if next != Next::Again && client.gate & gate::REPLY_SKIP_NEXT != 0 && row.name != "client|reply" {
+                client.gate &= !gate::REPLY_SKIP_NEXT;
+            }
+        }
+        next
+    }
+
+    fn protected_allowed(&mut self, index: u32, name: &str) -> bool {
+        let setting = match name.starts_with("debug") {
+            true => self.core.config.enable_debug_command,
+            false => self.core.config.enable_module_command,
+        };
+        let local = self.client(index).peer.local;
+        setting.allows(local)
+    }
+
+    fn dispatch(&mut self, index: u32, id: CommandId, args: Args<'_>, single: Option<(ShardId, u64)>) -> Next {
+        let row = self.core.table.row(id);
+        let hash = single.map(|(_, hash)| hash);
+        match row.handler {
+            Handler::Home(run) => {
+                if self.client(index).awaits_replies() {
+                    self.wait_for(index, Wait::Replies);
+                    return Next::Again;
+                }
+                self.run_home(index, id, args, |shard| run(shard, index, args))
+            }
+            Handler::Gather { question, run } => {
+                if self.client(index).awaits_replies() {
+                    self.wait_for(index, Wait::Replies);
+                    return Next::Again;
+                }
+                match question(args) {
+                    None => self.run_home(index, id, args, |shard| run(shard, index, args, Vec::new())),
+                    Some(mut question) if self.core.shards == 1 => {
+                        self.sign(index, &mut question);
+                        let answer = self.answer(question);
+                        self.run_home(index, id, args, |shard| run(shard, index, args, vec![answer]))
+                    }
+                    Some(question) => {
+                        self.client(index).parked = Some(Box::new((id, args.to_owned())));
+                        self.ask_all(index, vec![question]);
+                        Next::Wait
+                    }
+                }
+            }
+            Handler::Container => unreachable!("containers are rejected before"),
+            Handler::Data(_) => {
+                if row.name == "watch" {
+                    if let Err(text) = self.note_watches(index, args) {
+                        return self.reject(index, id, text);
+                    }
+                }
+                let owners = match single {
+                    Some((owner, _)) => Owners::One(owner),
+                    None => router::owners(row, args, self.core.shards),
+                };
+                let strict = self.core.config.pipeline_order == crate::config::PipelineOrder::Strict;
+                match owners {
+                    Owners::One(owner) => {
+                        if strict && self.client(index).awaits_replies() {
+                            let only = self.client(index).order.as_ref().and_then(|order| order.only_owner);
+                            if only != Some(owner) {
+                                self.wait_for(index, Wait::Replies);
+                                return Next::Again;
+                            }
+                        }
+                        if self.core.config.maxmemory != 0 && owner == self.core.id {
+                            if let Some(text) = self.out_of_memory(id, args) {
+                                return self.reject(index, id, text);
+                            }
+                        }
+                        self.run_on_owner(index, id, args, owner, hash)
+                    }
+                    Owners::None | Owners::Several(_) => {
+                        if self.client(index).awaits_replies() {
+                            self.wait_for(index, Wait::Replies);
+                            return Next::Again;
+                        }
+                        let Owners::Several(owners) = owners else {
+                            return self.run_on_owner(index, id, args, self.core.id, hash);
+                        };
+                        self.start_tx(index, Job::Command(id, args.to_owned()), &owners);
+                        Next::Wait
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs a command over the connection, and writes its error if it fails.
+    pub(crate) fn run_home(
+        &mut self,
+        index: u32,
+        id: CommandId,
+        args: Args<'_>,
+        run: impl FnOnce(&mut Shard) -> crate::commands::CommandResult,
+    ) -> Next {
+        let view = self.view(index);
+        self.client(index).commands += 1;
+        self.client(index).last_command = id;
+        let result = run(self);
+        self.account(id, args, view);
+        if let Err(error) = result {
+            if error != CommandError::NoReply {
+                let text = error.text();
+                self.core.stats.count_error(&text);
+                self.core.stats.commands[id as usize].failed += 1;
+                if self.clients[index as usize].is_some() {
+                    self.client(index).reply().error(&text);
+                }
+            }
+        }
+        self.queue_flush(index);
+        match self.clients[index as usize].as_deref() {
+            None => Next::Closed,
+            Some(client) if client.gate & gate::CLOSING != 0 => Next::Closed,
+            Some(client) if client.gate & gate::WAITING != 0 => Next::Wait,
+            Some(_) => Next::Done,
+        }
+    }
+
+    /// Answers with an error before the command has run.
+    fn reject(&mut self, index: u32, id: CommandId, text: String) -> Next {
+        if id != UNKNOWN {
+            self.core.stats.commands[id as usize].rejected += 1;
+        }
+        self.core.stats.count_error(&text);
+        let client = self.client(index);
+        if client.gate & gate::MULTI != 0 {
+            client.gate |= gate::DIRTY_EXEC;
+        }
+        self.reply_in_order(index, |reply| reply.error(&text));
+        Next::Done
+    }
+
+    /// Starts a transaction over the slices of `owners`; the client waits for its end.
+    pub(crate) fn start_tx(&mut self, index: u32, job: Job, owners: &[ShardId]) {
+        let number = self.next_number();
+        let client = self.view(index);
+        self.wait_for(index, Wait::Tx);
+        self.core.stats.transactions += 1;
+        let tx = TxId { coordinator: self.core.id, number };
+        self.txs.insert(number, Tx { client, job, missing: owners.len(), have: Vec::with_capacity(owners.len()) });
+        self.outbox.acquire(tx, owners);
+    }
+
+    /// Runs the job of a transaction whose slices are all here, in their places.
+    pub(crate) fn run_job(&mut self, client: ClientView, job: Job) {
+        self.clock.restart();
+        match job {
+            Job::Command(id, owned) => {
+                let mut out = match self.client_by_id(client.index, client.id) {
+                    Some(client) => std::mem::take(&mut client.out),
+                    // Its client is gone, but it was sent: it runs, as in Redis.
+                    None => Vec::new(),
+                };
+                match self.out_of_memory(id, owned.args()) {
+                    Some(text) => {
+                        Reply::new(&mut out, client.resp).error(&text);
+                        self.core.stats.count_error(&text);
+                    }
+                    None => {
+                        let keys = Keyspace::several(&mut self.slices);
+                        execute(&mut self.core, keys, client, id, owned.args(), None, &mut out);
+                        self.account(id, owned.args(), client);
+                    }
+                }
+                if let Some(client) = self.client_by_id(client.index, client.id) {
+                    client.out = out;
+                    client.commands += 1;
+                    client.last_command = id;
+                }
+            }
+            Job::Exec => {
+                if self.client_by_id(client.index, client.id).is_some() {
+                    self.exec_queue(client.index);
+                }
+            }
+        }
+    }
+
+    /// Evicts as needed before a command runs; an error's text if there is no memory for it.
+    pub(crate) fn out_of_memory(&mut self, id: CommandId, args: Args<'_>) -> Option<String> {
+        if self.core.config.maxmemory == 0 {
+            return None;
+        }
+        let mut keys = Keyspace::several(&mut self.slices);
+        let outcome = evict::perform(&mut self.core, &mut keys);
+        let row = self.core.table.row(id);
+        let denied = row.has(flag::DENYOOM) && outcome == evict::Outcome::Full;
+        if !denied {
+            return None;
+        }
+        if self.core.config.maxmemory_policy != crate::config::MaxmemoryPolicy::Noeviction && self.others_can_evict() {
+            return None;
+        }
+        let _ = args;
+        Some("OOM command not allowed when used memory > 'maxmemory'.".into())
+    }
+
+    /// Whether other shards hold keys that their own time events will evict.
+    fn others_can_evict(&self) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        let own = self.core.id as usize;
+        self.core.shared.keys.iter().enumerate().any(|(i, keys)| i != own && keys.0.load(Relaxed) > 0)
+    }
+
+    /// Whether `CLIENT PAUSE` holds back a command with these flags.
+    fn is_paused(&mut self, index: u32, flags: u32) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        let now = self.core.now_ms as u64;
+        let pause = &self.core.shared.pause;
+        let all = pause.all_until.load(Relaxed) > now;
+        let write = pause.write_until.load(Relaxed) > now;
+        if !all && !write {
+            return false;
+        }
+        let queue_writes = |shard: &mut Shard| {
+            let table = shard.core.table;
+            shard.client(index).multi.iter().flat_map(|m| &m.queue).any(|q| table.row(q.command).has(flag::WRITE))
+        };
+        all || (write && (flags & (flag::WRITE | flag::MAY_REPLICATE) != 0 || queue_writes(self)))
+    }
+
+    /// Writes a line to the log.
+    pub(crate) fn log(&mut self, level: LogLevel, text: impl Into<String>) {
+        self.effects.push(Effect::Log(level, text.into()));
+    }
+
+    /// The owners of the queue of `MULTI` and of the watched keys.
+    pub(crate) fn exec_owners(&mut self, index: u32) -> Owners {
+        let shards = self.core.shards;
+        let table = self.core.table;
+        let client = self.client(index);
+        let mut set = OwnerSet::default();
+        for queued in client.multi.iter().flat_map(|multi| &multi.queue) {
+            let row = table.row(queued.command);
+            if row.route != Route::Home {
+                set.add_all(&router::owners(row, queued.args.args(), shards));
+            }
+        }
+        for watched in &client.watched {
+            set.add(router::owner_of(&watched.key, shards));
+        }
+        set.finish()
+    }
+
+    /// Moves a slice in or out of its place.
+    pub(crate) fn place(&mut self, owner: ShardId, slice: Option<Box<Slice>>) -> Option<Box<Slice>> {
+        std::mem::replace(&mut self.slices[owner as usize], slice)
+    }
+}
+
+fn cut(arg: &[u8], max: usize) -> String {
+    String::from_utf8_lossy(&arg[..arg.len().min(max)]).into_owned()
+}
+
+fn unknown_command(args: Args<'_>) -> String {
+    let mut text = format!("ERR unknown command '{}', with args beginning with: ", cut(args.at(0), 128));
+    let mut shown = 0;
+    for arg in args.iter_from(1) {
+        if shown >= 128 {
+            break;
+        }
+        let part = cut(arg, 128 - shown);
+        shown += part.len();
+        text.push_str(&format!("'{part}' "));
+    }
+    text
+}

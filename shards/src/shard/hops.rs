@@ -1,0 +1,313 @@
+//! Messages of other shards: requests for keys here, replies to clients here, slices lent and returned.
+//!
+//! While this shard's slice is away, whatever needs it waits in [`Shard::waiting`], in order; the queue is empty
+//! whenever the slice is home.
+
+use super::dispatch::execute;
+use super::{Ask, Shard, Waiting};
+use crate::args::{Args, OwnedArgs};
+use crate::client::{ClientView, Wait, gate};
+use crate::commands::CommandId;
+use crate::commands::spec::Handler;
+use crate::db::{Keyspace, Slice};
+use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch};
+use crate::router::ShardId;
+use crate::transaction::{Job, TxId};
+
+/// A request that waits for the slice to come home.
+#[derive(Debug)]
+pub(crate) struct OwnedRequest {
+    client: ClientView,
+    sequence: u64,
+    command: CommandId,
+    args: OwnedArgs,
+    hash: u64,
+}
+
+impl Shard {
+    /// Sends a command to the shard that owns its keys; the client's later replies wait behind this one's.
+    pub(crate) fn send_request(&mut self, index: u32, id: CommandId, args: Args<'_>, owner: ShardId, hash: u64) {
+        let view = self.view(index);
+        let client = self.client(index);
+        client.commands += 1;
+        client.last_command = id;
+        let sequence = client.order.get_or_insert_default().expect(owner);
+        if owner == self.core.id {
+            // The slice is away: this shard is its own queue.
+            let request = OwnedRequest { client: view, sequence, command: id, args: args.to_owned(), hash };
+            self.waiting.push_back(Waiting::Request(Box::new(request)));
+            return;
+        }
+        self.core.stats.hops += 1;
+        self.outbox.parcel(owner).requests.push(view, sequence, id, args, hash);
+    }
+
+    /// Takes in a parcel: notes first (an end of watching must come before a new watch), then replies, then requests.
+    pub(crate) fn deliver(&mut self, mut parcel: Box<Parcel>) {
+        let from = parcel.from;
+        for note in parcel.notes.drain(..) {
+            self.take_note(from, note);
+        }
+        let mut at = 0;
+        for head in &parcel.replies.heads {
+            let end = at + head.len as usize;
+            self.fulfil(head.index, head.id, head.sequence, &parcel.replies.bytes[at..end]);
+            at = end;
+        }
+        self.serve_requests(&parcel.requests);
+        self.outbox.recycle(parcel);
+    }
+
+    fn serve_requests(&mut self, batch: &RequestBatch) {
+        self.clock.restart();
+        // As with a pipeline at home: buckets first, then entries, then the commands. Buckets were asked for in
+        // chunks so that early lines are still in the cache when their commands run.
+        for chunk in batch.heads.chunks(crate::limits::BATCH_COMMANDS) {
+            if let Some(slice) = &self.slices[self.core.id as usize] {
+                for head in chunk.iter().filter(|head| head.hash != 0) {
+                    slice.dbs[head.client.db as usize].dict.prefetch_bucket(head.hash);
+                }
+                for head in chunk.iter().filter(|head| head.hash != 0) {
+                    slice.dbs[head.client.db as usize].dict.prefetch_element(head.hash);
+                }
+            }
+            for head in chunk {
+                let args = batch.args(head);
+                if self.slices[self.core.id as usize].is_some() {
+                    self.serve(head.client, head.sequence, head.command, args, head.hash);
+                } else {
+                    self.waiting.push_back(Waiting::Request(Box::new(OwnedRequest {
+                        client: head.client,
+                        sequence: head.sequence,
+                        command: head.command,
+                        args: args.to_owned(),
+                        hash: head.hash,
+                    })));
+                }
+            }
+        }
+    }
+
+    /// Runs a request on this shard's slice, and sends the reply home.
+    fn serve(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>, hash: u64) {
+        let own = self.core.id;
+        let refused = self.out_of_memory(id, args);
+        let hash = (hash != 0).then_some(hash);
+        if client.home == own {
+            let mut out = Vec::new();
+            match refused {
+                Some(text) => crate::resp::Reply::new(&mut out, client.resp).error(&text),
+                None => {
+                    let keys = Keyspace::one(&mut self.slices, own);
+                    execute(&mut self.core, keys, client, id, args, hash, &mut out);
+                }
+            }
+            self.fulfil(client.index, client.id, sequence, &out);
+        } else {
+            let replies = &mut self.outbox.parcel(client.home).replies;
+            let start = replies.bytes.len();
+            match refused {
+                Some(text) => crate::resp::Reply::new(&mut replies.bytes, client.resp).error(&text),
+                None => {
+                    let keys = Keyspace::one(&mut self.slices, own);
+                    execute(&mut self.core, keys, client, id, args, hash, &mut replies.bytes);
+                }
+            }
+            let len = (replies.bytes.len() - start) as u32;
+            replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
+        }
+        self.account(id, args, client);
+    }
+
+    fn take_note(&mut self, from: ShardId, note: Note) {
+        match note {
+            Note::Acquire(tx) if self.slices[self.core.id as usize].is_some() => self.lend(tx),
+            Note::Acquire(tx) => self.waiting.push_back(Waiting::Acquire(tx)),
+            Note::Lent { tx, slice } => self.take_lent(tx, slice),
+            Note::Return(slice) => self.take_home(slice),
+            Note::Ask(number, questions) => {
+                let answers = questions.into_iter().map(|question| self.answer(question)).collect();
+                self.outbox.note(from, Note::Answer(number, answers));
+            }
+            Note::Answer(number, answers) => self.take_answers(number, from, answers),
+            Note::Unwatch { client, keys } => self.unwatch_here(client, keys),
+            Note::Slow(entry) => self.log_slow(entry),
+        }
+    }
+
+    /// Gives this shard's slice to the coordinator of `tx`.
+    fn lend(&mut self, tx: TxId) {
+        let own = self.core.id;
+        let slice = self.place(own, None).expect("the caller saw it");
+        if tx.coordinator == own {
+            self.take_lent(tx, slice);
+        } else {
+            self.outbox.note(tx.coordinator, Note::Lent { tx, slice });
+        }
+    }
+
+    /// Takes a slice for a transaction that this shard coordinates, and runs it if that was the last.
+    fn take_lent(&mut self, tx: TxId, slice: Box<Slice>) {
+        let pending = self.txs.get_mut(&tx.number).expect("a slice comes for a transaction that waits for it");
+        pending.have.push((slice.owner, slice));
+        pending.missing -= 1;
+        if pending.missing > 0 {
+            return;
+        }
+        let tx = self.txs.remove(&tx.number).expect("it was just there");
+        let owners: Vec<ShardId> = tx.have.iter().map(|(owner, _)| *owner).collect();
+        for (owner, slice) in tx.have {
+            let before = self.place(owner, Some(slice));
+            debug_assert!(before.is_none());
+        }
+        self.run_job(tx.client, tx.job);
+        let own = self.core.id;
+        let mut home = None;
+        for owner in owners {
+            let slice = self.place(owner, None).expect("a job leaves the slices in their places");
+            match owner == own {
+                true => home = Some(slice),
+                false => self.outbox.note(owner, Note::Return(slice)),
+            }
+        }
+        if let Some(slice) = home {
+            self.take_home(slice);
+        }
+        if self.client_by_id(tx.client.index, tx.client.id).is_some() {
+            self.queue_flush(tx.client.index);
+            self.wake(tx.client.index);
+        }
+    }
+
+    /// This shard's slice is back: what waited for it goes on, until it is lent again.
+    fn take_home(&mut self, slice: Box<Slice>) {
+        let own = self.core.id;
+        debug_assert_eq!(slice.owner, own);
+        self.place(own, Some(slice));
+        self.clock.restart();
+        while self.slices[own as usize].is_some() {
+            match self.waiting.pop_front() {
+                None => return,
+                Some(Waiting::Acquire(tx)) => self.lend(tx),
+                Some(Waiting::Unwatch(client, keys)) => self.unwatch_here(client, keys),
+                Some(Waiting::Request(request)) => {
+                    let OwnedRequest { client, sequence, command, args, hash } = *request;
+                    self.serve(client, sequence, command, args.args(), hash);
+                }
+            }
+        }
+    }
+
+    /// Asks every shard, this one included; the client waits for the answers.
+    pub(crate) fn ask_all(&mut self, index: u32, mut questions: Vec<Question>) {
+        questions.iter_mut().for_each(|question| self.sign(index, question));
+        let number = self.next_number();
+        let id = self.client(index).id;
+        self.wait_for(index, Wait::Answers);
+        let shards = self.core.shards;
+        let mut answers: Vec<Vec<Answer>> = (0..shards).map(|_| Vec::new()).collect();
+        let own = self.core.id;
+        answers[own as usize] = questions.iter().cloned().map(|question| self.answer(question)).collect();
+        self.asks.insert(number, Ask { client: (index, id), missing: shards - 1, answers });
+        for shard in (0..shards as ShardId).filter(|shard| *shard != own) {
+            self.outbox.note(shard, Note::Ask(number, questions.clone()));
+        }
+    }
+
+    /// Says in a question who asks, where that matters.
+    pub(crate) fn sign(&mut self, index: u32, question: &mut Question) {
+        if let Question::KillClients { filter, skip_me } = question {
+            let id = self.client(index).id;
+            filter.asking = Some(id);
+            filter.spared = skip_me.then_some(id);
+        }
+    }
+
+    fn take_answers(&mut self, number: u64, from: ShardId, answers: Vec<Answer>) {
+        let ask = self.asks.get_mut(&number).expect("an answer comes to a question that waits for it");
+        ask.answers[from as usize] = answers;
+        ask.missing -= 1;
+        if ask.missing > 0 {
+            return;
+        }
+        let ask = self.asks.remove(&number).expect("it was just there");
+        let (index, id) = ask.client;
+        let Some(client) = self.client_by_id(index, id) else { return };
+        let Some(parked) = client.parked.take() else { return };
+        client.wait = Wait::No;
+        client.gate &= !gate::WAITING;
+        let (command, owned) = *parked;
+        // By question instead of by shard.
+        let questions = ask.answers.first().map_or(0, |first| first.len());
+        let mut by_question: Vec<Vec<Answer>> = (0..questions).map(|_| Vec::new()).collect();
+        for shard in ask.answers {
+            for (question, answer) in shard.into_iter().enumerate() {
+                by_question[question].push(answer);
+            }
+        }
+        if self.core.table.row(command).name == "exec" {
+            self.exec_with_answers(index, by_question);
+        } else if let Handler::Gather { run, .. } = self.core.table.row(command).handler {
+            let answers = by_question.into_iter().next().unwrap_or_default();
+            self.run_home(index, command, owned.args(), |shard| run(shard, index, owned.args(), answers));
+        }
+        if self.clients[index as usize].as_deref().is_some_and(|client| client.gate & gate::WAITING == 0) {
+            self.wake(index);
+        }
+    }
+
+    /// This shard's answer to a question.
+    pub(crate) fn answer(&mut self, question: Question) -> Answer {
+        match question {
+            Question::Report => Answer::Report(Box::new(self.report())),
+            Question::ResetStat => {
+                let report = self.report();
+                self.core.stats.reset();
+                Answer::Report(Box::new(report))
+            }
+            Question::Clients(ids) => {
+                let now = self.core.now_ms;
+                let table = self.core.table;
+                let list = self
+                    .clients()
+                    .filter(|client| ids.as_ref().is_none_or(|ids| ids.contains(&client.id)))
+                    .map(|client| crate::commands::connection::client_info(client, table, now))
+                    .collect();
+                Answer::Clients(list)
+            }
+            Question::KillClients { filter, .. } => {
+                let now = self.core.now_ms;
+                let doomed: Vec<u32> =
+                    self.clients().filter(|client| filter.matches(client, now)).map(|client| client.index).collect();
+                for index in &doomed {
+                    // The one that asks is still to be answered.
+                    match filter.asking == Some(self.client(*index).id) {
+                        true => self.close_after_reply(*index),
+                        false => self.close_now(*index),
+                    }
+                }
+                Answer::Count(doomed.len())
+            }
+            Question::Unblock { .. } => Answer::Count(0),
+        }
+    }
+
+    /// Runs the queue of `MULTI`, on lent slices or here.
+    pub(crate) fn start_exec(&mut self, index: u32) -> crate::commands::CommandResult {
+        use crate::router::Owners;
+        let own = self.core.id;
+        match self.exec_owners(index) {
+            Owners::None => self.exec_queue(index),
+            Owners::One(owner) if owner == own && self.slices[own as usize].is_some() => self.exec_queue(index),
+            Owners::One(owner) => {
+                self.start_tx(index, Job::Exec, &[owner]);
+                return Err(crate::commands::CommandError::NoReply);
+            }
+            Owners::Several(owners) => {
+                self.start_tx(index, Job::Exec, &owners);
+                return Err(crate::commands::CommandError::NoReply);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,290 @@
+//! Bytes become commands.
+//!
+//! What arrived from up to [`MAX_INPUTS`] clients is parsed into one batch, and each command's bucket is prefetched as
+//! its key is seen; then, with the buckets in the cache, the entries are; then the commands run. So the cache misses
+//! of a pipeline, or of many clients' single requests, overlap instead of following each other.
+
+use super::dispatch::Next;
+use super::{Input, Shard};
+use crate::args::{ArgRef, Args, OwnedArgs};
+use crate::client::{Query, Wait, gate};
+use crate::commands::{CommandId, UNKNOWN};
+use crate::limits::BATCH_COMMANDS;
+use crate::resp::{Limits, Parsed};
+use crate::router::{ShardId, owner_of};
+
+/// Most clients whose input is taken in at once.
+pub const MAX_INPUTS: usize = 64;
+
+/// A command that was parsed and has not run.
+#[derive(Clone, Copy, Debug)]
+struct Parse {
+    source: u32,
+    command: CommandId,
+    owner: ShardId,
+    single: bool,
+    first: u32,
+    argc: u32,
+    start: u32,
+    end: u32,
+    hash: u64,
+}
+
+/// Parsed commands and the places of their arguments.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    commands: Vec<Parse>,
+    refs: Vec<ArgRef>,
+}
+
+/// One client's input while it is taken in.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    client: u32,
+    bytes: &'a [u8],
+    /// Parsed up to here.
+    at: usize,
+    /// Not to be run from here on, though parsed: the client waits, or closes.
+    stop: Option<usize>,
+}
+
+impl Shard {
+    /// Takes in what clients sent.
+    pub(crate) fn received(&mut self, inputs: &[Input<'_>]) {
+        assert!(inputs.len() <= MAX_INPUTS);
+        // Clients with input left over get the new bytes behind it, and are read from there.
+        let mut kept: Vec<(usize, Query)> = Vec::new();
+        for (i, input) in inputs.iter().enumerate() {
+            let Some(client) = self.clients[input.client as usize].as_deref_mut() else { continue };
+            client.net_in += input.bytes.len() as u64;
+            client.last_interaction_ms = self.core.now_ms;
+            self.core.stats.net_input_bytes += input.bytes.len() as u64;
+            self.core.stats.reads_processed += 1;
+            if client.query.is_empty() && client.gate & gate::WAITING == 0 {
+                continue;
+            }
+            client.query.append(input.bytes);
+            let limit = (self.core.config.client_query_buffer_limit as usize).min(u32::MAX as usize);
+            if client.query.pending().len() > limit {
+                self.core.stats.query_buffer_limit_disconnections += 1;
+                self.close_now(input.client);
+            } else if client.gate & gate::WAITING == 0 {
+                kept.push((i, std::mem::take(&mut client.query)));
+            }
+        }
+        let mut sources = [Source { client: 0, bytes: &[], at: 0, stop: None }; MAX_INPUTS];
+        let mut count = 0;
+        let mut kept_at = kept.iter().peekable();
+        for (i, input) in inputs.iter().enumerate() {
+            let bytes = match kept_at.next_if(|(k, _)| *k == i) {
+                Some((_, query)) => query.pending(),
+                None => input.bytes,
+            };
+            match self.clients[input.client as usize].as_deref() {
+                Some(client) if client.gate & gate::WAITING == 0 => {
+                    sources[count] = Source { client: input.client, bytes, at: 0, stop: None };
+                    count += 1;
+                }
+                _ => {}
+            }
+        }
+        self.run_sources(&mut sources[..count]);
+        let mut consumed = [0usize; MAX_INPUTS];
+        for (source, consumed) in sources[..count].iter().zip(&mut consumed) {
+            *consumed = source.stop.unwrap_or(source.at);
+            let rest = &source.bytes[*consumed..];
+            let Some(client) = self.clients[source.client as usize].as_deref_mut() else { continue };
+            let is_kept = kept.iter().any(|(i, _)| inputs[*i].client == source.client);
+            if !rest.is_empty() && client.gate & gate::CLOSING == 0 && !is_kept {
+                client.query.bytes.reserve(client.parser.wanted(rest.len()).min(1 << 20) + rest.len());
+                client.query.append(rest);
+            }
+        }
+        let places: Vec<(u32, usize)> = match kept.is_empty() {
+            true => Vec::new(),
+            false => sources[..count].iter().zip(consumed).map(|(source, n)| (source.client, n)).collect(),
+        };
+        for (i, mut query) in kept {
+            // A long argument that trickles in stays where it is; it is not copied again for each read.
+            let index = inputs[i].client;
+            let Some(client) = self.clients[index as usize].as_deref_mut() else { continue };
+            if let Some((_, n)) = places.iter().find(|(client, _)| *client == index) {
+                query.consume(*n);
+                client.query = query;
+            }
+        }
+    }
+
+    /// Runs the kept input of clients that may go on.
+    pub(crate) fn run_resumed(&mut self) {
+        while let Some(index) = self.resume.pop() {
+            let Some(client) = self.clients[index as usize].as_deref_mut() else { continue };
+            if client.gate & (gate::WAITING | gate::CLOSING) != 0 || client.query.is_empty() {
+                continue;
+            }
+            let query = std::mem::take(&mut client.query);
+            let mut source = [Source { client: index, bytes: query.pending(), at: 0, stop: None }];
+            self.run_sources(&mut source);
+            let consumed = source[0].stop.unwrap_or(source[0].at);
+            if let Some(client) = self.clients[index as usize].as_deref_mut() {
+                debug_assert!(client.query.is_empty());
+                client.query = query;
+                client.query.consume(consumed);
+            }
+        }
+    }
+
+    fn run_sources(&mut self, sources: &mut [Source<'_>]) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.clock.restart();
+        for s in 0..sources.len() {
+            self.parse_source(s, sources, &mut batch);
+        }
+        self.run_batch(sources, &mut batch);
+        self.batch = batch;
+    }
+
+    /// Parses one client's input to its end, running the batch whenever it is full.
+    fn parse_source(&mut self, s: usize, sources: &mut [Source<'_>], batch: &mut Batch) {
+        while sources[s].stop.is_none() {
+            let Source { client: index, bytes, at, .. } = sources[s];
+            if at == bytes.len() {
+                return;
+            }
+            let Some(client) = self.clients[index as usize].as_deref_mut() else {
+                sources[s].stop = Some(bytes.len());
+                return;
+            };
+            let limits = Limits {
+                bulk_bytes: self.core.config.proto_max_bulk_len as i64,
+                authenticated: client.gate & gate::NEEDS_AUTH == 0,
+            };
+            let first = batch.refs.len();
+            match client.parser.parse(&bytes[at..], at as u32, &mut batch.refs, &limits) {
+                Parsed::Command { end } => {
+                    let argc = (batch.refs.len() - first) as u32;
+                    let args = Args::new(bytes, &batch.refs[first..]);
+                    let command = self.core.table.resolve(args);
+                    let mut parse = Parse {
+                        source: s as u32,
+                        command,
+                        owner: self.core.id,
+                        single: false,
+                        first: first as u32,
+                        argc,
+                        start: at as u32,
+                        end: (at + end) as u32,
+                        hash: 0,
+                    };
+                    sources[s].at = at + end;
+                    if command != UNKNOWN {
+                        let single = self.core.table.row(command).single_key as usize;
+                        if single != 0 && single < args.len() {
+                            let key = args.at(single);
+                            parse.single = true;
+                            parse.owner = owner_of(key, self.core.shards);
+                            parse.hash = self.core.hasher.hash(key);
+                            if parse.owner == self.core.id {
+                                if let Some(slice) = &self.slices[self.core.id as usize] {
+                                    slice.dbs[client.db as usize].dict.prefetch_bucket(parse.hash);
+                                }
+                            }
+                        }
+                    }
+                    batch.commands.push(parse);
+                    // Before AUTH has run, what follows it would be held to the limits of strangers.
+                    if batch.commands.len() == BATCH_COMMANDS || !limits.authenticated {
+                        self.run_batch(sources, batch);
+                    }
+                }
+                Parsed::Nothing { end } => sources[s].at = at + end,
+                Parsed::Inline { end, words } => {
+                    // What stands before it in this input runs first; so does it, with words of its own.
+                    self.run_batch(sources, batch);
+                    if sources[s].stop.is_some() {
+                        return;
+                    }
+                    let owned = OwnedArgs::from_words(&words);
+                    let command = self.core.table.resolve(owned.args());
+                    match self.process(index, command, owned.args(), None) {
+                        Next::Done => sources[s].at = at + end,
+                        next => self.stop_source(&mut sources[s], at, at + end, next),
+                    }
+                }
+                Parsed::Incomplete => {
+                    return;
+                }
+                Parsed::Broken(reason) => {
+                    self.run_batch(sources, batch);
+                    if sources[s].stop.is_none() {
+                        self.protocol_error(index, &reason);
+                        sources[s].stop = Some(bytes.len());
+                    }
+                }
+            }
+        }
+    }
+
+    fn stop_source(&mut self, source: &mut Source<'_>, start: usize, end: usize, next: Next) {
+        source.stop = Some(match next {
+            Next::Done | Next::Wait => end,
+            Next::Again => start,
+            Next::Closed => source.bytes.len(),
+        });
+        // The parser may stand inside a later command, which will be read again from its first byte.
+        if let Some(client) = self.clients[source.client as usize].as_deref_mut() {
+            client.parser = Default::default();
+        }
+    }
+
+    fn run_batch(&mut self, sources: &mut [Source<'_>], batch: &mut Batch) {
+        if batch.commands.len() > 1 {
+            if let Some(slice) = &self.slices[self.core.id as usize] {
+                for parse in &batch.commands {
+                    if parse.single && parse.owner == self.core.id {
+                        let index = sources[parse.source as usize].client as usize;
+                        let db = self.clients[index].as_ref().map_or(0, |client| client.db);
+                        slice.dbs[db as usize].dict.prefetch_element(parse.hash);
+                    }
+                }
+            }
+        }
+        for i in 0..batch.commands.len() {
+            let parse = batch.commands[i];
+            let source = &mut sources[parse.source as usize];
+            if source.stop.is_some() {
+                continue;
+            }
+            let refs = &batch.refs[parse.first as usize..(parse.first + parse.argc) as usize];
+            let args = Args::new(source.bytes, refs);
+            let next = match self.clients[source.client as usize].as_deref() {
+                None => Next::Closed,
+                Some(client) if parse.single && client.gate == 0 && !self.guarded => {
+                    self.process_plain(source.client, parse.command, args, parse.owner, parse.hash)
+                }
+                Some(_) => {
+                    self.process(source.client, parse.command, args, parse.single.then_some((parse.owner, parse.hash)))
+                }
+            };
+            if next != Next::Done {
+                let source = &mut sources[parse.source as usize];
+                self.stop_source(source, parse.start as usize, parse.end as usize, next);
+            }
+        }
+        batch.commands.clear();
+        batch.refs.clear();
+    }
+
+    fn protocol_error(&mut self, index: u32, reason: &str) {
+        let text = format!("ERR Protocol error: {reason}");
+        self.reply_in_order(index, |reply| reply.error(&text));
+        self.core.stats.count_error(&text);
+        self.close_after_reply(index);
+    }
+
+    /// Whether a client waits for nothing.
+    #[allow(dead_code)]
+    pub(crate) fn is_ready(&self, index: u32) -> bool {
+        self.clients[index as usize].as_deref().is_some_and(|client| client.wait == Wait::No)
+    }
+}

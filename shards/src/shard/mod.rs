@@ -1,0 +1,340 @@
+//! One shard: a machine that takes events and leaves effects.
+//!
+//! The driver (an event loop, or the simulator) tells it what happened by [`Shard::step`], then takes what it left:
+//! messages for other shards ([`Shard::outbox`]), clients with output ([`Shard::flush`]), and [`Effect`]s. Between
+//! two steps nothing runs. The parts:
+//!
+//! - [`input`]: bytes become commands, a batch at a time, so that the cache misses of their keys overlap;
+//! - [`dispatch`]: a command runs here, travels to its owner, or becomes a transaction;
+//! - [`hops`]: messages of other shards, and slices that are lent;
+//! - [`multi`]: `MULTI`, `EXEC`, `WATCH`;
+//! - [`output`]: what clients are owed, and its limits;
+//! - [`cron`]: what happens from time to time.
+
+pub mod cron;
+pub mod dispatch;
+pub mod hops;
+pub mod input;
+pub mod multi;
+pub mod output;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::client::{Client, ClientView, Peer, Wait, gate};
+use crate::core::Core;
+use crate::db::Slice;
+use crate::db::expire::{ExpireCycle, Pace};
+use crate::message::{Answer, Outbox, Parcel};
+use crate::router::ShardId;
+use crate::shared::Shared;
+use crate::transaction::Tx;
+
+/// Bytes that a client sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The client's place.
+    pub client: u32,
+    /// What came.
+    pub bytes: &'a [u8],
+}
+
+/// Everything that can wake a shard.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A connection was accepted for this shard; the driver chose its place, which is free.
+    Connected(u32, Peer),
+    /// Clients sent bytes: at most [`input::MAX_INPUTS`] of them, each once.
+    Received(&'a [Input<'a>]),
+    /// This many bytes handed out by [`Shard::take_output`] were sent.
+    Sent(u32, usize),
+    /// The peer closed the connection, or it broke.
+    Disconnected(u32),
+    /// Another shard, or this one, sent a parcel.
+    Parcel(Box<Parcel>),
+    /// The period of `hz` has passed.
+    Timer,
+    /// The driver's work that a client waited for has ended: an error's text, or nothing.
+    WorkDone(u32, Result<(), String>),
+}
+
+/// How important a line of the log is; names and order are those of `loglevel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Debug,
+    Verbose,
+    Notice,
+    Warning,
+}
+
+/// What the driver shall do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Close a connection; its place is free once the driver is done with it.
+    Close(u32),
+    /// Write a line to the log.
+    Log(LogLevel, String),
+    /// End the process; `true` when data is to be saved first. The reply, if any, is never sent.
+    Shutdown {
+        /// `SHUTDOWN SAVE` or save points are set.
+        save: bool,
+        /// `SHUTDOWN NOW`.
+        now: bool,
+    },
+    /// Rewrite the configuration file, then tell the client by [`Event::WorkDone`].
+    RewriteConfig(u32),
+    /// These directives were changed.
+    ConfigChanged(Vec<&'static str>),
+    /// `DEBUG SLEEP`: block this shard's thread for so many µs.
+    Sleep(u64),
+    /// `DEBUG SEGFAULT` and its like: end abnormally with this report.
+    Crash(String),
+}
+
+/// Work that waits until the slice is home.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    /// A request, of another shard or of this one.
+    Request(Box<hops::OwnedRequest>),
+    /// A coordinator wants the slice.
+    Acquire(crate::transaction::TxId),
+    /// A client's watches end.
+    Unwatch(u64, Vec<crate::client::WatchedKey>),
+}
+
+/// A question that all shards were asked.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    client: (u32, u64),
+    missing: usize,
+    /// By shard: its answers, one a question.
+    answers: Vec<Vec<Answer>>,
+}
+
+/// See the module's page.
+pub struct Shard {
+    /// Time, configuration, statistics.
+    pub core: Core,
+    /// Messages to send.
+    pub outbox: Outbox,
+    /// What the driver shall do.
+    pub effects: Vec<Effect>,
+    /// Clients with output to send.
+    pub flush: Vec<u32>,
+    pub(crate) slices: Vec<Option<Box<Slice>>>,
+    pub(crate) clients: Vec<Option<Box<Client>>>,
+    pub(crate) waiting: VecDeque<Waiting>,
+    pub(crate) txs: HashMap<u64, Tx>,
+    pub(crate) asks: HashMap<u64, Ask>,
+    pub(crate) next_number: u64,
+    pub(crate) resume: Vec<u32>,
+    pub(crate) clock: dispatch::CommandClock,
+    pub(crate) expire_cycle: ExpireCycle,
+    pub(crate) rates: cron::Rates,
+    batch: input::Batch,
+    spare_buffers: Vec<Vec<u8>>,
+    config_epoch: u64,
+    /// Whether commands need more checks than the plain path makes (`maxmemory`, a pause, strict order).
+    pub(crate) guarded: bool,
+    pub(crate) cron_loops: u64,
+    pub(crate) cron_client: u32,
+}
+
+impl Shard {
+    /// Shard `id` with empty slices.
+    pub fn new(id: ShardId, shared: Arc<Shared>, seed: u64) -> Self {
+        let core = Core::new(id, shared, seed);
+        let shards = core.shards;
+        let mut slices: Vec<Option<Box<Slice>>> = (0..shards).map(|_| None).collect();
+        slices[id as usize] = Some(Box::new(Slice::new(id, core.config.databases as usize)));
+        let mut shard = Shard {
+            outbox: Outbox::new(id, shards),
+            effects: Vec::new(),
+            flush: Vec::new(),
+            slices,
+            clients: Vec::new(),
+            waiting: VecDeque::new(),
+            txs: HashMap::new(),
+            asks: HashMap::new(),
+            next_number: 1,
+            resume: Vec::new(),
+            clock: dispatch::CommandClock::new(&core),
+            expire_cycle: ExpireCycle::default(),
+            rates: cron::Rates::default(),
+            batch: input::Batch::default(),
+            spare_buffers: Vec::new(),
+            config_epoch: u64::MAX,
+            guarded: false,
+            cron_loops: 0,
+            cron_client: 0,
+            core,
+        };
+        shard.refresh_config();
+        shard
+    }
+
+    /// Sets the time of this turn: Unix ms, and monotonic µs. Call after taking in what arrived.
+    pub fn set_time(&mut self, now_ms: i64, now_us: u64) {
+        self.core.set_time(now_ms, now_us);
+        if self.config_epoch != self.core.shared.config_epoch() {
+            self.refresh_config();
+        }
+    }
+
+    fn refresh_config(&mut self) {
+        self.config_epoch = self.core.shared.config_epoch();
+        self.core.config = self.core.shared.config();
+        self.clock = dispatch::CommandClock::new(&self.core);
+        self.refresh_guard();
+    }
+
+    pub(crate) fn refresh_guard(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let config = &self.core.config;
+        self.guarded = config.maxmemory != 0
+            || config.pipeline_order == crate::config::PipelineOrder::Strict
+            || self.core.shared.pause.all_until.load(Relaxed) != 0
+            || self.core.shared.pause.write_until.load(Relaxed) != 0;
+    }
+
+    /// Takes one event in.
+    pub fn step(&mut self, event: Event<'_>) {
+        match event {
+            Event::Connected(index, peer) => self.connected(index, peer),
+            Event::Received(inputs) => self.received(inputs),
+            Event::Sent(index, bytes) => self.sent(index, bytes),
+            Event::Disconnected(index) => self.disconnect(index),
+            Event::Parcel(parcel) => self.deliver(parcel),
+            Event::Timer => self.server_cron(),
+            Event::WorkDone(index, result) => self.work_done(index, result),
+        }
+        self.run_resumed();
+    }
+
+    /// What a turn ends with, before the loop waits (Redis's `beforeSleep`): the quick expire cycle, and the limits
+    /// of what clients are owed.
+    pub fn before_sleep(&mut self) {
+        if self.core.active_expire && self.core.config.active_expire_effort > 0 {
+            if let Some(slice) = self.slices[self.core.id as usize].as_deref_mut() {
+                self.expire_cycle.run(&mut self.core, slice, Pace::Fast);
+            }
+        }
+    }
+
+    fn connected(&mut self, index: u32, peer: Peer) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let id = self.core.shared.next_client_id();
+        if self.clients.len() <= index as usize {
+            self.clients.resize_with(index as usize + 1, || None);
+        }
+        debug_assert!(self.clients[index as usize].is_none());
+        let mut client = Box::new(Client::new(id, index, peer, self.core.now_ms));
+        if self.core.config.requirepass.is_some() {
+            client.gate |= gate::NEEDS_AUTH;
+        }
+        self.core.stats.connections_received += 1;
+        let refused = self.core.config.protected_mode
+            && self.core.config.requirepass.is_none()
+            && !client.peer.local
+            && !client.peer.unix;
+        self.clients[index as usize] = Some(client);
+        self.core.shared.clients[self.core.id as usize].0.fetch_add(1, Relaxed);
+        if refused {
+            self.core.stats.rejected_connections += 1;
+            self.push_output(index, PROTECTED_MODE.as_bytes());
+            self.close_after_reply(index);
+        }
+    }
+
+    /// The client at `index`, if it is still the one with this id.
+    pub(crate) fn client_by_id(&mut self, index: u32, id: u64) -> Option<&mut Client> {
+        self.clients.get_mut(index as usize)?.as_deref_mut().filter(|client| client.id == id)
+    }
+
+    /// The client at `index`, which must be there.
+    #[inline]
+    pub(crate) fn client(&mut self, index: u32) -> &mut Client {
+        self.clients[index as usize].as_deref_mut().expect("the caller holds a live client's index")
+    }
+
+    /// All clients of this shard.
+    pub fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter().filter_map(|client| client.as_deref())
+    }
+
+    pub(crate) fn view(&mut self, index: u32) -> ClientView {
+        let home = self.core.id;
+        self.client(index).view(home)
+    }
+
+    /// Removes a client whose connection is gone, with all it held.
+    fn disconnect(&mut self, index: u32) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.unwatch_all(index);
+        let Some(client) = self.clients[index as usize].take() else { return };
+        self.recycle(client.out);
+        self.core.shared.clients[self.core.id as usize].0.fetch_sub(1, Relaxed);
+    }
+
+    /// Closes a connection at once.
+    pub(crate) fn close_now(&mut self, index: u32) {
+        if self.clients[index as usize].is_some() {
+            self.disconnect(index);
+            self.effects.push(Effect::Close(index));
+        }
+    }
+
+    /// Lets a client's next commands run.
+    pub(crate) fn wake(&mut self, index: u32) {
+        let client = self.client(index);
+        client.wait = Wait::No;
+        client.gate &= !gate::WAITING;
+        self.resume.push(index);
+    }
+
+    /// Makes a client wait; its input is kept meanwhile.
+    pub(crate) fn wait_for(&mut self, index: u32, what: Wait) {
+        let client = self.client(index);
+        client.wait = what;
+        client.gate |= gate::WAITING;
+    }
+
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn work_done(&mut self, index: u32, result: Result<(), String>) {
+        let Some(client) = self.clients.get_mut(index as usize).and_then(|c| c.as_deref_mut()) else { return };
+        if client.wait != Wait::Driver {
+            return;
+        }
+        match result {
+            Ok(()) => client.reply().ok(),
+            Err(text) => client.reply().error(&text),
+        }
+        self.queue_flush(index);
+        self.wake(index);
+    }
+
+    /// Whether nothing waits in this shard: no transaction, no question, no queued work, and the slice is home.
+    pub fn is_quiet(&self) -> bool {
+        self.txs.is_empty()
+            && self.asks.is_empty()
+            && self.waiting.is_empty()
+            && self.outbox.is_empty()
+            && self.slices[self.core.id as usize].is_some()
+    }
+
+    /// The shard's own slice, when it is home.
+    pub fn slice(&self) -> Option<&Slice> {
+        self.slices[self.core.id as usize].as_deref()
+    }
+}
+
+const PROTECTED_MODE: &str = "-DENIED Ringshard runs in protected mode: no password is set for the default user, so \
+only connections from this machine are taken. To connect from elsewhere, do one of: 1) run 'CONFIG SET \
+protected-mode no' from this machine, if the server cannot be reached from the internet, and 'CONFIG REWRITE' to keep \
+it; 2) set 'protected-mode no' in the configuration file and start again; 3) start with '--protected-mode no' for a \
+test; 4) set a password for the default user.\r\n";

@@ -1,0 +1,319 @@
+//! `MULTI`, `EXEC`, `DISCARD`, `WATCH`: a queue of commands that runs as one.
+//!
+//! The queue is the client's, at home. `EXEC` finds the owners of all its keys and of the watched ones: if that is
+//! this shard alone it runs at once, else as a transaction over lent slices. Watches stand in the slices that own
+//! their keys ([`crate::db::RedisDb::watched_keys`]), so `EXEC` sees them with the slices in its hands. Commands that
+//! ask all shards (`INFO`, `CLIENT LIST`) have their questions answered before the queue runs.
+
+use super::dispatch::{Next, execute};
+use super::{Shard, Waiting};
+use crate::args::Args;
+use crate::client::{Multi, Queued, WatchedKey, gate};
+use crate::commands::spec::Handler;
+use crate::commands::{CommandError, CommandId, CommandResult, Command, Group, KeySpec, flag, key};
+use crate::db::{Keyspace, Watcher};
+use crate::message::{Answer, Note};
+use crate::resp::Reply;
+use crate::router::owner_of;
+
+use flag::*;
+
+/// This family's rows.
+pub static TABLE: &[Command] = &[
+    Command::home("multi", multi, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, Group::Transactions).doc(
+        "1.2.0",
+        "O(1)",
+        "Begins a queue of commands that EXEC runs as one.",
+        "",
+    ),
+    Command::home("exec", exec, 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, Group::Transactions).doc(
+        "1.2.0",
+        "Depends on the queued commands",
+        "Runs the queued commands as one.",
+        "",
+    ),
+    Command::home("discard", discard, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, Group::Transactions).doc(
+        "2.0.0",
+        "O(N), N being the number of queued commands",
+        "Drops the queued commands and all watches.",
+        "",
+    ),
+    Command::data("watch", watch, -2, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, Group::Transactions)
+        .keys(&[KeySpec::range(1, -1, 1, key::RO)])
+        .doc("2.2.0", "O(1) for every key", "Makes the next EXEC depend on keys staying as they are.", "key [key ...]"),
+    Command::home("unwatch", unwatch, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, Group::Transactions).doc(
+        "2.2.0",
+        "O(1)",
+        "Ends all watches.",
+        "",
+    ),
+];
+
+/// Whether a command runs at once even inside `MULTI`.
+pub(crate) fn runs_inside_multi(name: &str) -> bool {
+    matches!(name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+}
+
+fn multi(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let client = shard.client(index);
+    if client.gate & gate::MULTI != 0 {
+        return Err("ERR MULTI calls can not be nested".into());
+    }
+    client.gate |= gate::MULTI;
+    client.multi = Some(Box::default());
+    client.reply().ok();
+    Ok(())
+}
+
+fn discard(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    if shard.client(index).gate & gate::MULTI == 0 {
+        return Err("ERR DISCARD without MULTI".into());
+    }
+    shard.end_multi(index);
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+fn unwatch(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    shard.unwatch_all(index);
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+fn exec(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let client = shard.client(index);
+    if client.gate & gate::MULTI == 0 {
+        return Err("ERR EXEC without MULTI".into());
+    }
+    if client.gate & gate::DIRTY_EXEC != 0 {
+        shard.end_multi(index);
+        return Err("EXECABORT Transaction discarded because of previous errors.".into());
+    }
+    shard.ask_then_exec(index)
+}
+
+/// Registers the client with the keys' slices; its home has noted them already.
+fn watch(ctx: &mut crate::commands::Ctx<'_>, args: Args<'_>) -> CommandResult {
+    let (id, now) = (ctx.client.id, ctx.core.now_ms);
+    for i in 1..args.len() {
+        let key = ctx.key_of(args.at(i));
+        let db = ctx.db(key);
+        let expired = db.dict.find(key.hash, key.bytes).is_some_and(|e| e.expire_at().is_some_and(|at| at <= now));
+        let watchers = db.watched_keys.entry(key.bytes.to_vec()).or_default();
+        if !watchers.iter().any(|watcher| watcher.client == id) {
+            watchers.push(Watcher { client: id, expired });
+        }
+    }
+    ctx.reply.ok();
+    Ok(())
+}
+
+impl Shard {
+    /// Adds a command to the queue.
+    pub(crate) fn enqueue(&mut self, index: u32, id: CommandId, args: Args<'_>) -> Next {
+        let row = self.core.table.row(id);
+        let client = self.client(index);
+        if row.has(flag::NO_MULTI) {
+            client.gate |= gate::DIRTY_EXEC;
+            self.core.stats.commands[id as usize].rejected += 1;
+            let text = "ERR Command not allowed inside a transaction";
+            self.core.stats.count_error(text);
+            self.reply_in_order(index, |reply| reply.error(text));
+            return Next::Done;
+        }
+        if client.gate & gate::DIRTY_EXEC == 0 {
+            let owned = args.to_owned();
+            let multi = client.multi.get_or_insert_with(Box::<Multi>::default);
+            multi.bytes += owned.memory();
+            multi.queue.push(Queued { command: id, args: owned, answers: Vec::new() });
+        }
+        self.reply_in_order(index, |reply| reply.simple("QUEUED"));
+        Next::Done
+    }
+
+    /// Notes at home what `WATCH` will register with the owners.
+    pub(crate) fn note_watches(&mut self, index: u32, args: Args<'_>) -> Result<(), String> {
+        let client = self.client(index);
+        if client.gate & gate::MULTI != 0 {
+            return Err("ERR WATCH inside MULTI is not allowed".into());
+        }
+        for name in args.iter_from(1) {
+            let watched = WatchedKey { db: client.db, key: name.to_vec() };
+            if !client.watched.contains(&watched) {
+                client.watched.push(watched);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves `MULTI` and ends all watches.
+    pub(crate) fn end_multi(&mut self, index: u32) {
+        let client = self.client(index);
+        client.gate &= !(gate::MULTI | gate::DIRTY_EXEC);
+        client.multi = None;
+        self.unwatch_all(index);
+    }
+
+    /// Ends all watches of a client, wherever their slices are.
+    pub(crate) fn unwatch_all(&mut self, index: u32) {
+        let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
+        if client.watched.is_empty() {
+            return;
+        }
+        let id = client.id;
+        let watched = std::mem::take(&mut client.watched);
+        let shards = self.core.shards;
+        let mut by_owner: Vec<Vec<WatchedKey>> = (0..shards).map(|_| Vec::new()).collect();
+        for key in watched {
+            by_owner[owner_of(&key.key, shards) as usize].push(key);
+        }
+        for (owner, keys) in by_owner.into_iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
+            // A slice in hand (inside EXEC) is told directly; it would be gone before a note arrived.
+            if self.slices[owner].is_some() {
+                self.unwatch_in(owner, id, keys);
+            } else if owner == self.core.id as usize {
+                self.waiting.push_back(Waiting::Unwatch(id, keys));
+            } else {
+                self.outbox.note(owner as u16, Note::Unwatch { client: id, keys });
+            }
+        }
+    }
+
+    /// A client of another shard watches these keys of this shard's slice no longer.
+    pub(crate) fn unwatch_here(&mut self, client: u64, keys: Vec<WatchedKey>) {
+        let own = self.core.id as usize;
+        match self.slices[own].is_some() {
+            true => self.unwatch_in(own, client, keys),
+            false => self.waiting.push_back(Waiting::Unwatch(client, keys)),
+        }
+    }
+
+    fn unwatch_in(&mut self, owner: usize, client: u64, keys: Vec<WatchedKey>) {
+        let slice = self.slices[owner].as_deref_mut().expect("the caller saw it");
+        for WatchedKey { db, key } in keys {
+            let db = &mut slice.dbs[db as usize];
+            if let Some(watchers) = db.watched_keys.get_mut(&key) {
+                watchers.retain(|watcher| watcher.client != client);
+                if watchers.is_empty() {
+                    db.watched_keys.remove(&key);
+                }
+            }
+            db.touched_watchers.retain(|touched| *touched != client);
+        }
+    }
+
+    fn ask_then_exec(&mut self, index: u32) -> CommandResult {
+        let table = self.core.table;
+        let queue = self.client(index).multi.iter().flat_map(|multi| &multi.queue);
+        let questions: Vec<_> = queue
+            .filter_map(|queued| match table.row(queued.command).handler {
+                Handler::Gather { question, .. } => question(queued.args.args()),
+                _ => None,
+            })
+            .collect();
+        if questions.is_empty() {
+            return self.start_exec(index);
+        }
+        if self.core.shards == 1 {
+            let answers = questions
+                .into_iter()
+                .map(|mut question| {
+                    self.sign(index, &mut question);
+                    vec![self.answer(question)]
+                })
+                .collect();
+            self.place_answers(index, answers);
+            return self.start_exec(index);
+        }
+        let id = table.find(b"exec");
+        self.client(index).parked = Some(Box::new((id, crate::args::OwnedArgs::from_words(&["exec"]))));
+        self.ask_all(index, questions);
+        Err(CommandError::NoReply)
+    }
+
+    /// Goes on with `EXEC` when its queue's questions are answered.
+    pub(crate) fn exec_with_answers(&mut self, index: u32, answers: Vec<Vec<Answer>>) {
+        self.place_answers(index, answers);
+        let _ = self.start_exec(index);
+        self.queue_flush(index);
+    }
+
+    fn place_answers(&mut self, index: u32, answers: Vec<Vec<Answer>>) {
+        let table = self.core.table;
+        let mut answers = answers.into_iter();
+        for queued in self.client(index).multi.iter_mut().flat_map(|multi| &mut multi.queue) {
+            if let Handler::Gather { question, .. } = table.row(queued.command).handler {
+                if question(queued.args.args()).is_some() {
+                    queued.answers = answers.next().unwrap_or_default();
+                }
+            }
+        }
+    }
+
+    /// Whether a key the client watches has changed; the slices are in hand.
+    fn watches_broken(&mut self, index: u32) -> bool {
+        let (id, watched) = (self.client(index).id, self.client(index).watched.clone());
+        let now = self.core.now_ms;
+        watched.iter().any(|watched| {
+            let hash = self.core.hasher.hash(&watched.key);
+            let owner = owner_of(&watched.key, self.core.shards) as usize;
+            let db = &self.slices[owner].as_deref().expect("acquired for EXEC").dbs[watched.db as usize];
+            let expired_now =
+                db.dict.find(hash, &watched.key).is_some_and(|e| e.expire_at().is_some_and(|at| at <= now));
+            let expired_then = db
+                .watched_keys
+                .get(&watched.key)
+                .and_then(|watchers| watchers.iter().find(|watcher| watcher.client == id))
+                .is_some_and(|watcher| watcher.expired);
+            db.touched_watchers.contains(&id) || (expired_now && !expired_then)
+        })
+    }
+
+    /// Runs the queue; every slice it needs is in its place.
+    pub(crate) fn exec_queue(&mut self, index: u32) {
+        let broken = self.watches_broken(index);
+        self.unwatch_all(index);
+        let client = self.client(index);
+        let queue = client.multi.take().map(|multi| multi.queue).unwrap_or_default();
+        client.gate &= !(gate::MULTI | gate::DIRTY_EXEC);
+        if broken {
+            client.reply().null_array();
+            self.queue_flush(index);
+            return;
+        }
+        client.reply().array(queue.len());
+        self.clock.restart();
+        for Queued { command, args, answers } in queue {
+            let args = args.args();
+            let view = self.view(index);
+            match self.core.table.row(command).handler {
+                Handler::Data(_) => {
+                    let mut out = std::mem::take(&mut self.client(index).out);
+                    match self.out_of_memory(command, args) {
+                        Some(text) => {
+                            Reply::new(&mut out, view.resp).error(&text);
+                            self.core.stats.count_error(&text);
+                        }
+                        None => {
+                            let keys = Keyspace::several(&mut self.slices);
+                            execute(&mut self.core, keys, view, command, args, None, &mut out);
+                            self.account(command, args, view);
+                        }
+                    }
+                    self.client(index).out = out;
+                }
+                Handler::Home(run) => {
+                    self.run_home(index, command, args, |shard| run(shard, index, args));
+                }
+                Handler::Gather { run, .. } => {
+                    self.run_home(index, command, args, |shard| run(shard, index, args, answers));
+                }
+                Handler::Container => unreachable!("containers are rejected before they are queued"),
+            }
+            if self.clients[index as usize].is_none() {
+                return;
+            }
+        }
+        self.queue_flush(index);
+    }
+}

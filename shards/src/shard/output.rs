@@ -1,0 +1,152 @@
+//! What clients are owed: replies in order, output limits, and closing.
+
+use super::{LogLevel, Shard};
+use crate::client::{Wait, gate};
+use crate::limits::{SPARE_BUFFER_BYTES, SPARE_BUFFERS};
+use crate::resp::Reply;
+
+impl Shard {
+    /// Writes a reply behind those that are awaited, if any.
+    pub(crate) fn reply_in_order(&mut self, index: u32, write: impl FnOnce(&mut Reply<'_>)) {
+        let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
+        match client.order.as_deref_mut().filter(|order| !order.is_empty()) {
+            None => write(&mut Reply::new(&mut client.out, client.resp)),
+            Some(order) => {
+                let (out, start) = order.open_ready();
+                write(&mut Reply::new(out, client.resp));
+                order.close_ready(start);
+            }
+        }
+        self.queue_flush(index);
+    }
+
+    /// Adds bytes to a client's output.
+    pub(crate) fn push_output(&mut self, index: u32, bytes: &[u8]) {
+        if let Some(client) = self.clients[index as usize].as_deref_mut() {
+            client.out.extend_from_slice(bytes);
+            self.queue_flush(index);
+        }
+    }
+
+    /// Puts a client on the list of those with output.
+    #[inline]
+    pub(crate) fn queue_flush(&mut self, index: u32) {
+        if let Some(client) = self.clients[index as usize].as_deref_mut() {
+            if !client.flush_queued {
+                client.flush_queued = true;
+                self.flush.push(index);
+            }
+        }
+    }
+
+    /// Closes a client when all it is owed is sent; no more of its input is run.
+    pub(crate) fn close_after_reply(&mut self, index: u32) {
+        if let Some(client) = self.clients[index as usize].as_deref_mut() {
+            client.gate |= gate::CLOSE_AFTER_REPLY;
+            self.queue_flush(index);
+        }
+    }
+
+    /// Takes a client off the list of those with output, and hands its output to the driver: an empty buffer when
+    /// there is nothing to send. The driver reports what was sent by [`super::Event::Sent`], and gives the buffer
+    /// back by [`Shard::recycle`].
+    #[inline]
+    pub fn take_output(&mut self, index: u32) -> Vec<u8> {
+        let Some(client) = self.clients[index as usize].as_deref_mut() else { return Vec::new() };
+        client.flush_queued = false;
+        if client.gate & (gate::REPLY_OFF | gate::CLOSE_AFTER_REPLY) != 0 {
+            return self.take_output_slow(index);
+        }
+        if client.out.is_empty() {
+            return Vec::new();
+        }
+        let out = std::mem::take(&mut client.out);
+        client.in_flight += out.len();
+        out
+    }
+
+    #[cold]
+    fn take_output_slow(&mut self, index: u32) -> Vec<u8> {
+        let client = self.client(index);
+        let out = std::mem::take(&mut client.out);
+        client.in_flight += out.len();
+        if client.gate & gate::CLOSE_AFTER_REPLY != 0 && client.output_bytes() == 0 {
+            self.close_now(index);
+        }
+        out
+    }
+
+    /// A buffer whose bytes were sent.
+    #[inline]
+    pub fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BUFFER_BYTES && self.spare_buffers.len() < SPARE_BUFFERS {
+            buffer.clear();
+            self.spare_buffers.push(buffer);
+        }
+    }
+
+    /// The driver has sent `bytes` of a client's output.
+    #[inline]
+    pub(crate) fn sent(&mut self, index: u32, bytes: usize) {
+        let now = self.core.now_ms;
+        let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
+        client.in_flight -= bytes;
+        client.net_out += bytes as u64;
+        client.last_interaction_ms = now;
+        self.core.stats.net_output_bytes += bytes as u64;
+        self.core.stats.writes_processed += 1;
+        if client.gate & gate::CLOSE_AFTER_REPLY != 0 && client.output_bytes() == 0 {
+            self.close_now(index);
+        }
+    }
+
+    /// Bytes a client is owed, for the driver's own decisions.
+    pub fn output_bytes(&self, index: u32) -> usize {
+        self.clients.get(index as usize).and_then(|c| c.as_deref()).map_or(0, |client| client.output_bytes())
+    }
+
+    /// Closes clients that are owed more than `client-output-buffer-limit` allows. Called before output is sent, and
+    /// from the time event for the soft limit.
+    pub fn check_output_limit(&mut self, index: u32) {
+        let limit = self.core.config.client_output_buffer_limit[crate::config::ClientClass::Normal as usize];
+        if limit.hard_bytes == 0 && limit.soft_bytes == 0 {
+            return;
+        }
+        let now = self.core.now_ms;
+        let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
+        let owed = client.output_bytes() as u64;
+        let hard = limit.hard_bytes != 0 && owed > limit.hard_bytes;
+        let mut soft = false;
+        if limit.soft_bytes != 0 && owed > limit.soft_bytes {
+            if client.over_soft_limit_since == 0 {
+                client.over_soft_limit_since = now;
+            }
+            soft = now - client.over_soft_limit_since > limit.soft_seconds as i64 * 1000;
+        } else {
+            client.over_soft_limit_since = 0;
+        }
+        if hard || soft {
+            let line = format!(
+                "Client id={} addr={} closed for overcoming of output buffer limits.",
+                client.id, client.peer.address
+            );
+            self.core.stats.output_buffer_limit_disconnections += 1;
+            self.log(LogLevel::Warning, line);
+            self.close_now(index);
+        }
+    }
+
+    /// A reply that was awaited from another shard has come.
+    pub(crate) fn fulfil(&mut self, index: u32, id: u64, sequence: u64, bytes: &[u8]) {
+        let Some(client) = self.client_by_id(index, id) else { return };
+        let order = client.order.as_deref_mut().expect("an awaited reply has its slot");
+        order.fulfil(sequence, bytes);
+        order.drain(&mut client.out);
+        let waited = order.is_empty() && client.wait == Wait::Replies;
+        self.queue_flush(index);
+        if waited {
+            self.wake(index);
+        }
+    }
+
+}

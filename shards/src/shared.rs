@@ -1,0 +1,191 @@
+//! What all shards share: constants, the configuration, and the few logs that belong to the server as a whole.
+//!
+//! Nothing here is touched on the path of a plain command. The configuration is one immutable value that is replaced
+//! as a whole; a shard notices by a counter that it compares once a turn, after it has taken in what arrived, so that
+//! a request sent after `CONFIG SET` was answered always sees the new setting.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::{Arc, Mutex, RwLock};
+
+use crate::config::Config;
+use crate::dict::Hasher;
+use crate::latency::LatencyMonitor;
+use crate::slowlog::SlowLog;
+
+/// What the process around the machine can tell it.
+pub trait Host: Send + Sync {
+    /// A quick monotonic counter for durations; see [`Host::ticks_per_us`].
+    fn ticks(&self) -> fn() -> u64;
+    /// How many ticks make a µs.
+    fn ticks_per_us(&self) -> f64;
+    /// Bytes allocated by the whole process, cheap enough to be asked for before every write.
+    fn used_memory(&self) -> usize;
+    /// Facts for `INFO` and `MEMORY STATS`.
+    fn facts(&self) -> HostFacts;
+    /// Asks the allocator to return unused memory (`MEMORY PURGE`).
+    fn purge(&self);
+}
+
+/// Facts about the process and its machine.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    /// Build and machine, as `INFO server` names them: (field, value).
+    pub server: Vec<(&'static str, String)>,
+    /// Resident bytes.
+    pub rss: usize,
+    /// Bytes of physical memory.
+    pub system_memory: u64,
+    /// The allocator's own view.
+    pub allocator: AllocatorFacts,
+    /// CPU seconds: system, user, and of children.
+    pub cpu: [f64; 4],
+    /// CPU seconds of the calling thread: system, user.
+    pub thread_cpu: [f64; 2],
+    /// The event loop in use.
+    pub event_loop: &'static str,
+    /// System calls that loops made to wait, over all shards.
+    pub eventloop_cycles: u64,
+    /// µs that loops worked, over all shards.
+    pub eventloop_duration_us: u64,
+}
+
+/// What jemalloc reports.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllocatorFacts {
+    /// Bytes in use.
+    pub allocated: usize,
+    /// Bytes in active pages.
+    pub active: usize,
+    /// Bytes resident.
+    pub resident: usize,
+    /// Bytes held back.
+    pub retained: usize,
+}
+
+/// A counter on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Lone<T>(pub T);
+
+/// See the module's page.
+pub struct Shared {
+    /// Number of shards.
+    pub shards: usize,
+    /// The key hash.
+    pub hasher: Hasher,
+    /// The process.
+    pub host: Arc<dyn Host>,
+    config: RwLock<Arc<Config>>,
+    config_epoch: AtomicU64,
+    next_client_id: AtomicU64,
+    /// Clients of each shard.
+    pub clients: Vec<Lone<AtomicUsize>>,
+    /// Keys of each shard, as of its last time event.
+    pub keys: Vec<Lone<AtomicUsize>>,
+    /// The slow log.
+    pub slowlog: Mutex<SlowLog>,
+    /// Latency events.
+    pub latency: Mutex<LatencyMonitor>,
+    /// Highest memory use seen.
+    pub peak_memory: AtomicUsize,
+    /// Memory in use at the start, before any key.
+    pub startup_memory: AtomicUsize,
+    /// Unix time of the start in ms.
+    pub start_ms: i64,
+    /// 40 hexadecimal digits that name this run.
+    pub run_id: String,
+    /// Path of the configuration file, or empty.
+    pub config_file: String,
+    /// `CLIENT PAUSE`: until when, Unix ms, and whether only writes.
+    pub pause: Pause,
+    /// Set by the first shard that shuts the server down.
+    pub shutting_down: AtomicBool,
+    /// The process's number.
+    pub process_id: u32,
+    /// Path of the executable.
+    pub executable: String,
+}
+
+/// The state of `CLIENT PAUSE`.
+#[derive(Debug, Default)]
+pub struct Pause {
+    /// Unix ms at which everything goes on; 0 when nothing is paused.
+    pub all_until: AtomicU64,
+    /// The same for writes.
+    pub write_until: AtomicU64,
+}
+
+impl Shared {
+    /// The shared part of a server with this configuration.
+    pub fn new(config: Config, shards: usize, seed: [u64; 2], start_ms: i64, host: Arc<dyn Host>) -> Self {
+        let hasher = Hasher::new(seed);
+        let mut rng = crate::core::Rng::new(seed[0] ^ seed[1].rotate_left(32));
+        let run_id = (0..40).map(|_| char::from_digit((rng.next_u64() >> 60) as u32, 16).unwrap_or('0')).collect();
+        Shared {
+            shards,
+            hasher,
+            host,
+            config: RwLock::new(Arc::new(config)),
+            config_epoch: AtomicU64::new(0),
+            next_client_id: AtomicU64::new(1),
+            clients: (0..shards).map(|_| Lone::default()).collect(),
+            keys: (0..shards).map(|_| Lone::default()).collect(),
+            slowlog: Mutex::default(),
+            latency: Mutex::default(),
+            peak_memory: AtomicUsize::new(0),
+            startup_memory: AtomicUsize::new(0),
+            start_ms,
+            run_id,
+            config_file: String::new(),
+            pause: Pause::default(),
+            shutting_down: AtomicBool::new(false),
+            process_id: 0,
+            executable: String::new(),
+        }
+    }
+
+    /// The configuration now in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.read().expect("no holder panics").clone()
+    }
+
+    /// Counts the changes of the configuration.
+    #[inline]
+    pub fn config_epoch(&self) -> u64 {
+        self.config_epoch.load(Acquire)
+    }
+
+    /// Replaces the configuration by what `change` makes of a copy, unless it fails.
+    pub fn change_config<T, E>(&self, change: impl FnOnce(&mut Config) -> Result<T, E>) -> Result<T, E> {
+        let mut slot = self.config.write().expect("no holder panics");
+        let mut copy = Config::clone(&slot);
+        let result = change(&mut copy)?;
+        *slot = Arc::new(copy);
+        self.config_epoch.fetch_add(1, Release);
+        Ok(result)
+    }
+
+    /// Makes every shard look at the shared state again.
+    pub fn bump_epoch(&self) {
+        self.config_epoch.fetch_add(1, Release);
+    }
+
+    /// A new client's id: unique, rising.
+    pub fn next_client_id(&self) -> u64 {
+        self.next_client_id.fetch_add(1, Relaxed)
+    }
+
+    /// Clients connected, over all shards.
+    pub fn connected_clients(&self) -> usize {
+        self.clients.iter().map(|c| c.0.load(Relaxed)).sum()
+    }
+
+    /// Notes the memory in use and returns it.
+    pub fn sample_memory(&self) -> usize {
+        let used = self.host.used_memory();
+        if used > self.peak_memory.load(Relaxed) {
+            self.peak_memory.store(used, Relaxed);
+        }
+        used
+    }
+}

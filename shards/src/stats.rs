@@ -1,0 +1,219 @@
+//! Counters of one shard, and what a shard reports when the server as a whole is asked.
+
+use hdrhistogram::Histogram;
+
+/// Counters of one command.
+#[derive(Clone, Debug, Default)]
+pub struct CommandStats {
+    /// Times it ran.
+    pub calls: u64,
+    /// Ticks it took.
+    pub ticks: u64,
+    /// Times it was refused before it ran.
+    pub rejected: u64,
+    /// Times it ran and failed.
+    pub failed: u64,
+    /// Durations in ns, once it has run.
+    pub latency: Option<Box<Histogram<u64>>>,
+}
+
+impl CommandStats {
+    fn add(&mut self, other: &CommandStats) {
+        self.calls += other.calls;
+        self.ticks += other.ticks;
+        self.rejected += other.rejected;
+        self.failed += other.failed;
+        match (&mut self.latency, &other.latency) {
+            (Some(mine), Some(theirs)) => mine.add(&**theirs).expect("same bounds everywhere"),
+            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+            _ => {}
+        }
+    }
+}
+
+/// An empty histogram of durations: 1 ns to 1 s with two digits, as Redis keeps them.
+pub fn latency_histogram() -> Box<Histogram<u64>> {
+    Box::new(Histogram::new_with_bounds(1, 1_000_000_000, 2).expect("constant bounds are valid"))
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of a shard; sums over shards are the server's.
+        #[derive(Clone, Debug, Default)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+            /// By command.
+            pub commands: Vec<CommandStats>,
+            /// Errors replied, by code.
+            pub errors: Vec<(String, u64)>,
+        }
+
+        impl Stats {
+            /// Adds another shard's counters.
+            pub fn add(&mut self, other: &Stats) {
+                $(self.$name += other.$name;)*
+                self.commands.resize_with(other.commands.len().max(self.commands.len()), Default::default);
+                for (mine, theirs) in self.commands.iter_mut().zip(&other.commands) {
+                    mine.add(theirs);
+                }
+                for (code, n) in &other.errors {
+                    self.count_error_code(code, *n);
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Commands run.
+    commands_processed,
+    /// Connections accepted.
+    connections_received,
+    /// Connections refused for `maxclients`.
+    rejected_connections,
+    /// Bytes read from clients.
+    net_input_bytes,
+    /// Bytes written to clients.
+    net_output_bytes,
+    /// Read events.
+    reads_processed,
+    /// Write events.
+    writes_processed,
+    /// Keys found by reads.
+    keyspace_hits,
+    /// Keys not found by reads.
+    keyspace_misses,
+    /// Keys expired.
+    expired_keys,
+    /// Hash fields expired.
+    expired_subkeys,
+    /// Times an active expire cycle ran out of time.
+    expired_time_cap_reached,
+    /// µs spent in the active expire cycle.
+    expire_cycle_us,
+    /// Keys evicted.
+    evicted_keys,
+    /// Clients evicted.
+    evicted_clients,
+    /// Keyspace events reported.
+    notifications,
+    /// Changes of keys.
+    dirty,
+    /// Error replies.
+    error_replies,
+    /// Requests sent to other shards.
+    hops,
+    /// Transactions over several shards.
+    transactions,
+    /// Clients closed for a full query buffer.
+    query_buffer_limit_disconnections,
+    /// Clients closed for a full output buffer.
+    output_buffer_limit_disconnections,
+    /// Failed authentications.
+    acl_access_denied_auth,
+    /// Commands refused by the ACL.
+    acl_access_denied_cmd,
+    /// Objects freed out of the way of clients.
+    lazyfreed_objects,
+}
+
+/// Most error codes that are counted apart; a script could invent codes without end (Redis: 128).
+const MAX_ERROR_CODES: usize = 128;
+
+impl Stats {
+    /// Zero for all of `commands` commands.
+    pub fn new(commands: usize) -> Self {
+        Stats { commands: vec![CommandStats::default(); commands], ..Stats::default() }
+    }
+
+    /// Counts an error reply by its text.
+    pub fn count_error(&mut self, text: &str) {
+        self.error_replies += 1;
+        let code = text.split(' ').next().unwrap_or("ERR");
+        self.count_error_code(code, 1);
+    }
+
+    fn count_error_code(&mut self, code: &str, n: u64) {
+        if let Some((_, count)) = self.errors.iter_mut().find(|(known, _)| known == code) {
+            *count += n;
+        } else if self.errors.len() < MAX_ERROR_CODES {
+            self.errors.push((code.to_string(), n));
+        }
+    }
+
+    /// Sets all to zero.
+    pub fn reset(&mut self) {
+        *self = Stats::new(self.commands.len());
+    }
+}
+
+/// Keys of one database.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DbReport {
+    /// Number of keys.
+    pub keys: usize,
+    /// Number of keys with a time to live.
+    pub expires: usize,
+    /// Their average time to live in ms, weighted by `expires` when summed.
+    pub avg_ttl: i64,
+    /// Bytes of the tables.
+    pub table_bytes: usize,
+    /// Bytes of the tables of keys with a time to live.
+    pub expires_bytes: usize,
+}
+
+/// What a shard reports of itself.
+#[derive(Clone, Debug, Default)]
+pub struct ShardReport {
+    /// Counters.
+    pub stats: Stats,
+    /// Databases.
+    pub dbs: Vec<DbReport>,
+    /// Clients connected.
+    pub clients: usize,
+    /// Clients blocked.
+    pub blocked_clients: usize,
+    /// Clients in `MULTI` with watched keys.
+    pub watching_clients: usize,
+    /// Clients in pub/sub.
+    pub pubsub_clients: usize,
+    /// Keys watched.
+    pub watched_keys: usize,
+    /// Bytes of clients' buffers.
+    pub clients_memory: usize,
+    /// Longest query buffer and longest output.
+    pub max_buffers: [usize; 2],
+    /// Commands, bytes in and bytes out a second, lately.
+    pub instantaneous: [u64; 3],
+}
+
+impl ShardReport {
+    /// Adds another shard's report.
+    pub fn add(&mut self, other: &ShardReport) {
+        self.stats.add(&other.stats);
+        self.dbs.resize_with(other.dbs.len().max(self.dbs.len()), Default::default);
+        for (mine, theirs) in self.dbs.iter_mut().zip(&other.dbs) {
+            let volatile = (mine.expires + theirs.expires) as i64;
+            if volatile > 0 {
+                let sum = mine.avg_ttl as i128 * mine.expires as i128 + theirs.avg_ttl as i128 * theirs.expires as i128;
+                mine.avg_ttl = (sum / volatile as i128) as i64;
+            }
+            mine.keys += theirs.keys;
+            mine.expires += theirs.expires;
+            mine.table_bytes += theirs.table_bytes;
+            mine.expires_bytes += theirs.expires_bytes;
+        }
+        self.clients += other.clients;
+        self.blocked_clients += other.blocked_clients;
+        self.watching_clients += other.watching_clients;
+        self.pubsub_clients += other.pubsub_clients;
+        self.watched_keys += other.watched_keys;
+        self.clients_memory += other.clients_memory;
+        for i in 0..2 {
+            self.max_buffers[i] = self.max_buffers[i].max(other.max_buffers[i]);
+        }
+        for i in 0..3 {
+            self.instantaneous[i] += other.instantaneous[i];
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Transactions between shards: a command over several slices runs as if there were one.
+//!
+//! The coordinator (the client's home shard) asks the owners for their slices; an owner *moves* its boxed slice
+//! through the channel, the coordinator runs the ordinary single-threaded command on what it holds, and sends the
+//! slices back. While its slice is away a shard goes on with its sockets and queues what needs the slice, in order.
+//!
+//! **Why nothing deadlocks.** Requests for slices are sent by an ordered multicast: any two owners that get requests
+//! of the same two transactions get them in the same order. An owner lends in that order, so a transaction waits only
+//! for earlier ones, and the earliest waits for none.
+//!
+//! **Why it is strictly serializable.** A slice is in one place. A command that sees a part of a transaction's writes
+//! runs on a slice that has come back, and slices are sent back only after the whole transaction has run.
+
+use crate::args::OwnedArgs;
+use crate::client::ClientView;
+use crate::commands::CommandId;
+use crate::db::Slice;
+use crate::router::ShardId;
+
+/// A transaction's name: its coordinator, and a count there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TxId {
+    /// The home shard of the client.
+    pub coordinator: ShardId,
+    /// Counted by the coordinator.
+    pub number: u64,
+}
+
+/// What runs when the slices are there.
+#[derive(Debug)]
+pub enum Job {
+    /// One command.
+    Command(CommandId, OwnedArgs),
+    /// The queue of a `MULTI`, which the client still holds.
+    Exec,
+}
+
+/// A transaction that waits for slices.
+#[derive(Debug)]
+pub struct Tx {
+    /// On whose behalf.
+    pub client: ClientView,
+    /// What to run.
+    pub job: Job,
+    /// Slices still to come.
+    pub missing: usize,
+    /// Slices that have come.
+    pub have: Vec<(ShardId, Box<Slice>)>,
+}
