@@ -102,15 +102,24 @@ pub fn load_from_env() -> Result<Startup, StartupError> {
             reason(&error)
         ))
     })?;
-    let startup = load(env::args_os().skip(1), io::stdin().lock(), &dir)?;
-    env::set_current_dir(&startup.config.dir).map_err(|error| {
-        let dir = &startup.config.dir;
-        StartupError::Io(format!(
-            "cannot enter the directory '{dir}': {}",
-            reason(&error)
-        ))
+    let mut startup = load(env::args_os().skip(1), io::stdin().lock(), &dir)?;
+    let wanted = startup.config.dir.clone();
+    enter_dir(&mut startup.config).map_err(|reason| {
+        StartupError::Io(format!("cannot enter the directory '{wanted}': {reason}"))
     })?;
     Ok(startup)
+}
+
+/// Makes `dir` of `config` the working directory of the process, and absolute: also what `CONFIG
+/// SET dir` has to do before the new values are in force.
+///
+/// # Errors
+/// The operating system's words, which are the reason in Redis's reply.
+pub fn enter_dir(config: &mut Config) -> Result<(), String> {
+    let entered = env::set_current_dir(&config.dir).and_then(|()| env::current_dir());
+    let dir = entered.map_err(|error| reason(&error))?;
+    config.dir = dir.to_string_lossy().into_owned();
+    Ok(())
 }
 
 /// Reads the configuration that `args`, the words after the program's name, ask for; relative paths
