@@ -122,7 +122,7 @@ impl Config {
         args: &[A],
         context: SetContext,
     ) -> Result<Vec<&'static Directive>, SetError> {
-        if args.is_empty() || args.len() % 2 != 0 {
+        if args.is_empty() || !args.len().is_multiple_of(2) {
             return Err(SetError::Syntax);
         }
         let mut pairs: Vec<(&'static Directive, &'static str, &[u8])> =

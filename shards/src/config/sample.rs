@@ -47,7 +47,7 @@ pub fn sample() -> String {
         for line in directive.doc {
             let _ = writeln!(text, "#{line}");
         }
-        let _ = writeln!(text, "# Takes: {}", describe(&directive.kind));
+        takes(&mut text, &describe(&directive.kind));
         if !directive.aliases.is_empty() {
             let _ = writeln!(text, "# Also known as {}", directive.aliases.join(", "));
         }
@@ -77,4 +77,101 @@ pub fn sample() -> String {
         }
     }
     text
+}
+
+/// Writes what a directive takes, its words on as many lines as they need.
+fn takes(text: &mut String, accepted: &str) {
+    const LINE_MAX: usize = 96;
+    let mut line = String::from("# Takes: ");
+    for (at, word) in accepted.split(" | ").enumerate() {
+        if line.len() + word.len() > LINE_MAX {
+            let _ = writeln!(text, "{line} |");
+            line = format!("#        {word}");
+        } else {
+            let _ = write!(line, "{}{word}", if at == 0 { "" } else { " | " });
+        }
+    }
+    let _ = writeln!(text, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file::{self, tests::NoFiles};
+
+    /// The sample with every directive put in force.
+    fn uncommented() -> String {
+        let mut text = String::new();
+        for line in sample().lines() {
+            match line.strip_prefix('#') {
+                Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                    text.push_str(rest);
+                }
+                _ => text.push_str(line),
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    #[test]
+    fn the_file_in_the_repository_is_this_one() {
+        let file = include_str!("../../../ringshard.conf");
+        // To bring it up to date, run this test with RINGSHARD_BLESS=1.
+        if std::env::var_os("RINGSHARD_BLESS").is_some() && file != sample() {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../ringshard.conf");
+            std::fs::write(path, sample()).unwrap();
+            return;
+        }
+        assert!(
+            file == sample(),
+            "ringshard.conf is out of date: RINGSHARD_BLESS=1 renews it"
+        );
+    }
+
+    #[test]
+    fn it_sets_nothing_but_defaults_and_warns_of_nothing() {
+        let mut config = Config {
+            port: 1,
+            maxclients: 1,
+            save: Vec::new(),
+            ..Config::default()
+        };
+        config.save = Config::default().save;
+        let warnings = file::load(&mut config, sample().as_bytes(), &mut NoFiles).unwrap();
+        assert_eq!(warnings, []);
+        assert!(config == Config::default());
+    }
+
+    #[test]
+    fn every_directive_stands_in_it_at_its_default() {
+        let text = uncommented();
+        for directive in DIRECTIVES {
+            let found = text
+                .lines()
+                .filter(|line| line.split(' ').next() == Some(directive.name));
+            let expected = if let Kind::OutputLimits = directive.kind {
+                3
+            } else {
+                1
+            };
+            let expected = if let Kind::Save = directive.kind {
+                3
+            } else {
+                expected
+            };
+            assert_eq!(found.count(), expected, "{}", directive.name);
+        }
+        let mut config = Config::default();
+        file::load(&mut config, text.as_bytes(), &mut NoFiles).unwrap();
+        config.dir.clear();
+        assert!(config == Config::default());
+    }
+
+    #[test]
+    fn its_lines_fit_a_screen() {
+        for line in sample().lines() {
+            assert!(line.len() <= 100, "{line}");
+        }
+    }
 }

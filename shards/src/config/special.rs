@@ -27,7 +27,7 @@ impl Value for Vec<SavePoint> {
             args
         };
         let invalid = || Reason::from("Invalid save parameters");
-        if args.len() % 2 != 0 {
+        if !args.len().is_multiple_of(2) {
             return Err(invalid());
         }
         let mut points = Vec::with_capacity(args.len() / 2);
@@ -102,7 +102,7 @@ pub type OutputLimits = [OutputLimit; 3];
 
 impl Value for OutputLimits {
     fn set(&mut self, args: &[Vec<u8>], _: &Directive, _: Mode) -> Result<(), Reason> {
-        if args.len() % 4 != 0 {
+        if !args.len().is_multiple_of(4) {
             return Err("Wrong number of arguments in buffer limit configuration.".into());
         }
         let mut limits = *self;

@@ -101,6 +101,8 @@ pub enum Kind {
     ShutdownFlags,
 }
 
+type SetField = fn(&mut Config, &Directive, &[Vec<u8>], Mode) -> Result<bool, Reason>;
+
 /// A row of the table.
 pub struct Directive {
     /// Redis's name.
@@ -119,7 +121,7 @@ pub struct Directive {
     pub doc: &'static [&'static str],
     /// The field's name in [`Config`].
     pub field: &'static str,
-    pub(super) set: fn(&mut Config, &Directive, &[Vec<u8>], Mode) -> Result<bool, Reason>,
+    pub(super) set: SetField,
     pub(super) get: fn(&Config, &Directive) -> Vec<u8>,
     pub(super) rewrite: fn(&Config, &Config, &Directive) -> Rewrite,
 }
