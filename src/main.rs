@@ -1,3 +1,25 @@
-//! The server.
-pub mod config;
-fn main(){}
+//! Ringshard: a drop-in Redis server with one shard per core, each on its own io_uring event loop.
+//!
+//! This crate is everything that touches the outside: event loops, sockets, files, signals, the command line. What
+//! happens to a request is decided by the machine in `ringshard-shards`, which knows none of these.
+//!
+//! The way through: [`server::main`] fills the configuration (`init_server_config`), makes databases, listeners and
+//! loops (`init_server`), and enters the loops ([`event_loop::EventLoop::ae_main`]).
+
+mod alloc;
+mod clock;
+mod config;
+mod event_loop;
+mod host;
+mod log;
+mod mailbox;
+mod net;
+mod server;
+mod signals;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+fn main() -> std::process::ExitCode {
+    server::main()
+}

@@ -80,6 +80,10 @@ pub struct Shared {
     next_client_id: AtomicU64,
     /// Clients of each shard.
     pub clients: Vec<Lone<AtomicUsize>>,
+    /// Connections on their way to each shard.
+    pub arriving: Vec<Lone<AtomicUsize>>,
+    /// Connections refused because there were too many.
+    pub rejected_clients: AtomicU64,
     /// Keys of each shard, as of its last time event.
     pub keys: Vec<Lone<AtomicUsize>>,
     /// The slow log.
@@ -129,6 +133,8 @@ impl Shared {
             config_epoch: AtomicU64::new(0),
             next_client_id: AtomicU64::new(1),
             clients: (0..shards).map(|_| Lone::default()).collect(),
+            arriving: (0..shards).map(|_| Lone::default()).collect(),
+            rejected_clients: AtomicU64::new(0),
             keys: (0..shards).map(|_| Lone::default()).collect(),
             slowlog: Mutex::default(),
             latency: Mutex::default(),

@@ -1,0 +1,264 @@
+//! The epoll loop: the baseline to compare with, and the fallback where io_uring is refused.
+//!
+//! Level-triggered, like Redis's own: each readable client is read once a turn, and what it is owed is written before
+//! the loop waits. Only a client whose socket is full is watched for writing.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use ringshard_shards::shard::input::MAX_INPUTS;
+use ringshard_shards::shard::{Event, Input, Shard};
+
+use super::{Poller, Turn};
+use crate::net::{Accepted, Acceptor};
+
+/// Bytes read from one client at once (Redis: 16 KiB, `PROTO_IOBUF_LEN`).
+const READ_BYTES: usize = 16 * 1024;
+
+/// Events taken from the kernel at once.
+const MAX_EVENTS: usize = 1024;
+
+const BELL: u64 = u64::MAX;
+const LISTENER: u64 = 1 << 63;
+
+struct Connection {
+    fd: OwnedFd,
+    /// Output that the socket would not take.
+    unsent: Vec<u8>,
+    sent: usize,
+    watching_writes: bool,
+}
+
+/// See the module's page.
+pub struct Epoll {
+    epoll: OwnedFd,
+    connections: Vec<Option<Connection>>,
+    free: Vec<u32>,
+    events: Vec<libc::epoll_event>,
+    buffers: Vec<u8>,
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+impl Epoll {
+    /// A loop that wakes when `bell` rings.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn new(bell: RawFd) -> io::Result<Self> {
+        // SAFETY: the descriptor is new and no one else's.
+        let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+        let poller = Epoll {
+            epoll,
+            connections: Vec::new(),
+            free: Vec::new(),
+            events: Vec::with_capacity(MAX_EVENTS),
+            buffers: vec![0; READ_BYTES * MAX_INPUTS],
+        };
+        poller.control(libc::EPOLL_CTL_ADD, bell, libc::EPOLLIN as u32, BELL)?;
+        Ok(poller)
+    }
+
+    fn control(&self, operation: libc::c_int, fd: RawFd, events: u32, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events, u64: token };
+        // SAFETY: valid descriptors and a valid event, which the kernel copies.
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &mut event) }).map(|_| ())
+    }
+
+    fn watch_writes(&mut self, index: u32, on: bool) {
+        let Some(connection) = self.connections[index as usize].as_mut() else { return };
+        if connection.watching_writes == on {
+            return;
+        }
+        connection.watching_writes = on;
+        let fd = connection.fd.as_raw_fd();
+        let events = libc::EPOLLIN | if on { libc::EPOLLOUT } else { 0 };
+        // A failure here means that the connection is broken, which the next read or write reports.
+        let _ = self.control(libc::EPOLL_CTL_MOD, fd, events as u32, index as u64);
+    }
+
+    /// Writes what waits; true when nothing is left.
+    fn write_unsent(&mut self, shard: &mut Shard, index: u32) -> bool {
+        let Some(connection) = self.connections[index as usize].as_mut() else { return true };
+        let (mut sent_now, mut broken) = (0, false);
+        while connection.sent < connection.unsent.len() {
+            match send(connection.fd.as_raw_fd(), &connection.unsent[connection.sent..]) {
+                Ok(n) => {
+                    connection.sent += n;
+                    sent_now += n;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    broken = error.kind() != io::ErrorKind::WouldBlock;
+                    break;
+                }
+            }
+        }
+        let done = connection.sent == connection.unsent.len();
+        if done || broken {
+            connection.sent = 0;
+            shard.recycle(std::mem::take(&mut connection.unsent));
+        }
+        if broken {
+            shard.step(Event::Disconnected(index));
+            self.close(index);
+            return true;
+        }
+        if sent_now > 0 {
+            shard.step(Event::Sent(index, sent_now));
+        }
+        done
+    }
+
+    fn hand_over(&self, shard: &mut Shard, filled: &[(u32, usize)]) {
+        let mut inputs = [Input { client: 0, bytes: &[] }; MAX_INPUTS];
+        for (i, (client, n)) in filled.iter().enumerate() {
+            inputs[i] = Input { client: *client, bytes: &self.buffers[i * READ_BYTES..i * READ_BYTES + n] };
+        }
+        shard.step(Event::Received(&inputs[..filled.len()]));
+    }
+}
+
+fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: a valid slice, which the kernel only reads.
+    let n = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
+}
+
+impl Poller for Epoll {
+    fn adopt(&mut self, accepted: Accepted) -> io::Result<u32> {
+        let index = self.free.pop().unwrap_or(self.connections.len() as u32);
+        if index as usize == self.connections.len() {
+            self.connections.push(None);
+        }
+        let fd = accepted.fd.as_raw_fd();
+        if let Err(error) = self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, index as u64) {
+            self.free.push(index);
+            return Err(error);
+        }
+        self.connections[index as usize] =
+            Some(Connection { fd: accepted.fd, unsent: Vec::new(), sent: 0, watching_writes: false });
+        Ok(index)
+    }
+
+    fn close(&mut self, index: u32) {
+        // Closing the last descriptor takes it out of the epoll set.
+        if self.connections[index as usize].take().is_some() {
+            self.free.push(index);
+        }
+    }
+
+    fn flush(&mut self, shard: &mut Shard) {
+        while let Some(index) = shard.flush.pop() {
+            match self.connections.get(index as usize) {
+                // Later output goes behind what the socket has not taken yet, when that is out.
+                Some(Some(connection)) if connection.unsent.is_empty() => {}
+                _ => continue,
+            }
+            let buffer = shard.take_output(index);
+            let Some(connection) = self.connections[index as usize].as_mut() else { continue };
+            if !buffer.is_empty() {
+                connection.unsent = buffer;
+                if !self.write_unsent(shard, index) {
+                    self.watch_writes(index, true);
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self, turn: &mut Turn<'_>, timeout_us: Option<u64>) -> io::Result<()> {
+        let timeout_ms = timeout_us.map_or(-1, |us| us.div_ceil(1000).min(i32::MAX as u64) as i32);
+        self.events.clear();
+        // SAFETY: the vector has room for so many events, and its length is set to what was written.
+        let n = unsafe {
+            let fd = self.epoll.as_raw_fd();
+            let n = libc::epoll_wait(fd, self.events.as_mut_ptr(), MAX_EVENTS as libc::c_int, timeout_ms);
+            if n > 0 {
+                self.events.set_len(n as usize);
+            }
+            n
+        };
+        if n < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        turn.awake();
+        turn.active = n > 0;
+        let events = std::mem::take(&mut self.events);
+        let mut inputs: [(u32, usize); MAX_INPUTS] = [(0, 0); MAX_INPUTS];
+        let mut filled = 0;
+        for event in &events {
+            let (token, bits) = (event.u64, event.events as i32);
+            if token == BELL {
+                turn.mailbox.silence();
+                continue;
+            }
+            if token & LISTENER != 0 {
+                accept_all(((token & !LISTENER) >> 32) as usize, token as u32 as RawFd, turn);
+                continue;
+            }
+            let index = token as u32;
+            if bits & libc::EPOLLOUT != 0 && self.write_unsent(turn.shard, index) {
+                self.watch_writes(index, false);
+                turn.shard.flush.push(index);
+            }
+            let Some(Some(connection)) = self.connections.get(index as usize) else { continue };
+            if bits & (libc::EPOLLIN | libc::EPOLLHUP | libc::EPOLLERR) == 0 {
+                continue;
+            }
+            let room = &mut self.buffers[filled * READ_BYTES..(filled + 1) * READ_BYTES];
+            // SAFETY: the buffer has READ_BYTES bytes of room.
+            let n = unsafe {
+                libc::recv(connection.fd.as_raw_fd(), room.as_mut_ptr().cast(), READ_BYTES, libc::MSG_DONTWAIT)
+            };
+            if n > 0 {
+                inputs[filled] = (index, n as usize);
+                filled += 1;
+                if filled == MAX_INPUTS {
+                    self.hand_over(turn.shard, &inputs[..filled]);
+                    filled = 0;
+                }
+                continue;
+            }
+            let kind = io::Error::last_os_error().kind();
+            if n == 0 || !matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+                turn.shard.step(Event::Disconnected(index));
+                self.close(index);
+            }
+        }
+        if filled > 0 {
+            self.hand_over(turn.shard, &inputs[..filled]);
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn listen(&mut self, acceptor: &Acceptor) -> io::Result<()> {
+        for (which, listener) in acceptor.listeners.iter().enumerate() {
+            let token = LISTENER | (which as u64) << 32 | listener.fd() as u64;
+            self.control(libc::EPOLL_CTL_ADD, listener.fd(), libc::EPOLLIN as u32, token)?;
+        }
+        Ok(())
+    }
+}
+
+/// Accepts what has arrived on a listening socket, up to 1000 connections at once, as Redis does.
+fn accept_all(which: usize, listener: RawFd, turn: &mut Turn<'_>) {
+    for _ in 0..1000 {
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: no address is asked for; the new descriptor is handed on.
+        let fd = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+        if fd < 0 {
+            let error = io::Error::last_os_error();
+            if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+                crate::log::warning(format!("Accepting client connection: {}", crate::net::os_text(&error)));
+            }
+            return;
+        }
+        turn.accepted.push((which, fd));
+    }
+}

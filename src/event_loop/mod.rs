@@ -1,0 +1,283 @@
+//! The event loop of a shard: what Redis calls `ae`.
+//!
+//! [`EventLoop::ae_main`] is one turn after the other: `before_sleep` (mail, output, effects), a wait, file events,
+//! time events. How it waits and moves bytes is a [`Poller`]'s: [`uring`] or [`epoll`]. Both are thin and everything
+//! else is shared, so a comparison between them compares only the loops.
+
+pub mod epoll;
+pub mod ring;
+pub mod uring;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use ringshard_shards::shard::{Effect, Event, Shard};
+
+use crate::mailbox::{Mail, Mailbox, Mailboxes};
+use crate::net::{Accepted, Acceptor};
+use crate::server::Server;
+use crate::{clock, log};
+
+/// How a shard waits and moves bytes.
+pub trait Poller {
+    /// Takes charge of a connection; returns its place.
+    ///
+    /// # Errors
+    /// What the kernel answers; the connection is closed then.
+    fn adopt(&mut self, accepted: Accepted) -> io::Result<u32>;
+    /// Closes a connection that the machine has given up.
+    fn close(&mut self, index: u32);
+    /// Sends the output of every client on the shard's list, or begins to.
+    fn flush(&mut self, shard: &mut Shard);
+    /// Waits up to `timeout_us` (for ever when `None`) and hands what happened to the shard.
+    ///
+    /// # Errors
+    /// Only what makes going on impossible.
+    fn poll(&mut self, turn: &mut Turn<'_>, timeout_us: Option<u64>) -> io::Result<()>;
+    /// Starts to report connections on the acceptor's sockets.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    fn listen(&mut self, acceptor: &Acceptor) -> io::Result<()>;
+}
+
+/// What a poller hands events to.
+pub struct Turn<'a> {
+    /// The machine.
+    pub shard: &'a mut Shard,
+    /// The mailbox, to be silenced when its bell rang.
+    pub mailbox: &'a Mailbox,
+    /// Connections that were accepted: which listener, and the descriptor.
+    pub accepted: &'a mut Vec<(usize, i32)>,
+    /// Whether anything happened.
+    pub active: bool,
+}
+
+impl Turn<'_> {
+    /// Sets the machine's time to the present: after waiting, before events.
+    pub fn awake(&mut self) {
+        let (ms, us) = clock::now();
+        self.shard.set_time(ms, us);
+    }
+}
+
+/// A file operation that a client waits for. It blocks, so an executor that can runs it beside the loop.
+pub struct FileWork {
+    /// The client.
+    pub client: u32,
+    /// The work: an error's text, or nothing.
+    pub run: Box<dyn FnOnce() -> Result<(), String> + Send>,
+}
+
+/// One shard's loop.
+pub struct EventLoop<P> {
+    /// The machine.
+    pub shard: Shard,
+    /// File operations for the executor around the loop; taken by [`crate::server`].
+    pub file_work: Vec<FileWork>,
+    poller: P,
+    server: Arc<Server>,
+    mailboxes: Arc<Mailboxes>,
+    acceptor: Option<Acceptor>,
+    id: usize,
+    stop: bool,
+    next_cron_us: u64,
+    idle_since: Option<u64>,
+    woke: u64,
+    accepted: Vec<(usize, i32)>,
+}
+
+impl<P: Poller> EventLoop<P> {
+    /// A loop for `shard`; the one that gets an acceptor accepts for all.
+    pub fn new(
+        shard: Shard,
+        poller: P,
+        server: Arc<Server>,
+        mailboxes: Arc<Mailboxes>,
+        acceptor: Option<Acceptor>,
+    ) -> Self {
+        let id = shard.core.id as usize;
+        EventLoop {
+            shard,
+            file_work: Vec::new(),
+            poller,
+            server,
+            mailboxes,
+            acceptor,
+            id,
+            stop: false,
+            next_cron_us: 0,
+            idle_since: None,
+            woke: clock::monotonic_us(),
+            accepted: Vec::new(),
+        }
+    }
+
+    /// Registers the accept handler.
+    ///
+    /// # Errors
+    /// What the kernel answers; the server cannot serve then.
+    pub fn register_accept_handler(&mut self) -> io::Result<()> {
+        match &self.acceptor {
+            Some(acceptor) => self.poller.listen(acceptor),
+            None => Ok(()),
+        }
+    }
+
+    /// Turns until the server stops, or until the executor around the loop has work to do; true when it stops.
+    ///
+    /// # Errors
+    /// What makes going on impossible.
+    pub fn ae_main(&mut self) -> io::Result<bool> {
+        while !self.stop {
+            self.before_sleep();
+            if !self.file_work.is_empty() {
+                return Ok(false);
+            }
+            self.ae_process_events(false)?;
+        }
+        Ok(true)
+    }
+
+    /// One turn that does not wait, for executors that have other work.
+    ///
+    /// # Errors
+    /// What makes going on impossible.
+    pub fn turn_without_waiting(&mut self) -> io::Result<()> {
+        self.before_sleep();
+        self.ae_process_events(true)
+    }
+
+    fn ae_process_events(&mut self, no_wait: bool) -> io::Result<()> {
+        let timeout_us = if no_wait { Some(0) } else { self.timeout_us() };
+        let mailbox = self.mailboxes.of(self.id);
+        let asleep = timeout_us != Some(0) && mailbox.fall_asleep();
+        let timeout_us = if asleep { timeout_us } else { Some(0) };
+        let mut turn = Turn { shard: &mut self.shard, mailbox, accepted: &mut self.accepted, active: false };
+        self.poller.poll(&mut turn, timeout_us)?;
+        if turn.active {
+            self.idle_since = None;
+        }
+        if asleep {
+            mailbox.wake_up();
+        }
+        for (which, fd) in std::mem::take(&mut self.accepted) {
+            self.accept(which, fd);
+        }
+        self.time_events();
+        Ok(())
+    }
+
+    /// What ends a turn: mail is taken and sent, output leaves, effects are carried out.
+    fn before_sleep(&mut self) {
+        for mail in self.mailboxes.of(self.id).take() {
+            self.idle_since = None;
+            match mail {
+                Mail::Parcel(parcel) => self.shard.step(Event::Parcel(parcel)),
+                Mail::Adopt(accepted) => self.adopt(accepted),
+                Mail::Stop => self.stop = true,
+            }
+        }
+        self.shard.before_sleep();
+        self.send_parcels();
+        for at in 0..self.shard.flush.len() {
+            let index = self.shard.flush[at];
+            self.shard.check_output_limit(index);
+        }
+        self.poller.flush(&mut self.shard);
+        if !self.shard.effects.is_empty() {
+            self.carry_out_effects();
+        }
+        let now = clock::monotonic_us();
+        self.server.note_turn(self.id, now.saturating_sub(self.shard.core.now_us.max(self.woke)));
+        self.woke = now;
+    }
+
+    fn send_parcels(&mut self) {
+        if self.shard.outbox.is_empty() {
+            return;
+        }
+        let mailboxes = &self.mailboxes;
+        let outbox = &mut self.shard.outbox;
+        let ordered = outbox.is_ordered();
+        let mut send = || outbox.take(&mut |to, parcel| mailboxes.of(to as usize).push(Mail::Parcel(parcel)));
+        match ordered {
+            true => mailboxes.ordered(&mut send),
+            false => send(),
+        }
+    }
+
+    fn carry_out_effects(&mut self) {
+        for effect in std::mem::take(&mut self.shard.effects) {
+            match effect {
+                Effect::Close(index) => self.poller.close(index),
+                Effect::Log(level, text) => log::write(level, &text),
+                Effect::Shutdown { save, now } => self.server.request_shutdown(save, now),
+                Effect::RewriteConfig(client) => {
+                    let server = self.server.clone();
+                    self.file_work.push(FileWork { client, run: Box::new(move || server.rewrite_config()) });
+                }
+                Effect::ConfigChanged(names) => self.server.config_changed(&names),
+                Effect::Sleep(us) => std::thread::sleep(std::time::Duration::from_micros(us)),
+                Effect::Crash(report) => panic!("{report}"),
+            }
+        }
+    }
+
+    /// A file operation is done.
+    pub fn work_done(&mut self, client: u32, result: Result<(), String>) {
+        self.shard.step(Event::WorkDone(client, result));
+    }
+
+    /// How long this turn may wait, in µs: until the next time event, and not at all while there is work or the loop
+    /// is to spin.
+    fn timeout_us(&mut self) -> Option<u64> {
+        if self.stop || !self.shard.flush.is_empty() || !self.shard.effects.is_empty() {
+            return Some(0);
+        }
+        let now = self.woke;
+        let spin = self.shard.core.config.busy_poll_us as u64;
+        if spin > 0 {
+            let since = *self.idle_since.get_or_insert(now);
+            if now - since < spin {
+                return Some(0);
+            }
+        }
+        Some(self.next_cron_us.saturating_sub(now))
+    }
+
+    fn time_events(&mut self) {
+        let now = self.shard.core.now_us;
+        if now < self.next_cron_us {
+            return;
+        }
+        let hz = self.shard.core.config.hz.max(1) as u64;
+        self.next_cron_us = now + 1_000_000 / hz;
+        self.shard.step(Event::Timer);
+    }
+
+    fn accept(&mut self, which: usize, fd: i32) {
+        let Some(acceptor) = &mut self.acceptor else { return };
+        let shared = self.shard.core.shared.clone();
+        if let Some((home, accepted)) = acceptor.accept(which, fd, &shared) {
+            match home == self.id {
+                true => self.adopt(accepted),
+                false => self.mailboxes.of(home).push(Mail::Adopt(accepted)),
+            }
+        }
+    }
+
+    fn adopt(&mut self, accepted: Accepted) {
+        // A place that the machine has given up must be closed before it can be given away again.
+        if !self.shard.effects.is_empty() {
+            self.carry_out_effects();
+        }
+        let peer = accepted.peer.clone();
+        self.shard.core.shared.arriving[self.id].0.fetch_sub(1, Relaxed);
+        match self.poller.adopt(accepted) {
+            Ok(index) => self.shard.step(Event::Connected(index, peer)),
+            Err(error) => log::warning(format!("Error registering fd event for the new client: {error}")),
+        }
+    }
+}

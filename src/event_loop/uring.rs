@@ -1,0 +1,422 @@
+//! The io_uring loop.
+//!
+//! Reading is one multishot receive per connection into provided buffers; all output of a turn is one batch of sends;
+//! and one `io_uring_enter` a turn submits, works off what the kernel deferred, and waits.
+//!
+//! **Sends complete while they are submitted.** They are sent without waiting (`MSG_DONTWAIT`) and whole
+//! (`MSG_WAITALL`), so when `enter` returns each has either succeeded, which makes no completion
+//! (`CQE_SKIP_SUCCESS`), or has a completion that says how far it came. So a wait for one completion is never ended
+//! by the loop's own sends, which would cost a second `enter` each turn. What a full socket did not take is sent
+//! again with a send that waits for room; that one completes in its own time.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use io_uring::types::{self, CancelBuilder};
+use io_uring::{cqueue, opcode, squeue};
+use ringshard_shards::shard::input::MAX_INPUTS;
+use ringshard_shards::shard::{Event, Input, Shard};
+
+use super::ring::{GROUP, Ring};
+use super::{Poller, Turn};
+use crate::net::{Accepted, Acceptor};
+
+/// What a completion belongs to: the low byte of its token.
+mod kind {
+    pub const BELL: u64 = 0;
+    pub const ACCEPT: u64 = 1;
+    pub const RECEIVE: u64 = 2;
+    /// A send that does not wait.
+    pub const SEND: u64 = 3;
+    /// A send that waits for room.
+    pub const RESEND: u64 = 4;
+    pub const CANCEL: u64 = 5;
+}
+
+/// Kind, generation (24 bits) and place of a connection; a completion of an earlier connection in the same place is
+/// told by its generation.
+fn token(kind: u64, generation: u32, index: u32) -> u64 {
+    kind | ((generation & 0xff_ffff) as u64) << 8 | (index as u64) << 32
+}
+
+/// How far a connection's output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// There is none.
+    Idle,
+    /// In a send that does not wait, which is over when `enter` returns.
+    Submitted,
+    /// In a send that waits for room.
+    Waiting,
+}
+
+struct Connection {
+    fd: OwnedFd,
+    generation: u32,
+    /// Output handed to the kernel, and how much of it was sent and reported to the machine.
+    output: Vec<u8>,
+    sent: usize,
+    sending: Sending,
+    /// Whether a multishot receive is under way.
+    receiving: bool,
+    /// Whether the machine has given it up; it goes when nothing of it is under way.
+    closing: bool,
+    /// The batch of inputs in which bytes of it last were.
+    seen: u64,
+}
+
+/// See the module's page.
+pub struct Uring {
+    ring: Ring,
+    bell: RawFd,
+    bell_count: Box<u64>,
+    bell_armed: bool,
+    connections: Vec<Option<Connection>>,
+    free: Vec<u32>,
+    next_generation: u32,
+    /// Connections whose sends were submitted since the last `enter`.
+    submitted: Vec<u32>,
+    listeners: Vec<RawFd>,
+    rearm_accept: Vec<usize>,
+    completions: Vec<(u64, i32, u32)>,
+    /// Inputs being gathered: place, provided buffer, length.
+    inputs: Vec<(u32, u16, usize)>,
+    /// Counts batches of inputs.
+    batch: u64,
+    live: usize,
+}
+
+impl Uring {
+    /// A loop on `ring` that wakes when `bell` rings.
+    pub fn new(ring: Ring, bell: RawFd) -> Self {
+        Uring {
+            ring,
+            bell,
+            bell_count: Box::new(0),
+            bell_armed: false,
+            connections: Vec::new(),
+            free: Vec::new(),
+            next_generation: 0,
+            submitted: Vec::new(),
+            listeners: Vec::new(),
+            rearm_accept: Vec::new(),
+            completions: Vec::new(),
+            inputs: Vec::with_capacity(MAX_INPUTS),
+            batch: 1,
+            live: 0,
+        }
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        // SAFETY: entries point to a connection's output, which is kept until its completion (or, for sends that do
+        // not wait, until `enter` has returned), or to the boxed counter of the bell, which lives as long as the ring.
+        unsafe { self.ring.push(entry) }
+    }
+
+    fn arm_bell(&mut self) -> io::Result<()> {
+        if !self.bell_armed {
+            let count = (&raw mut *self.bell_count).cast::<u8>();
+            let read = opcode::Read::new(types::Fd(self.bell), count, 8).build().user_data(kind::BELL);
+            self.push(&read)?;
+            self.bell_armed = true;
+        }
+        Ok(())
+    }
+
+    fn arm_receive(&mut self, index: u32) -> io::Result<()> {
+        let connection = self.connections[index as usize].as_mut().expect("the caller saw it");
+        connection.receiving = true;
+        let entry = opcode::RecvMulti::new(types::Fd(connection.fd.as_raw_fd()), GROUP)
+            .build()
+            .user_data(token(kind::RECEIVE, connection.generation, index));
+        self.push(&entry)
+    }
+
+    fn arm_accept(&mut self, which: usize) -> io::Result<()> {
+        let entry = opcode::AcceptMulti::new(types::Fd(self.listeners[which]))
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(token(kind::ACCEPT, 0, which as u32));
+        self.push(&entry)
+    }
+
+    /// Submits the rest of a connection's output; `waiting` for a full socket.
+    fn send_rest(&mut self, index: u32, waiting: bool) -> io::Result<()> {
+        let connection = self.connections[index as usize].as_mut().expect("the caller saw it");
+        let rest = &connection.output[connection.sent..];
+        let fd = types::Fd(connection.fd.as_raw_fd());
+        let send = opcode::Send::new(fd, rest.as_ptr(), rest.len().min(u32::MAX as usize) as u32);
+        let generation = connection.generation;
+        let entry = match waiting {
+            false => send
+                .flags(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(token(kind::SEND, generation, index)),
+            true => send.flags(libc::MSG_NOSIGNAL).build().user_data(token(kind::RESEND, generation, index)),
+        };
+        self.push(&entry)
+    }
+
+    /// The connection that a token names, if it is still that one.
+    fn find(&mut self, token: u64) -> Option<(u32, &mut Connection)> {
+        let index = (token >> 32) as u32;
+        let generation = (token >> 8) as u32 & 0xff_ffff;
+        let connection = self.connections.get_mut(index as usize)?.as_mut()?;
+        (connection.generation & 0xff_ffff == generation).then_some((index, connection))
+    }
+
+    /// Lets a closing connection go when nothing of it is under way.
+    fn try_free(&mut self, index: u32) {
+        let done = self.connections[index as usize].as_ref().is_some_and(|c| c.closing && !c.receiving && c.sending == Sending::Idle);
+        if done {
+            self.connections[index as usize] = None;
+            self.free.push(index);
+            self.live -= 1;
+        }
+    }
+
+    /// The peer is gone, or the connection broke.
+    fn lost(&mut self, shard: &mut Shard, index: u32) {
+        let closing = self.connections[index as usize].as_ref().is_none_or(|c| c.closing);
+        if !closing {
+            shard.step(Event::Disconnected(index));
+            self.close(index);
+        }
+    }
+
+    /// Sends that were submitted before `enter`, and made no completion, have succeeded.
+    fn finish_sends(&mut self, shard: &mut Shard) {
+        let mut submitted = std::mem::take(&mut self.submitted);
+        for index in submitted.drain(..) {
+            if self.connections[index as usize].as_ref().is_some_and(|c| c.sending == Sending::Submitted) {
+                self.output_done(shard, index);
+            }
+        }
+        self.submitted = submitted;
+    }
+
+    /// All of a connection's output is sent.
+    fn output_done(&mut self, shard: &mut Shard, index: u32) {
+        let connection = self.connections[index as usize].as_mut().expect("the caller saw it");
+        let output = std::mem::take(&mut connection.output);
+        let unreported = output.len() - std::mem::take(&mut connection.sent);
+        connection.sending = Sending::Idle;
+        shard.recycle(output);
+        if connection.closing {
+            return self.try_free(index);
+        }
+        shard.step(Event::Sent(index, unreported));
+        if shard.output_bytes(index) > 0 {
+            // Output that came while this was being sent.
+            shard.flush.push(index);
+        }
+    }
+
+    /// A send came less far than asked, or waited and came to its end, or failed.
+    fn send_completed(&mut self, shard: &mut Shard, token: u64, result: i32) -> io::Result<()> {
+        let Some((index, connection)) = self.find(token) else { return Ok(()) };
+        if result > 0 {
+            if connection.sent + result as usize == connection.output.len() {
+                self.output_done(shard, index);
+                return Ok(());
+            }
+            connection.sent += result as usize;
+            if !connection.closing {
+                shard.step(Event::Sent(index, result as usize));
+            }
+        }
+        let again = result > 0 || matches!(-result, libc::EAGAIN | libc::EINTR);
+        let Some(connection) = self.connections[index as usize].as_mut() else { return Ok(()) };
+        if again && !connection.closing {
+            connection.sending = Sending::Waiting;
+            return self.send_rest(index, true);
+        }
+        connection.sending = Sending::Idle;
+        connection.output = Vec::new();
+        connection.sent = 0;
+        match connection.closing {
+            true => self.try_free(index),
+            false => self.lost(shard, index),
+        }
+        Ok(())
+    }
+
+    /// Gives the gathered inputs to the machine, and their buffers back to the kernel.
+    fn hand_over(&mut self, shard: &mut Shard) {
+        if self.inputs.is_empty() {
+            return;
+        }
+        let mut list = [Input { client: 0, bytes: &[] }; MAX_INPUTS];
+        for (slot, (client, buffer, len)) in list.iter_mut().zip(&self.inputs) {
+            *slot = Input { client: *client, bytes: self.ring.buffer(*buffer, *len) };
+        }
+        shard.step(Event::Received(&list[..self.inputs.len()]));
+        for (_, buffer, _) in self.inputs.drain(..) {
+            self.ring.put(buffer);
+        }
+        self.ring.publish();
+        self.batch += 1;
+    }
+
+    fn put_back(&mut self, buffer: Option<u16>) {
+        if let Some(buffer) = buffer {
+            self.ring.put(buffer);
+            self.ring.publish();
+        }
+    }
+
+    /// Takes in one completion of a receive.
+    fn receive_completed(&mut self, shard: &mut Shard, token: u64, result: i32, flags: u32) -> io::Result<()> {
+        let buffer = cqueue::buffer_select(flags);
+        let batch = self.batch;
+        let Some((index, connection)) = self.find(token) else {
+            self.put_back(buffer);
+            return Ok(());
+        };
+        connection.receiving = cqueue::more(flags);
+        if connection.closing {
+            self.put_back(buffer);
+            self.try_free(index);
+            return Ok(());
+        }
+        if result > 0 {
+            let again = connection.seen == batch;
+            if again || self.inputs.len() == MAX_INPUTS {
+                // The machine takes each client's bytes once at a time.
+                self.hand_over(shard);
+            }
+            let buffer = buffer.expect("received bytes are in a provided buffer");
+            self.inputs.push((index, buffer, result as usize));
+            if let Some(connection) = self.connections[index as usize].as_mut() {
+                connection.seen = self.batch;
+            }
+        } else if result == 0 || !matches!(-result, libc::ENOBUFS | libc::EAGAIN | libc::EINTR) {
+            self.put_back(buffer);
+            // What the peer sent before it went is run first.
+            self.hand_over(shard);
+            self.lost(shard, index);
+            return Ok(());
+        }
+        match self.connections[index as usize].as_ref() {
+            Some(connection) if !connection.receiving && !connection.closing => self.arm_receive(index),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Poller for Uring {
+    fn adopt(&mut self, accepted: Accepted) -> io::Result<u32> {
+        let index = self.free.pop().unwrap_or(self.connections.len() as u32);
+        if index as usize == self.connections.len() {
+            self.connections.push(None);
+        }
+        self.next_generation = self.next_generation.wrapping_add(1);
+        self.connections[index as usize] = Some(Connection {
+            fd: accepted.fd,
+            generation: self.next_generation,
+            output: Vec::new(),
+            sent: 0,
+            sending: Sending::Idle,
+            receiving: false,
+            closing: false,
+            seen: 0,
+        });
+        self.live += 1;
+        if self.live > self.ring.provided() as usize {
+            self.ring.provide(self.live.next_power_of_two().min(u16::MAX as usize) as u16);
+        }
+        self.arm_receive(index)?;
+        Ok(index)
+    }
+
+    fn close(&mut self, index: u32) {
+        let Some(connection) = self.connections[index as usize].as_mut() else { return };
+        if connection.closing {
+            return;
+        }
+        connection.closing = true;
+        let (fd, generation) = (connection.fd.as_raw_fd(), connection.generation);
+        // The peer hears of it at once, though the descriptor lives until the kernel lets go of it.
+        // SAFETY: a valid descriptor.
+        unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+        if connection.receiving || connection.sending == Sending::Waiting {
+            for kind in [kind::RECEIVE, kind::RESEND] {
+                let builder = CancelBuilder::user_data(token(kind, generation, index));
+                let entry = opcode::AsyncCancel2::new(builder).build().user_data(self::kind::CANCEL);
+                if let Err(error) = self.push(&entry) {
+                    crate::log::warning(format!("Cannot cancel operations of a closed client: {error}"));
+                }
+            }
+        }
+        self.try_free(index);
+    }
+
+    fn flush(&mut self, shard: &mut Shard) {
+        while let Some(index) = shard.flush.pop() {
+            match self.connections.get(index as usize) {
+                // Later output goes behind what is being sent, when that is out.
+                Some(Some(connection)) if connection.sending == Sending::Idle && !connection.closing => {}
+                _ => continue,
+            }
+            let output = shard.take_output(index);
+            let Some(connection) = self.connections[index as usize].as_mut() else { continue };
+            if output.is_empty() {
+                continue;
+            }
+            connection.output = output;
+            connection.sent = 0;
+            connection.sending = Sending::Submitted;
+            self.submitted.push(index);
+            if let Err(error) = self.send_rest(index, false) {
+                crate::log::warning(format!("Cannot submit a send: {error}"));
+            }
+        }
+    }
+
+    fn poll(&mut self, turn: &mut Turn<'_>, timeout_us: Option<u64>) -> io::Result<()> {
+        self.arm_bell()?;
+        for which in std::mem::take(&mut self.rearm_accept) {
+            self.arm_accept(which)?;
+        }
+        self.ring.enter(timeout_us)?;
+        turn.awake();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.completions(&mut completions);
+        turn.active = !completions.is_empty();
+        // Sends that did not succeed have a completion; after these, the others have succeeded.
+        for &(token, result, _) in completions.iter().filter(|(token, ..)| token & 0xff == kind::SEND) {
+            self.send_completed(turn.shard, token, result)?;
+        }
+        self.finish_sends(turn.shard);
+        for &(token, result, flags) in &completions {
+            match token & 0xff {
+                kind::BELL => self.bell_armed = false,
+                kind::ACCEPT => {
+                    let which = (token >> 32) as usize;
+                    if result >= 0 {
+                        turn.accepted.push((which, result));
+                    } else if !matches!(-result, libc::EAGAIN | libc::EINTR | libc::ECONNABORTED) {
+                        let error = io::Error::from_raw_os_error(-result);
+                        crate::log::warning(format!("Accepting client connection: {}", crate::net::os_text(&error)));
+                    }
+                    if !cqueue::more(flags) {
+                        self.rearm_accept.push(which);
+                    }
+                }
+                kind::RECEIVE => self.receive_completed(turn.shard, token, result, flags)?,
+                kind::RESEND => self.send_completed(turn.shard, token, result)?,
+                _ => {}
+            }
+        }
+        self.hand_over(turn.shard);
+        completions.clear();
+        self.completions = completions;
+        Ok(())
+    }
+
+    fn listen(&mut self, acceptor: &Acceptor) -> io::Result<()> {
+        self.listeners = acceptor.listeners.iter().map(|listener| listener.fd()).collect();
+        (0..self.listeners.len()).try_for_each(|which| self.arm_accept(which))
+    }
+}

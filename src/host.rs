@@ -1,0 +1,129 @@
+//! What the process tells the machine: memory, CPU time, and facts about the build and the machine for `INFO`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use ringshard_shards::shared::{AllocatorFacts, Host, HostFacts};
+
+use crate::clock;
+
+/// The process.
+pub struct Process {
+    /// The event loop in use.
+    pub event_loop: &'static str,
+    /// Counters of all loops.
+    pub loops: Arc<LoopCounters>,
+}
+
+/// What loops count, a shard each on a cache line of its own.
+pub struct LoopCounters(Vec<LoopCounter>);
+
+#[derive(Default)]
+#[repr(align(64))]
+struct LoopCounter {
+    cycles: AtomicU64,
+    worked_us: AtomicU64,
+}
+
+impl LoopCounters {
+    /// Zero for so many shards.
+    pub fn new(shards: usize) -> Self {
+        LoopCounters((0..shards).map(|_| LoopCounter::default()).collect())
+    }
+
+    /// Counts a turn of a shard's loop; only that shard's thread calls this.
+    pub fn note(&self, shard: usize, worked_us: u64) {
+        let counter = &self.0[shard];
+        counter.cycles.store(counter.cycles.load(Relaxed) + 1, Relaxed);
+        counter.worked_us.store(counter.worked_us.load(Relaxed) + worked_us, Relaxed);
+    }
+
+    fn sum(&self, of: impl Fn(&LoopCounter) -> &AtomicU64) -> u64 {
+        self.0.iter().map(|counter| of(counter).load(Relaxed)).sum()
+    }
+}
+
+impl Host for Process {
+    fn ticks(&self) -> fn() -> u64 {
+        clock::ticks
+    }
+
+    fn ticks_per_us(&self) -> f64 {
+        *clock::TICKS_PER_US
+    }
+
+    fn used_memory(&self) -> usize {
+        crate::alloc::used_memory()
+    }
+
+    fn facts(&self) -> HostFacts {
+        let (own, children) = (usage(libc::RUSAGE_SELF), usage(libc::RUSAGE_CHILDREN));
+        let thread = usage(libc::RUSAGE_THREAD);
+        HostFacts {
+            server: server_facts(),
+            rss: rss(),
+            system_memory: system_memory(),
+            allocator: allocator(),
+            cpu: [own[0], own[1], children[0], children[1]],
+            thread_cpu: thread,
+            event_loop: self.event_loop,
+            eventloop_cycles: self.loops.sum(|c| &c.cycles),
+            eventloop_duration_us: self.loops.sum(|c| &c.worked_us),
+        }
+    }
+
+    fn purge(&self) {
+        // SAFETY: the name is a valid control of jemalloc (all arenas: 4096) that takes no value.
+        unsafe {
+            tikv_jemalloc_ctl::raw::write(b"thread.tcache.flush\0", ()).ok();
+            tikv_jemalloc_ctl::raw::write(b"arena.4096.purge\0", ()).ok();
+        }
+    }
+}
+
+/// System and user CPU seconds.
+fn usage(who: libc::c_int) -> [f64; 2] {
+    // SAFETY: a valid place for the result.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(who, &mut usage);
+        usage
+    };
+    [usage.ru_stime, usage.ru_utime].map(|t| t.tv_sec as f64 + t.tv_usec as f64 / 1e6)
+}
+
+fn rss() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = statm.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    // SAFETY: a plain query.
+    pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize
+}
+
+fn system_memory() -> u64 {
+    // SAFETY: plain queries.
+    unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) as u64 * libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+fn allocator() -> AllocatorFacts {
+    use tikv_jemalloc_ctl::{epoch, stats};
+    if epoch::advance().is_err() {
+        return AllocatorFacts::default();
+    }
+    AllocatorFacts {
+        allocated: stats::allocated::read().unwrap_or(0),
+        active: stats::active::read().unwrap_or(0),
+        resident: stats::resident::read().unwrap_or(0),
+        retained: stats::retained::read().unwrap_or(0),
+    }
+}
+
+fn server_facts() -> Vec<(&'static str, String)> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_string();
+    let os = format!(
+        "{} {} {}",
+        read("/proc/sys/kernel/ostype"),
+        read("/proc/sys/kernel/osrelease"),
+        std::env::consts::ARCH
+    );
+    vec![("os", os), ("arch_bits", usize::BITS.to_string())]
+}

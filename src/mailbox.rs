@@ -1,0 +1,203 @@
+//! Mail between shards' threads: a lock-free stack that its owner takes whole, and a bell that rings only sleepers.
+//!
+//! A sender pushes with one compare-and-swap, whatever the number of senders; the owner takes everything with one
+//! swap and reverses it, which restores each sender's order. Before it sleeps the owner raises a flag and looks once
+//! more; a sender that finds the flag up lowers it and rings. So a shard that is awake is never signalled: the signal
+//! and the wake-up are what make a hop dear, not the queue.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::*};
+
+use ringshard_shards::message::Parcel;
+
+use crate::net::Accepted;
+
+/// What one thread can send another.
+pub enum Mail {
+    /// Messages of the machine.
+    Parcel(Box<Parcel>),
+    /// A connection whose home this shard is.
+    Adopt(Accepted),
+    /// The server ends: stop the loop.
+    Stop,
+}
+
+struct Node {
+    mail: Mail,
+    next: *mut Node,
+}
+
+/// One shard's mailbox.
+pub struct Mailbox {
+    head: AtomicPtr<Node>,
+    asleep: AtomicBool,
+    bell: OwnedFd,
+}
+
+// SAFETY: nodes are owned by the stack, and each is taken out by one thread only.
+unsafe impl Sync for Mailbox {}
+
+impl Mailbox {
+    /// An empty mailbox.
+    pub fn new() -> std::io::Result<Self> {
+        // SAFETY: a plain system call; the descriptor it returns belongs to no one else.
+        let bell = unsafe {
+            match libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) {
+                -1 => return Err(std::io::Error::last_os_error()),
+                fd => OwnedFd::from_raw_fd(fd),
+            }
+        };
+        Ok(Mailbox { head: AtomicPtr::new(ptr::null_mut()), asleep: AtomicBool::new(false), bell })
+    }
+
+    /// Puts mail in, and rings if the owner sleeps.
+    pub fn push(&self, mail: Mail) {
+        let node = Box::into_raw(Box::new(Node { mail, next: ptr::null_mut() }));
+        let mut head = self.head.load(Relaxed);
+        loop {
+            // SAFETY: the node is still this thread's alone.
+            unsafe { (*node).next = head };
+            match self.head.compare_exchange_weak(head, node, SeqCst, Relaxed) {
+                Ok(_) => break,
+                Err(seen) => head = seen,
+            }
+        }
+        if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
+            self.ring();
+        }
+    }
+
+    /// Takes all mail, each sender's in its order.
+    pub fn take(&self) -> Vec<Mail> {
+        if self.head.load(Relaxed).is_null() {
+            return Vec::new();
+        }
+        let mut node = self.head.swap(ptr::null_mut(), Acquire);
+        let mut taken = Vec::new();
+        while !node.is_null() {
+            // SAFETY: the swap made the whole list this thread's; each node came from `Box::into_raw`.
+            let boxed = unsafe { Box::from_raw(node) };
+            node = boxed.next;
+            taken.push(boxed.mail);
+        }
+        taken.reverse();
+        taken
+    }
+
+    /// Raises the flag that asks senders to ring; false if there is mail already, and then the flag is down.
+    pub fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, SeqCst);
+        if self.head.load(SeqCst).is_null() {
+            return true;
+        }
+        self.asleep.store(false, SeqCst);
+        false
+    }
+
+    /// Lowers the flag: the owner is awake.
+    pub fn wake_up(&self) {
+        self.asleep.store(false, Relaxed);
+    }
+
+    /// The descriptor that becomes readable when a sleeper is rung.
+    pub fn bell(&self) -> RawFd {
+        self.bell.as_raw_fd()
+    }
+
+    fn ring(&self) {
+        let one = 1u64;
+        // SAFETY: eight bytes of a local; the counter cannot overflow with one writer per sleep.
+        unsafe { libc::write(self.bell.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+
+    /// Empties the bell after it rang.
+    pub fn silence(&self) {
+        let mut count = 0u64;
+        // SAFETY: eight bytes of a local; not blocking, so an empty bell is no harm.
+        unsafe { libc::read(self.bell.as_raw_fd(), (&raw mut count).cast(), 8) };
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// All shards' mailboxes.
+pub struct Mailboxes {
+    boxes: Vec<Mailbox>,
+    /// Held while parcels that ask for slices are handed out, so that all receivers see them in one order.
+    order: Mutex<()>,
+}
+
+impl Mailboxes {
+    /// Empty mailboxes for so many shards.
+    pub fn new(shards: usize) -> std::io::Result<Self> {
+        Ok(Mailboxes { boxes: (0..shards).map(|_| Mailbox::new()).collect::<Result<_, _>>()?, order: Mutex::new(()) })
+    }
+
+    /// The mailbox of one shard.
+    pub fn of(&self, shard: usize) -> &Mailbox {
+        &self.boxes[shard]
+    }
+
+    /// Runs `send` while no other thread sends under the same lock.
+    pub fn ordered(&self, send: impl FnOnce()) {
+        let _held = self.order.lock().unwrap_or_else(|e| e.into_inner());
+        send();
+    }
+
+    /// Sends to every shard.
+    pub fn broadcast(&self, make: impl Fn() -> Mail) {
+        self.boxes.iter().for_each(|mailbox| mailbox.push(make()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parcel(from: u16) -> Mail {
+        Mail::Parcel(Box::new(Parcel { from, ..Parcel::default() }))
+    }
+
+    #[test]
+    fn each_senders_order_is_kept_and_nothing_is_lost() {
+        let mailbox = Mailbox::new().unwrap();
+        const EACH: u16 = if cfg!(miri) { 50 } else { 5000 };
+        std::thread::scope(|scope| {
+            for sender in 0..3u16 {
+                let mailbox = &mailbox;
+                scope.spawn(move || (0..EACH).for_each(|n| mailbox.push(parcel(sender * 10_000 + n))));
+            }
+            let mut next = [0u16; 3];
+            while next.iter().map(|n| *n as u32).sum::<u32>() < 3 * EACH as u32 {
+                for mail in mailbox.take() {
+                    let Mail::Parcel(parcel) = mail else { unreachable!() };
+                    let sender = (parcel.from / 10_000) as usize;
+                    assert_eq!(parcel.from % 10_000, next[sender]);
+                    next[sender] += 1;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_sleeper_is_rung_once_and_mail_before_sleep_is_seen() {
+        let mailbox = Mailbox::new().unwrap();
+        mailbox.push(parcel(0));
+        assert!(!mailbox.fall_asleep());
+        mailbox.take();
+        assert!(mailbox.fall_asleep());
+        mailbox.push(parcel(1));
+        mailbox.push(parcel(2));
+        let mut count = 0u64;
+        // SAFETY: eight bytes of a local.
+        let n = unsafe { libc::read(mailbox.bell(), (&raw mut count).cast(), 8) };
+        assert_eq!((n, count), (8, 1));
+        assert_eq!(mailbox.take().len(), 2);
+    }
+}

@@ -1,0 +1,408 @@
+//! The server's life: configuration, databases, listeners, loops, and its end. Counterpart: `server.c`.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::*};
+use std::sync::Arc;
+
+use glommio::{LocalExecutorBuilder, Placement};
+use ringshard_shards::config::EventLoop as Choice;
+use ringshard_shards::router::ShardId;
+use ringshard_shards::shard::Shard;
+use ringshard_shards::shared::Shared;
+
+use crate::config::{self, Startup};
+use crate::event_loop::epoll::Epoll;
+use crate::event_loop::ring::{self, Ring};
+use crate::event_loop::uring::Uring;
+use crate::event_loop::{EventLoop, FileWork, Poller};
+use crate::host::{LoopCounters, Process};
+use crate::mailbox::{Mail, Mailboxes};
+use crate::net::{Acceptor, Listener};
+use crate::signals::{self, Wake};
+use crate::{clock, log, net};
+
+/// Memory that glommio registers for each executor's file I/O. Its default of 10 MiB does not fit the usual memlock
+/// limit of 8 MiB.
+const GLOMMIO_IO_MEMORY: usize = 64 * 1024;
+
+/// Entries of glommio's rings; the network has its own.
+const GLOMMIO_RING_DEPTH: usize = 16;
+
+/// What all threads share beside the machine's own [`Shared`].
+pub struct Server {
+    /// The machine's shared part.
+    pub shared: Arc<Shared>,
+    mailboxes: Arc<Mailboxes>,
+    config_file: Option<PathBuf>,
+    shutdown: AtomicBool,
+    exit_code: AtomicU8,
+    loops: Arc<LoopCounters>,
+}
+
+impl Server {
+    /// A client asked for the end.
+    pub fn request_shutdown(&self, _save: bool, _now: bool) {
+        self.shutdown.store(true, SeqCst);
+        signals::notify();
+    }
+
+    /// Writes the configuration in force to its file.
+    ///
+    /// # Errors
+    /// The reply's text.
+    pub fn rewrite_config(&self) -> Result<(), String> {
+        let Some(path) = &self.config_file else {
+            return Err("ERR The server is running without a config file".into());
+        };
+        match config::rewrite_file(path, &self.shared.config(), None) {
+            Ok(()) => {
+                log::notice("CONFIG REWRITE executed with success.");
+                Ok(())
+            }
+            Err(error) => {
+                let text = net::os_text(&error);
+                log::warning(format!("CONFIG REWRITE failed: {text}"));
+                Err(format!("ERR Rewriting config file: {text}"))
+            }
+        }
+    }
+
+    /// Puts changed directives in force that live outside the machine.
+    pub fn config_changed(&self, names: &[&'static str]) {
+        for name in names {
+            match *name {
+                "loglevel" => log::set_level(self.shared.config().loglevel as u8),
+                "maxclients" => {
+                    adjust_open_files(self.shared.config().maxclients);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Counts a turn of a loop and how long it worked.
+    pub fn note_turn(&self, shard: usize, worked_us: u64) {
+        self.loops.note(shard, worked_us);
+    }
+}
+
+/// Entry point.
+pub fn main() -> ExitCode {
+    signals::block();
+    signals::die_on_panic();
+    let startup = init_server_config();
+    match run(startup) {
+        Ok(code) => code,
+        Err(text) => {
+            log::warning(text);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Defaults, then the file, then the command line; ends the process with Redis's report when they make no sense.
+fn init_server_config() -> Startup {
+    match config::load_from_env() {
+        Ok(startup) => startup,
+        Err(error) => error.exit(),
+    }
+}
+
+/// All that `init_server` makes.
+struct Built {
+    server: Arc<Server>,
+    listeners: Vec<Listener>,
+    seeds: Vec<u64>,
+    choice: &'static str,
+}
+
+/// Raises the limit of open files for `maxclients`, or says how many clients there can be. Counterpart:
+/// `adjustOpenFilesLimit`.
+fn adjust_open_files(maxclients: u32) -> u32 {
+    /// Descriptors the server needs for itself.
+    const RESERVED: u64 = 32;
+    let wanted = maxclients as u64 + RESERVED;
+    // SAFETY: a valid place for the result, then a valid argument.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            log::warning(format!("Unable to obtain the current NOFILE limit ({}), assuming 1024 and setting the max clients configuration accordingly.", io::Error::last_os_error()));
+            return maxclients.min((1024 - RESERVED) as u32);
+        }
+        let old = limit.rlim_cur;
+        if old >= wanted {
+            return maxclients;
+        }
+        let mut best = wanted;
+        while best > old {
+            let try_limit = libc::rlimit { rlim_cur: best, rlim_max: limit.rlim_max.max(best) };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &try_limit) == 0 {
+                break;
+            }
+            best = best.saturating_sub(16);
+        }
+        let best = best.max(old);
+        if best >= wanted {
+            log::notice(format!("Increased maximum number of open files to {best} (it was originally set to {old})."));
+            return maxclients;
+        }
+        let possible = best.saturating_sub(RESERVED) as u32;
+        log::warning(format!("You requested maxclients of {maxclients} requiring at least {wanted} max file descriptors."));
+        log::warning(format!("Server can't set maximum open files to {wanted} because of OS error: {}.", net::os_text(&io::Error::last_os_error())));
+        log::warning(format!("Current maximum open files is {best}. maxclients has been reduced to {possible} to compensate for low ulimit. If you need higher maxclients increase 'ulimit -n'."));
+        possible
+    }
+}
+
+/// Databases, loops and listeners. Counterpart: `initServer`.
+fn init_server(startup: &Startup) -> Result<Built, String> {
+    let mut values = startup.config.clone();
+    values.maxclients = adjust_open_files(values.maxclients);
+    let shards = startup.shards() as usize;
+    let choice = choose_event_loop(values.event_loop)?;
+    let listeners = net::listen(&values)?;
+    let seed = || {
+        let mut bytes = [0u8; 8];
+        // SAFETY: eight bytes of a local. The call cannot fail for so few once the system is up.
+        unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), 8, 0) };
+        u64::from_ne_bytes(bytes)
+    };
+    let loops = Arc::new(LoopCounters::new(shards));
+    let host = Arc::new(Process { event_loop: choice, loops: loops.clone() });
+    let mut shared = Shared::new(values, shards, [seed(), seed()], clock::now().0, host);
+    shared.process_id = std::process::id();
+    shared.executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
+    shared.config_file = startup.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    let mailboxes =
+        Mailboxes::new(shards).map_err(|e| format!("Failed creating the event loop. Error message: '{e}'"))?;
+    let server = Arc::new(Server {
+        shared: Arc::new(shared),
+        mailboxes: Arc::new(mailboxes),
+        config_file: startup.config_file.clone(),
+        shutdown: AtomicBool::new(false),
+        exit_code: AtomicU8::new(0),
+        loops,
+    });
+    Ok(Built { server, listeners, seeds: (0..shards).map(|_| seed()).collect(), choice })
+}
+
+/// The loop to use: what was asked for, or what works.
+fn choose_event_loop(asked: Choice) -> Result<&'static str, String> {
+    if asked == Choice::Epoll {
+        return Ok("epoll");
+    }
+    match try_uring() {
+        Ok(()) => Ok("uring"),
+        Err(reason) if asked == Choice::Uring => Err(format!("Failed creating the event loop: {reason}")),
+        Err(reason) => {
+            log::warning(format!("{reason}; running on epoll"));
+            Ok("epoll")
+        }
+    }
+}
+
+/// Makes all that a shard on io_uring needs, once, and drops it.
+fn try_uring() -> Result<(), String> {
+    Ring::new().map_err(|error| ring::explain(&error))?;
+    let made = executor("probe", None).make();
+    made.map(drop).map_err(|error| format!("cannot create the executor: {error}"))
+}
+
+fn executor(name: &str, cpu: Option<usize>) -> LocalExecutorBuilder {
+    LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
+        .name(name)
+        .io_memory(GLOMMIO_IO_MEMORY)
+        .ring_depth(GLOMMIO_RING_DEPTH)
+}
+
+fn run(startup: Startup) -> Result<ExitCode, String> {
+    log::open(&startup.config.logfile, startup.config.loglevel as u8)
+        .map_err(|error| format!("Can't open the log file: {}", net::os_text(&error)))?;
+    log::notice("oO0OoO0OoO0Oo Ringshard is starting oO0OoO0OoO0Oo");
+    log::notice(format!(
+        "Ringshard version={}, bits=64, commit={}, modified=0, pid={}, just started",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("RINGSHARD_GIT_SHA").unwrap_or("00000000"),
+        std::process::id()
+    ));
+    match startup.any_arguments {
+        true => log::notice("Configuration loaded"),
+        false => log::warning(
+            "Warning: no config file specified, using the default config. In order to specify a config file use \
+             ringshard /path/to/redis.conf",
+        ),
+    }
+    for warning in &startup.warnings {
+        log::warning(warning.to_string());
+    }
+    let built = init_server(&startup)?;
+    let server = built.server.clone();
+    let shards = server.shared.shards;
+    log::notice(format!(
+        "Running mode=standalone, port={}, shards={shards}, event-loop={}",
+        startup.config.port, built.choice
+    ));
+    log::notice(format!(" PID: {}", std::process::id()));
+    log::notice("Server initialized");
+    server.shared.startup_memory.store(crate::alloc::used_memory(), Relaxed);
+    let unix_paths: Vec<String> = built.listeners.iter().filter_map(|l| l.unix_path.clone()).collect();
+    let threads = start_loops(&startup, built)?;
+    log::notice("Ready to accept connections");
+    supervise(&server);
+    server.mailboxes.broadcast(|| Mail::Stop);
+    for thread in threads {
+        thread.join().map_err(|_| "A shard's thread panicked".to_string())?;
+    }
+    for path in unix_paths {
+        log::notice("Removing the unix socket file.");
+        let _ = std::fs::remove_file(path);
+    }
+    log::warning("Ringshard is now ready to exit, bye bye...");
+    Ok(ExitCode::from(server.exit_code.load(SeqCst)))
+}
+
+/// Waits for the end.
+fn supervise(server: &Server) {
+    loop {
+        match signals::wait() {
+            Wake::Term => log::notice("Received SIGTERM scheduling shutdown..."),
+            Wake::Int => log::notice("Received SIGINT scheduling shutdown..."),
+            Wake::Notified if server.shutdown.load(SeqCst) => {}
+            Wake::Notified => continue,
+        }
+        log::notice("User requested shutdown...");
+        return;
+    }
+}
+
+/// One thread a shard, each with its loop; the first accepts for all.
+fn start_loops(startup: &Startup, built: Built) -> Result<Vec<std::thread::JoinHandle<()>>, String> {
+    let Built { server, listeners, seeds, choice } = built;
+    let cpus = config::allowed_cpus().unwrap_or_default();
+    let mut acceptor = Some(Acceptor::new(listeners));
+    let (ready, all_ready) = std::sync::mpsc::channel::<Result<(), String>>();
+    let mut threads = Vec::new();
+    for (id, seed) in seeds.into_iter().enumerate() {
+        let cpu = match startup.config.pin_threads && !cpus.is_empty() {
+            true => Some(cpus[id % cpus.len()]),
+            false => None,
+        };
+        let (server, acceptor, ready) = (server.clone(), acceptor.take(), ready.clone());
+        let thread = std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
+            let shard = Shard::new(id as ShardId, server.shared.clone(), seed);
+            match choice {
+                "uring" => run_on_uring(shard, server, acceptor, cpu, &ready),
+                _ => run_on_epoll(shard, server, acceptor, cpu, &ready),
+            }
+        });
+        threads.push(thread.map_err(|error| format!("Can't start a thread: {error}"))?);
+    }
+    drop(ready);
+    for _ in 0..threads.len() {
+        all_ready.recv().map_err(|_| "A shard did not start".to_string())??;
+    }
+    Ok(threads)
+}
+
+type Ready = std::sync::mpsc::Sender<Result<(), String>>;
+
+fn run_on_epoll(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, cpu: Option<usize>, ready: &Ready) {
+    if let Some(cpu) = cpu {
+        pin_to(cpu);
+    }
+    let mailboxes = server.mailboxes.clone();
+    let poller = match Epoll::new(mailboxes.of(shard.core.id as usize).bell()) {
+        Ok(poller) => poller,
+        Err(error) => {
+            let _ = ready.send(Err(format!("Failed creating the event loop. Error message: '{error}'")));
+            return;
+        }
+    };
+    let mut event_loop = EventLoop::new(shard, poller, server, mailboxes, acceptor);
+    if !register(&mut event_loop, ready) {
+        return;
+    }
+    loop {
+        match event_loop.ae_main() {
+            Ok(true) => return,
+            Ok(false) => {
+                for FileWork { client, run } in std::mem::take(&mut event_loop.file_work) {
+                    event_loop.work_done(client, run());
+                }
+            }
+            Err(error) => panic!("the event loop failed: {error}"),
+        }
+    }
+}
+
+fn run_on_uring(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, cpu: Option<usize>, ready: &Ready) {
+    let name = format!("shard-{}", shard.core.id);
+    let executor = match executor(&name, cpu).make() {
+        Ok(executor) => executor,
+        Err(error) => {
+            let _ = ready.send(Err(format!("Failed creating the event loop: cannot create the executor: {error}")));
+            return;
+        }
+    };
+    executor.run(async move {
+        let mailboxes = server.mailboxes.clone();
+        let poller = match Ring::new() {
+            Ok(ring) => Uring::new(ring, mailboxes.of(shard.core.id as usize).bell()),
+            Err(error) => {
+                let _ = ready.send(Err(format!("Failed creating the event loop: {}", ring::explain(&error))));
+                return;
+            }
+        };
+        let mut event_loop = EventLoop::new(shard, poller, server, mailboxes, acceptor);
+        if !register(&mut event_loop, ready) {
+            return;
+        }
+        loop {
+            match event_loop.ae_main() {
+                Ok(true) => return,
+                Ok(false) => run_file_work(&mut event_loop).await,
+                Err(error) => panic!("the event loop failed: {error}"),
+            }
+        }
+    });
+}
+
+/// Lets glommio run blocking file work on its own thread while the loop goes on turning.
+async fn run_file_work<P: Poller>(event_loop: &mut EventLoop<P>) {
+    for FileWork { client, run } in std::mem::take(&mut event_loop.file_work) {
+        let mut work = std::pin::pin!(glommio::executor().spawn_blocking(run));
+        loop {
+            match futures_lite::future::poll_once(&mut work).await {
+                Some(result) => {
+                    event_loop.work_done(client, result);
+                    break;
+                }
+                None => {
+                    if let Err(error) = event_loop.turn_without_waiting() {
+                        panic!("the event loop failed: {error}");
+                    }
+                    glommio::executor().yield_task_queue_now().await;
+                }
+            }
+        }
+    }
+}
+
+fn register<P: Poller>(event_loop: &mut EventLoop<P>, ready: &Ready) -> bool {
+    let registered = event_loop
+        .register_accept_handler()
+        .map_err(|error| format!("Unrecoverable error creating TCP socket accept handler: {error}"));
+    let ok = registered.is_ok();
+    ready.send(registered).is_ok() && ok
+}
+
+fn pin_to(cpu: usize) {
+    // SAFETY: a valid set; a processor that has gone away makes the call fail, which leaves the thread unpinned.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
+    }
+}
