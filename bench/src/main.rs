@@ -1,2 +1,50 @@
-//! The bench.
-fn main(){}
+//! `ringshard-bench`: measures servers that speak the Redis protocol.
+//!
+//! `load` sends one workload to one server and reports throughput, latency percentiles, and what a request cost
+//! the server and the client in CPU time. Nothing here knows a server but through its socket and `/proc`.
+
+mod load;
+mod options;
+mod procstat;
+mod result;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Load generator and comparison runner for servers that speak the Redis protocol.
+#[derive(Parser)]
+#[command(name = "ringshard-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Send one workload to a server and measure it.
+    Load(options::LoadOptions),
+    /// Name the built-in workloads.
+    Workloads,
+}
+
+fn main() -> ExitCode {
+    load::catch_interrupts();
+    let done = match Cli::parse().command {
+        Command::Load(options) => options.run(),
+        Command::Workloads => {
+            for (name, about) in load::workload::builtin_names() {
+                println!("{name:<14} {about}");
+            }
+            Ok(true)
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        // Something was measured and found wrong.
+        Ok(false) => ExitCode::from(2),
+        Err(e) => {
+            eprintln!("ringshard-bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
