@@ -1,9 +1,11 @@
 //! `ringshard-bench`: measures servers that speak the Redis protocol.
 //!
 //! `load` sends one workload to one server and reports throughput, latency percentiles, and what a request cost
-//! the server and the client in CPU time. Nothing here knows a server but through its socket and `/proc`.
+//! the server and the client in CPU time. `compare` starts several servers and measures them in turns. Nothing here knows a server but through its socket and `/proc`.
 
+mod compare;
 mod load;
+mod machine;
 mod options;
 mod procstat;
 mod result;
@@ -23,6 +25,8 @@ struct Cli {
 enum Command {
     /// Send one workload to a server and measure it.
     Load(options::LoadOptions),
+    /// Start servers side by side and measure them in turns.
+    Compare(compare::CompareOptions),
     /// Name the built-in workloads.
     Workloads,
 }
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
     load::catch_interrupts();
     let done = match Cli::parse().command {
         Command::Load(options) => options.run(),
+        Command::Compare(options) => options.run(),
         Command::Workloads => {
             for (name, about) in load::workload::builtin_names() {
                 println!("{name:<14} {about}");

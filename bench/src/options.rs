@@ -63,6 +63,9 @@ pub struct LoadOptions {
     /// Subscribers, for the publish workload.
     #[arg(long, default_value_t = 4)]
     subscribers: usize,
+    /// Connections that are opened and never used, besides the others.
+    #[arg(long, default_value_t = 0)]
+    idle: usize,
     /// Threads.
     #[arg(long, short = 't', default_value_t = 1)]
     threads: usize,
@@ -161,6 +164,7 @@ impl LoadOptions {
             value_size: self.value_size.clone(),
             connections: self.connections,
             subscribers: self.subscribers,
+            idle: self.idle,
             threads: self.threads,
             pipeline: self.pipeline,
             rate: self.rate,

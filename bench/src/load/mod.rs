@@ -73,6 +73,8 @@ pub struct LoadSpec {
     pub connections: usize,
     /// Connections that receive what is published.
     pub subscribers: usize,
+    /// Connections that are opened and never used.
+    pub idle: usize,
     /// Threads.
     pub threads: usize,
     /// Requests in flight per connection.
@@ -120,6 +122,7 @@ impl LoadSpec {
             value_size: None,
             connections: 50,
             subscribers: 0,
+            idle: 0,
             threads: 1,
             pipeline: 1,
             rate: None,
@@ -148,8 +151,17 @@ pub struct Finished {
     pub latency: Histogram<u64>,
 }
 
-/// Runs it. An `Err` means that nothing was measured; errors of the server are in the result.
-pub fn run(spec: &LoadSpec) -> Result<Finished, String> {
+/// What a run needs, worked out from its description.
+struct Prepared {
+    workload: Workload,
+    keys: u64,
+    size: ValueSize,
+    values: Values,
+    nodes: Vec<Endpoint>,
+    slots: Option<Vec<u16>>,
+}
+
+fn work_out(spec: &LoadSpec) -> Result<Prepared, String> {
     let workload = Workload::load(&spec.workload)?;
     let keys = spec.keys.unwrap_or(workload.default_keys).max(1);
     let size = match &spec.value_size {
@@ -164,9 +176,7 @@ pub fn run(spec: &LoadSpec) -> Result<Finished, String> {
     if spec.rate.is_some_and(|r| !(r.is_finite() && r > 0.0)) {
         return Err("--rate must be a positive number of requests per second".to_owned());
     }
-    raise_file_limit(spec.connections + spec.subscribers + 64)?;
-    let distribution = Distribution::parse(&spec.distribution, keys)?;
-    let values = Values::new(size);
+    raise_file_limit(spec.connections + spec.subscribers + spec.idle + 64)?;
     let (nodes, slots) = if spec.cluster {
         cluster::map(spec)?
     } else {
@@ -184,20 +194,52 @@ pub fn run(spec: &LoadSpec) -> Result<Finished, String> {
             workload.name
         ));
     }
-    if spec.prefill {
-        for i in 0..workload.prefill.len() {
-            let plan = Plan {
-                workload: workload.of_prefill(i),
-                distribution: Distribution::Sequential,
-                keys,
-                values: values.clone(),
-                pipeline: 64,
-                slots: slots.clone(),
-                nil_ok: true,
-            };
-            fill(spec, plan, &nodes, keys)?;
-        }
+    Ok(Prepared {
+        workload,
+        keys,
+        size,
+        values: Values::new(size),
+        nodes,
+        slots,
+    })
+}
+
+/// Writes all keys of the workload and measures nothing.
+pub fn fill_only(spec: &LoadSpec) -> Result<(), String> {
+    prefill(spec, &work_out(spec)?)
+}
+
+fn prefill(spec: &LoadSpec, p: &Prepared) -> Result<(), String> {
+    for i in 0..p.workload.prefill.len() {
+        let plan = Plan {
+            workload: p.workload.of_prefill(i),
+            distribution: Distribution::Sequential,
+            keys: p.keys,
+            values: p.values.clone(),
+            pipeline: 64,
+            slots: p.slots.clone(),
+            nil_ok: true,
+        };
+        fill(spec, plan, &p.nodes, p.keys)?;
     }
+    Ok(())
+}
+
+/// Runs it. An `Err` means that nothing was measured; errors of the server are in the result.
+pub fn run(spec: &LoadSpec) -> Result<Finished, String> {
+    let prepared = work_out(spec)?;
+    if spec.prefill {
+        prefill(spec, &prepared)?;
+    }
+    let Prepared {
+        workload,
+        keys,
+        size,
+        values,
+        nodes,
+        slots,
+    } = prepared;
+    let distribution = Distribution::parse(&spec.distribution, keys)?;
     let plan = Plan {
         workload: workload.clone(),
         distribution,
@@ -248,6 +290,7 @@ fn fill(spec: &LoadSpec, plan: Plan, nodes: &[Endpoint], keys: u64) -> Result<()
     let calm = LoadSpec {
         connections: spec.connections.min(threads * 8).max(threads),
         subscribers: 0,
+        idle: 0,
         rate: None,
         warmup: 0.0,
         server_pid: None,
@@ -373,8 +416,8 @@ fn execute(
         }
     }
     failed.store(trouble.is_some(), Ordering::Release);
-    go.wait();
     if let Some(e) = trouble {
+        go.wait();
         for h in handles {
             let _ = h.join();
         }
@@ -389,10 +432,14 @@ fn execute(
     let finished = || boards.iter().all(|b| b.finished.load(Ordering::Acquire));
     let mut progress = Progress::new(spec, &plan.workload.name, filling);
 
-    // Warm-up.
-    let warm_until = now_ns() + (spec.warmup * 1e9) as u64;
-    while now_ns() < warm_until && !stopped() && !finished() {
-        nap(warm_until.saturating_sub(now_ns()).min(50_000_000));
+    // Warm-up. Without one the window opens before the first request leaves, so that a count is exact.
+    let warm = spec.warmup > 0.0;
+    if warm {
+        go.wait();
+        let warm_until = now_ns() + (spec.warmup * 1e9) as u64;
+        while now_ns() < warm_until && !stopped() && !finished() {
+            nap(warm_until.saturating_sub(now_ns()).min(50_000_000));
+        }
     }
 
     // The window opens.
@@ -401,6 +448,9 @@ fn execute(
     let done_before = count(|b| &b.done);
     let start = now_ns();
     control.measure(start);
+    if !warm {
+        go.wait();
+    }
     let bounded = filling || spec.requests.is_some();
     let end_at = if bounded {
         u64::MAX
@@ -503,6 +553,7 @@ fn prepare(
     } else {
         0
     };
+    let idle = share(spec.idle as u64, options.index, options.lanes) as usize;
     let reply = plan.values.size.max()
         * plan
             .workload
@@ -516,7 +567,7 @@ fn prepare(
         .next_power_of_two();
     let driver = match spec.loop_kind {
         LoopKind::Epoll => None,
-        kind => match uring::Uring::new(connections + subscribers, buffer) {
+        kind => match uring::Uring::new(connections + subscribers + idle, buffer) {
             Ok(ring) => Some(Driver::Uring(ring)),
             Err(e) if kind == LoopKind::Uring => {
                 return Err(format!("cannot create an io_uring: {e}"));
@@ -532,9 +583,9 @@ fn prepare(
     };
     let nonblocking = matches!(driver, Driver::Epoll(_));
     let mut lane = Lane::new(plan.clone(), options);
-    for i in 0..connections + subscribers {
+    for i in 0..connections + subscribers + idle {
         let node = (i * options.lanes + options.index) % nodes.len();
-        let subscriber = i >= connections;
+        let subscriber = (connections..connections + subscribers).contains(&i);
         let mut client = Client::connect(&nodes[node], &spec.greeting)?;
         if subscriber {
             for channel in 0..plan.keys {
@@ -550,7 +601,7 @@ fn prepare(
                 ahead.escape_ascii()
             ));
         }
-        lane.add(fd, node as u16, subscriber);
+        lane.add(fd, node as u16, i >= connections);
         if INTERRUPTED.load(Ordering::Relaxed) {
             return Err("interrupted while dialling".to_owned());
         }

@@ -112,6 +112,8 @@ impl Expect {
 /// One kind of request of a workload.
 #[derive(Debug, Clone)]
 pub struct Op {
+    /// The line it was compiled from.
+    pub text: String,
     /// The command's name in lower case, for reports.
     pub name: String,
     /// How often, beside the other ops' weights. Zero: only after another op.
@@ -671,6 +673,7 @@ impl Op {
         flush(&mut bytes, &mut segments);
         let name = split(line)?[0].to_lowercase();
         Ok(Op {
+            text: line.to_owned(),
             name,
             weight,
             expect,
