@@ -9,6 +9,7 @@ mod machine;
 mod options;
 mod procstat;
 mod result;
+mod sweep;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ struct Cli {
 enum Command {
     /// Send one workload to a server and measure it.
     Load(options::LoadOptions),
+    /// Raise the rate until the p99 target breaks.
+    Sweep(sweep::SweepOptions),
     /// Start servers side by side and measure them in turns.
     Compare(compare::CompareOptions),
     /// Name the built-in workloads.
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     load::catch_interrupts();
     let done = match Cli::parse().command {
         Command::Load(options) => options.run(),
+        Command::Sweep(options) => options.run(),
         Command::Compare(options) => options.run(),
         Command::Workloads => {
             for (name, about) in load::workload::builtin_names() {

@@ -19,6 +19,8 @@ pub struct Sample {
     pub voluntary: u64,
     /// Involuntary ones.
     pub involuntary: u64,
+    /// Time that the living threads were ready to run and had no CPU, µs.
+    pub waited_us: u64,
     /// Resident memory, bytes.
     pub rss_bytes: u64,
     /// CPU time by thread id, µs.
@@ -36,6 +38,8 @@ pub struct Cost {
     pub voluntary_switches: u64,
     /// Involuntary context switches.
     pub involuntary_switches: u64,
+    /// Time ready to run without a CPU, as a share of the window: what other processes took away.
+    pub waited: f64,
     /// Resident memory at the end, bytes.
     pub rss_bytes: u64,
     /// The busiest thread's share of the window, 0 to 1.
@@ -122,6 +126,7 @@ impl Sample {
             system_us,
             voluntary_switches: self.voluntary.saturating_sub(earlier.voluntary),
             involuntary_switches: self.involuntary.saturating_sub(earlier.involuntary),
+            waited: self.waited_us.saturating_sub(earlier.waited_us) as f64 / window_us,
             rss_bytes: self.rss_bytes,
             busiest_thread: busiest as f64 / window_us,
             cpus: (user_us + system_us) as f64 / window_us,

@@ -110,6 +110,8 @@ pub struct Cpu {
     pub cpus: f64,
     /// The busiest thread's share of the window.
     pub busiest_thread: f64,
+    /// Time ready to run without a CPU, as a share of the window.
+    pub waited: f64,
     /// Resident memory at the end, bytes.
     pub rss_bytes: u64,
     /// Threads.
@@ -128,6 +130,7 @@ impl Cpu {
             voluntary_per_request: per(cost.voluntary_switches),
             cpus: cost.cpus,
             busiest_thread: cost.busiest_thread,
+            waited: cost.waited,
             rss_bytes: cost.rss_bytes,
             threads: cost.threads,
         }
@@ -222,6 +225,8 @@ pub struct LoadResult {
     pub send_lag_p99_us: Option<f64>,
     /// Set when the client was the bottleneck.
     pub client_bound: Option<String>,
+    /// Set when other processes took a noticeable share of the CPUs.
+    pub disturbed: Option<String>,
     /// Set when the rate asked for was not reached.
     pub fell_behind: Option<String>,
     /// Ended by Ctrl-C.
@@ -285,12 +290,13 @@ impl LoadResult {
             let _ = writeln!(
                 t,
                 "  {who}: {:.3} µs CPU per request ({:.3} user, {:.3} system), {:.4} switches per request, \
-                 busiest thread {:.0} %, RSS {:.1} MB",
+                 busiest thread {:.0} %, waited {:.1} %, RSS {:.1} MB",
                 c.cpu_us_per_request,
                 c.user_us_per_request,
                 c.system_us_per_request,
                 c.switches_per_request,
                 100.0 * c.busiest_thread,
+                100.0 * c.waited,
                 c.rss_bytes as f64 / 1e6
             );
         };
@@ -304,7 +310,7 @@ impl LoadResult {
                 "  sends left {lag:.1} µs late at p99 although a connection was free"
             );
         }
-        for note in [&self.fell_behind, &self.client_bound]
+        for note in [&self.fell_behind, &self.client_bound, &self.disturbed]
             .into_iter()
             .flatten()
         {

@@ -141,6 +141,21 @@ pub struct EngineInfo {
     pub command: String,
 }
 
+/// Folders of the machine are nobody's business in a published result.
+fn without_folders(argument: String) -> String {
+    match argument.split_once('=') {
+        Some((name, value)) if value.contains('/') => {
+            format!("{name}={}", without_folders(value.to_owned()))
+        }
+        _ if argument.contains('/') => argument
+            .rsplit('/')
+            .find(|p| !p.is_empty())
+            .unwrap_or_default()
+            .to_owned(),
+        _ => argument,
+    }
+}
+
 struct Candidate {
     engine: Engine,
     program: PathBuf,
@@ -267,7 +282,7 @@ impl CompareOptions {
             date: machine::today(),
             machine: Machine::here(),
             commit: machine::commit(),
-            arguments: std::env::args().skip(1).collect(),
+            arguments: std::env::args().skip(1).map(without_folders).collect(),
             server_cpus,
             client_cpus,
             engines: Vec::new(),

@@ -78,6 +78,9 @@ pub const METRICS: &[Metric] = &[
     ("RSS", "MB", 1, |m| {
         of_server(m, |c| c.rss_bytes as f64 / 1e6)
     }),
+    ("waited for a CPU", "%", 1, |m| {
+        of_server(m, |c| 100.0 * c.waited)
+    }),
     ("client CPU/request", "µs", 3, |m| {
         measured(m, |r| r.client.cpu_us_per_request)
     }),
@@ -233,7 +236,7 @@ impl Summary {
                 } else {
                     writeln!(
                         t,
-                        "  {:<22} {:>9} {:>22} {:>9} {:>9} {:>9} {:>26} {:>8}",
+                        "  {:<22} {:>9} {:>22} {:>9} {:>9} {:>9} {:>26} {:>8} {:>8}",
                         "engine",
                         "1/s",
                         "ratio",
@@ -241,7 +244,8 @@ impl Summary {
                         "p99 µs",
                         "p99.9 µs",
                         "server CPU µs, ratio",
-                        "RSS MB"
+                        "RSS MB",
+                        "waited"
                     )
                 };
             }
@@ -266,7 +270,7 @@ impl Summary {
             } else {
                 writeln!(
                     t,
-                    "  {:<22} {:>9} {:>22} {:>9} {:>9} {:>9} {:>26} {:>8}{}{}",
+                    "  {:<22} {:>9} {:>22} {:>9} {:>9} {:>9} {:>26} {:>8} {:>6} %{}{}",
                     row.engine,
                     value("requests/s", 0),
                     ratio("requests/s"),
@@ -279,6 +283,7 @@ impl Summary {
                         ratio("server CPU/request")
                     ),
                     value("RSS", 1),
+                    value("waited for a CPU", 1),
                     if row.client_bound > 0 {
                         "  CLIENT-BOUND"
                     } else {

@@ -720,6 +720,14 @@ fn conclude(
                 spec.rate.unwrap_or_default()
             )
         });
+    let waits = [
+        ("server", server.as_ref().map_or(0.0, |s| s.waited)),
+        ("client", client.waited),
+    ];
+    let disturbed = waits.iter().any(|w| w.1 > 0.05).then(|| {
+        let [(_, s), (_, c)] = waits.map(|(who, w)| (who, 100.0 * w));
+        format!("the server was kept waiting for a CPU {s:.0} % of the time and the client {c:.0} %: others run here")
+    });
     let result = LoadResult {
         workload: spec.workload.clone(),
         endpoint: spec.endpoint.to_string(),
@@ -758,6 +766,7 @@ fn conclude(
         client,
         send_lag_p99_us: spec.rate.map(|_| lag_p99_us),
         client_bound,
+        disturbed,
         fell_behind: warmup_note,
         interrupted,
         failed: outcome.errors > 0,
