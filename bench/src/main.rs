@@ -3,6 +3,8 @@
 //! `load` sends one workload to one server and reports throughput, latency percentiles, and what a request cost
 //! the server and the client in CPU time. `compare` starts several servers and measures them in turns. Nothing here knows a server but through its socket and `/proc`.
 
+mod canvas;
+mod chart;
 mod compare;
 mod load;
 mod machine;

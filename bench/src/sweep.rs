@@ -4,6 +4,7 @@
 //! hiding it. Rates grow by a factor; the step in which the target broke is then halved a few times, to find the
 //! highest rate that keeps it.
 
+use crate::chart::{COLORS, Curves, Scale, Series};
 use crate::load::{self, INTERRUPTED, LoadSpec};
 use crate::options::LoadOptions;
 use crate::result::LoadResult;
@@ -102,6 +103,35 @@ pub fn sweep(
     Ok(sweep)
 }
 
+impl Sweep {
+    /// Latency over throughput.
+    fn chart(&self) -> Curves {
+        let of = |name: &str, color: usize, pick: fn(&LoadResult) -> f64| Series {
+            name: name.to_owned(),
+            color: COLORS[color],
+            points: self
+                .points
+                .iter()
+                .map(|p| (p.throughput, pick(p)))
+                .collect(),
+            marks: true,
+        };
+        Curves {
+            title: format!(
+                "Open loop at rising rates; target: p99 within {} µs",
+                self.target_p99_us
+            ),
+            x: ("requests per second answered".to_owned(), Scale::Linear),
+            y: ("µs from the due time".to_owned(), Scale::Log),
+            series: vec![
+                of("p50", 1, |p| p.latency.p50_us),
+                of("p99", 0, |p| p.latency.p99_us),
+                of("p99.9", 3, |p| p.latency.p999_us),
+            ],
+        }
+    }
+}
+
 impl SweepOptions {
     /// Runs, shows and writes; false if a run failed.
     pub fn run(&self) -> Result<bool, String> {
@@ -170,6 +200,15 @@ impl SweepOptions {
             let text = serde_json::to_string_pretty(&sweep).map_err(|e| e.to_string())?;
             std::fs::write(path, text)
                 .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+        }
+        if let Some(path) = &self.plot {
+            let canvas = sweep.chart().draw();
+            let told = |p: &std::path::Path, e: std::io::Error| {
+                format!("cannot write {}: {e}", p.display())
+            };
+            let (svg, png) = (path.with_extension("svg"), path.with_extension("png"));
+            std::fs::write(&svg, canvas.svg()).map_err(|e| told(&svg, e))?;
+            std::fs::write(&png, canvas.png()?).map_err(|e| told(&png, e))?;
         }
         Ok(sweep.points.iter().all(|p| !p.failed))
     }

@@ -8,6 +8,7 @@
 //! `suite.rs` lists what is measured, `summary.rs` reduces it, `report.rs` shows it.
 
 pub mod engine;
+pub mod plots;
 pub mod report;
 pub mod suite;
 pub mod summary;

@@ -137,17 +137,6 @@ impl Client {
         }
     }
 
-    /// As [`Client::ask`], for a reply that is one string.
-    pub fn ask_text(&mut self, args: &[&str]) -> Result<String, String> {
-        let raw = self.ask(args)?;
-        match reply::head(&raw) {
-            Some((reply::Head::Bulk(t) | reply::Head::Status(t), _)) => {
-                Ok(String::from_utf8_lossy(t).into_owned())
-            }
-            _ => Ok(String::from_utf8_lossy(&raw).into_owned()),
-        }
-    }
-
     /// Sends bytes.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.socket {

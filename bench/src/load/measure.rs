@@ -29,9 +29,7 @@ pub fn now_ns() -> u64 {
     ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
 }
 
-/// Connections are being warmed up; nothing counts.
-pub const WARM: u8 = 0;
-/// The measured window.
+/// The measured window. Before it, at zero, connections are warmed up and nothing counts.
 pub const MEASURE: u8 = 1;
 /// No new requests; replies under way are awaited.
 pub const STOP: u8 = 2;
@@ -39,7 +37,7 @@ pub const STOP: u8 = 2;
 /// How the main thread steers all threads of a run.
 #[derive(Debug, Default)]
 pub struct Control {
-    /// One of [`WARM`], [`MEASURE`], [`STOP`].
+    /// Zero, [`MEASURE`] or [`STOP`].
     pub phase: AtomicU8,
     /// Start of the measured window, ns.
     pub window_start: AtomicU64,

@@ -529,7 +529,7 @@ fn execute(
 }
 
 enum Driver {
-    Uring(uring::Uring),
+    Uring(Box<uring::Uring>),
     Epoll(epoll::Epoll),
 }
 
@@ -568,7 +568,7 @@ fn prepare(
     let driver = match spec.loop_kind {
         LoopKind::Epoll => None,
         kind => match uring::Uring::new(connections + subscribers + idle, buffer) {
-            Ok(ring) => Some(Driver::Uring(ring)),
+            Ok(ring) => Some(Driver::Uring(Box::new(ring))),
             Err(e) if kind == LoopKind::Uring => {
                 return Err(format!("cannot create an io_uring: {e}"));
             }
