@@ -3,6 +3,7 @@
 //! `load` sends one workload to one server and reports throughput, latency percentiles, and what a request cost
 //! the server and the client in CPU time. `compare` starts several servers and measures them in turns. Nothing here knows a server but through its socket and `/proc`.
 
+mod ab;
 mod canvas;
 mod chart;
 mod compare;
@@ -32,6 +33,8 @@ enum Command {
     Sweep(sweep::SweepOptions),
     /// Start servers side by side and measure them in turns.
     Compare(compare::CompareOptions),
+    /// Build two revisions of this project and compare them.
+    Ab(ab::AbOptions),
     /// Name the built-in workloads.
     Workloads,
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Load(options) => options.run(),
         Command::Sweep(options) => options.run(),
         Command::Compare(options) => options.run(),
+        Command::Ab(options) => options.run(),
         Command::Workloads => {
             for (name, about) in load::workload::builtin_names() {
                 println!("{name:<14} {about}");

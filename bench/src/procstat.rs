@@ -93,6 +93,10 @@ pub fn sample(pid: u32) -> Result<Sample, String> {
         };
         s.voluntary += field(&status, "voluntary_ctxt_switches:");
         s.involuntary += field(&status, "nonvoluntary_ctxt_switches:");
+        // On-CPU time, time waiting for a CPU (both ns), slices; zeros where the kernel does not keep it.
+        let schedstat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let waited = schedstat.split(' ').nth(1);
+        s.waited_us += waited.and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) / 1000;
         let id = task
             .file_name()
             .to_string_lossy()

@@ -83,6 +83,9 @@ pub struct CompareOptions {
     /// Say nothing but the table.
     #[arg(long, short = 'q')]
     quiet: bool,
+    /// Rows made by the program itself: exactly these engines.
+    #[arg(skip)]
+    pub rows: Vec<Engine>,
 }
 
 /// One step on one engine in one round.
@@ -220,6 +223,9 @@ impl CompareOptions {
 
     /// Rows of all engines: the file's replace built-in ones of the same name.
     fn engines(&self) -> Result<Vec<Engine>, String> {
+        if !self.rows.is_empty() {
+            return Ok(self.rows.clone());
+        }
         let mut engines = engine::parse(engine::BUILTIN)?;
         if let Some(path) = &self.engine_file {
             let text =
@@ -278,6 +284,13 @@ impl CompareOptions {
 
     fn measure(&self) -> Result<Run, String> {
         let suites = self.suites()?;
+        // Servers inherit the limit, and size themselves by it.
+        let most = suites
+            .iter()
+            .flat_map(|s| &s.steps)
+            .map(|s| s.connections + s.idle)
+            .max();
+        load::raise_file_limit(most.unwrap_or(0) + 1000)?;
         let (server_cpus, client_cpus) = self.cpus()?;
         let mut run = Run {
             date: machine::today(),

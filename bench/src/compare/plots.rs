@@ -94,8 +94,8 @@ fn bars(plots: &mut Vec<Plot>, run: &Run, summary: &Summary, suite: &str, steps:
             (e.label.clone(), COLORS[i % COLORS.len()], bars)
         });
         let chart = Bars {
-            title: format!("{suite}: {unit} ({better})"),
-            unit: format!("{unit}; bar: median, whisker: smallest to largest round"),
+            title: format!("Suite {suite}: {unit}, {better}"),
+            unit: "bar: median of the rounds; whisker: smallest to largest".to_owned(),
             groups: groups.iter().map(|s| (*s).to_owned()).collect(),
             series: series
                 .filter(|s: &(_, _, Vec<_>)| s.2.iter().any(Option::is_some))
@@ -169,7 +169,7 @@ fn over_throughput(
             .filter(|s| !s.points.is_empty())
             .collect();
         let chart = Curves {
-            title: format!("{suite}: latency over throughput, {what}"),
+            title: format!("Suite {suite}: latency over throughput, {what}"),
             x: ("requests per second".to_owned(), Scale::Linear),
             y: ("p99, µs".to_owned(), Scale::Log),
             series,
@@ -200,10 +200,21 @@ fn curves(plots: &mut Vec<Plot>, run: &Run, suite: &str, step: &str) {
             })
             .collect()
     };
-    let series = of(|m| m.result.curve.clone(), false);
+    // The maximum has no place on an axis of «one in so many»; it stands in the tables.
+    let series = of(
+        |m| {
+            m.result
+                .curve
+                .iter()
+                .copied()
+                .filter(|p| p.0 < 1.0)
+                .collect()
+        },
+        false,
+    );
     if !series.is_empty() {
         let chart = Curves {
-            title: format!("{suite} {step}: latency by percentile"),
+            title: format!("Suite {suite}, {step}: latency by percentile"),
             x: (
                 "share of requests answered within".to_owned(),
                 Scale::Quantile,
@@ -230,7 +241,7 @@ fn curves(plots: &mut Vec<Plot>, run: &Run, suite: &str, step: &str) {
     );
     if series.iter().any(|s| s.points.len() >= 3) {
         let chart = Curves {
-            title: format!("{suite} {step}: p99 second by second"),
+            title: format!("Suite {suite}, {step}: p99 second by second"),
             x: ("seconds".to_owned(), Scale::Linear),
             y: ("p99, µs".to_owned(), Scale::Log),
             series,

@@ -865,12 +865,21 @@ pub fn raise_file_limit(wanted: usize) -> Result<(), String> {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: `limit` lives through both calls.
+    // SAFETY: `limit` lives through all calls.
     unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
         if limit.rlim_cur < wanted as u64 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+            // Root may raise the hard limit as well; others get what the hard limit allows.
+            let more = libc::rlimit {
+                rlim_cur: wanted as u64,
+                rlim_max: limit.rlim_max.max(wanted as u64),
+            };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &more) == 0 {
+                limit = more;
+            } else {
+                limit.rlim_cur = limit.rlim_max;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+            }
         }
     }
     if limit.rlim_cur < wanted as u64 {
