@@ -10,6 +10,7 @@ mod compare;
 mod load;
 mod machine;
 mod options;
+mod own_cost;
 mod procstat;
 mod result;
 mod sweep;
@@ -35,6 +36,8 @@ enum Command {
     Compare(compare::CompareOptions),
     /// Build two revisions of this project and compare them.
     Ab(ab::AbOptions),
+    /// Measure what a request costs this load generator, beside redis-benchmark and memtier_benchmark.
+    OwnCost(own_cost::OwnCostOptions),
     /// Name the built-in workloads.
     Workloads,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Sweep(options) => options.run(),
         Command::Compare(options) => options.run(),
         Command::Ab(options) => options.run(),
+        Command::OwnCost(options) => options.run(),
         Command::Workloads => {
             for (name, about) in load::workload::builtin_names() {
                 println!("{name:<14} {about}");

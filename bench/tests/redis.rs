@@ -444,6 +444,6 @@ fn compare_measures_two_rows_and_names_what_is_missing() {
         readme.contains("Redis") && readme.contains("left out") && !readme.contains("/tmp/"),
         "{readme}"
     );
-    assert_eq!(std::fs::read_dir(dir.join("out/raw")).unwrap().count(), 8);
+    assert_eq!(std::fs::read_dir(dir.join("out/raw")).unwrap().count(), 16);
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -16,7 +16,7 @@ pub mod summary;
 use crate::load::{self, INTERRUPTED, LoadSpec};
 use crate::machine::{self, Machine};
 use crate::procstat;
-use crate::result::LoadResult;
+use crate::result::{LoadResult, hgrm};
 use clap::Args;
 use engine::{Engine, Server};
 use serde::{Deserialize, Serialize};
@@ -101,6 +101,9 @@ pub struct Measurement {
     pub engine: String,
     /// What was measured.
     pub result: LoadResult,
+    /// The percentiles as an .hgrm file's text, in a file of its own.
+    #[serde(skip)]
+    pub hgrm: String,
     /// Memory per key (`used_memory` by its own account), for steps that only fill.
     pub bytes_per_key: Option<f64>,
     /// The same by the growth of its resident memory.
@@ -283,14 +286,17 @@ impl CompareOptions {
     }
 
     fn measure(&self) -> Result<Run, String> {
-        let suites = self.suites()?;
+        let mut suites = self.suites()?;
         // Servers inherit the limit, and size themselves by it.
-        let most = suites
-            .iter()
-            .flat_map(|s| &s.steps)
-            .map(|s| s.connections + s.idle)
-            .max();
-        load::raise_file_limit(most.unwrap_or(0) + 1000)?;
+        for suite in &mut suites {
+            suite.steps.retain(|step| {
+                let possible = load::raise_file_limit(step.connections + step.idle + 100);
+                if let Err(why) = &possible {
+                    eprintln!("step {} is left out: {why}", step.name);
+                }
+                possible.is_ok()
+            });
+        }
         let (server_cpus, client_cpus) = self.cpus()?;
         let mut run = Run {
             date: machine::today(),
@@ -515,6 +521,7 @@ impl CompareOptions {
             step: step.name.clone(),
             engine: String::new(),
             result: LoadResult::default(),
+            hgrm: String::new(),
             bytes_per_key: None,
             rss_bytes_per_key: None,
         };
@@ -544,7 +551,9 @@ impl CompareOptions {
             return Ok(measurement);
         }
         spec.prefill = filled.insert(fill);
-        measurement.result = load::run(&spec)?.result;
+        let finished = load::run(&spec)?;
+        measurement.hgrm = hgrm(&finished.latency);
+        measurement.result = finished.result;
         Ok(measurement)
     }
 

@@ -15,11 +15,12 @@ pub fn write(out: &Path, run: &Run, summary: &Summary) -> Result<(), String> {
     let put =
         |path: std::path::PathBuf, text: String| fs::write(&path, text).map_err(|e| told(&path, e));
     for m in &run.measurements {
-        let name = format!("{}-{}-{}-round{}.json", m.suite, m.step, m.engine, m.round);
-        put(
-            raw.join(name),
-            serde_json::to_string_pretty(m).map_err(|e| e.to_string())?,
-        )?;
+        let name = format!("{}-{}-{}-round{}", m.suite, m.step, m.engine, m.round);
+        let json = serde_json::to_string_pretty(m).map_err(|e| e.to_string())?;
+        put(raw.join(format!("{name}.json")), json)?;
+        if !m.hgrm.is_empty() {
+            put(raw.join(format!("{name}.hgrm")), m.hgrm.clone())?;
+        }
     }
     put(
         out.join("run.json"),

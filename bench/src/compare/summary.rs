@@ -335,6 +335,7 @@ mod tests {
                         requests: 1,
                         ..LoadResult::default()
                     },
+                    hgrm: String::new(),
                     bytes_per_key: None,
                     rss_bytes_per_key: None,
                 })
