@@ -288,10 +288,9 @@ proptest! {
         for hash in hashes.into_iter().chain([0, u64::MAX, 1 << 55, 1 << 63]) {
             let mark = old.mark(hash);
             prop_assert!(mark.tag != 0 && mark.spare < 8);
-            if old.marks_suffice(&new) {
-                if let Some(there) = old.moves_to(&new, old.index(hash), mark) {
-                    prop_assert_eq!(there, (new.index(hash), new.mark(hash)));
-                }
+            let suffice = old.marks_suffice(&new);
+            if suffice && let Some(there) = old.moves_to(&new, old.index(hash), mark) {
+                prop_assert_eq!(there, (new.index(hash), new.mark(hash)));
             }
         }
     }
@@ -349,7 +348,7 @@ fn bytes_an_element_stay_in_their_band_while_it_grows() {
             worst = (worst.0.min(each), worst.1.max(each));
         }
     }
-    assert!(worst.0 > 11.0 && worst.1 < 14.5, "{worst:?}");
+    assert!(worst.0 > 11.0 && worst.1 < 13.8, "{worst:?}");
     pair.check_chains();
 }
 
@@ -378,7 +377,7 @@ fn steps_shrink_what_was_emptied() {
 #[test]
 fn inserts_overtake_no_shrink() {
     let mut pair = Pair::new();
-    let n = size(100_000, 600) as u64;
+    let n = size(100_000, 300) as u64;
     (0..n).for_each(|key| pair.insert(key));
     (0..n - n / 50).for_each(|key| pair.remove(key));
     pair.dict.rehash_step(&pair.hasher, 1);
@@ -390,8 +389,8 @@ fn inserts_overtake_no_shrink() {
 
 #[test]
 fn drain_gives_everything_once_and_frees_the_table() {
-    for n in [0, 1, 9, 10, 85, size(1000, 100), size(50_000, 300)] {
-        for slice in [1, 7, usize::MAX] {
+    for n in [0, 1, 10, 85, size(1000, 130), size(50_000, 200)] {
+        for slice in [3, usize::MAX] {
             let mut pair = Pair::new();
             (0..n as u64).for_each(|key| pair.insert(key));
             let mut calls = 0;
