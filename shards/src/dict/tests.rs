@@ -461,6 +461,44 @@ fn samples_are_distinct_and_as_many_as_wanted() {
     }
 }
 
+/// The way of a `SET` over an old value: find, overwrite, tell the dict where the entry is now.
+#[test]
+fn entries_that_move_are_replaced_and_found() {
+    use crate::entry::{EntryPtr, StrRef};
+    let hasher = Hasher::new([5, 6]);
+    let mut dict: Dict<EntryPtr> = Dict::new();
+    let n = size(3000, 120);
+    let value = |i: usize, round: usize| vec![b'v'; (i * 7 + round * 150) % 400];
+    for i in 0..n {
+        let key = format!("key:{i}");
+        let entry = EntryPtr::new_string(key.as_bytes(), &value(i, 0), None);
+        dict.insert(&hasher, hasher.hash(key.as_bytes()), entry);
+    }
+    for round in 1..3 {
+        for i in 0..n {
+            let key = format!("key:{i}");
+            let hash = hasher.hash(key.as_bytes());
+            dict.prefetch_bucket(hash);
+            dict.prefetch_element(hash);
+            let old = dict.find(hash, key.as_bytes()).unwrap();
+            // SAFETY: the dict's handle, the only other one, is replaced at once.
+            let new = unsafe { old.overwrite_string(&value(i, round)) };
+            if new != old {
+                dict.replace(hash, old, new);
+            }
+            let found = dict.find(hash, key.as_bytes()).unwrap();
+            assert_eq!(found.string(), Some(StrRef::Bytes(&value(i, round))));
+        }
+    }
+    let mut count = 0;
+    dict.drain(|e| {
+        count += 1;
+        // SAFETY: a drained entry is the caller's.
+        unsafe { e.free() }
+    });
+    assert_eq!(count, n);
+}
+
 #[test]
 fn stats_count_what_is_there() {
     let mut pair = Pair::new();
