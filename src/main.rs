@@ -1,2 +1,2 @@
 //! The server.
-fn main() {}
+fn main(){}

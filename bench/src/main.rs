@@ -1,2 +1,2 @@
 //! The bench.
-fn main() {}
+fn main(){}
