@@ -8,10 +8,12 @@
 //!                                        |<---------- 16 bytes: one SSE2 load -->|
 //! ```
 //!
-//! A slot is the low 48 bits of an address, which is all a user address has. A tag is a byte of
-//! the key's hash, and 0 says that the slot is free. When a tenth element comes, slot 8 becomes
-//! the link to a child bucket, its tag stays 0 and `meta` says so. A bucket that has a child is
-//! full (eight elements): whoever removes an element fills the hole from the end of the chain.
+//! A slot is the low 48 bits of an address, which is all a user address has; as elements are
+//! 8-aligned, its low three bits hold three more bits of the hash (the *spare* bits). A tag is a
+//! byte of the hash, and 0 says that the slot is free. Which bits those are depends on the size
+//! of the table, see `Mark` in `table.rs`. When a tenth element comes, slot 8 becomes the link to
+//! a child bucket, its tag stays 0 and `meta` says so. A bucket that has a child is full (eight
+//! elements): whoever removes an element fills the hole from the end of the chain.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::{self, NonNull};
@@ -31,11 +33,15 @@ pub(super) struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
 
-/// The tag of a hash: its low byte, which has no part in choosing the bucket.
-#[inline]
-pub(super) fn tag_of(hash: u64) -> u8 {
-    (hash as u8).max(1)
+/// What a slot keeps of a hash: the tag, never 0, and the three spare bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) tag: u8,
+    pub(super) spare: u8,
 }
+
+/// The low bits of a slot that are not part of the address.
+const SPARE: u64 = 7;
 
 /// Asks for the cache line at `p`; any address is fine, even one that is not mapped.
 #[inline]
@@ -98,14 +104,23 @@ impl Bucket {
         !self.matches(0) & ALL
     }
 
+    /// Bit `i` is set where slot `i` may hold an element of this mark: the tag agrees.
     #[inline]
-    pub(super) fn tag(&self, i: usize) -> u8 {
-        self.tags[i]
+    pub(super) fn candidates(&self, mark: Mark) -> u32 {
+        self.matches(mark.tag)
     }
 
-    /// The pointer in slot `i`, which must be used (or be the link).
+    /// What slot `i`, which must be used, keeps of its element's hash.
     #[inline]
-    pub(super) fn get(&self, i: usize) -> *mut u8 {
+    pub(super) fn mark(&self, i: usize) -> Mark {
+        Mark {
+            tag: self.tags[i],
+            spare: (self.word(i) & SPARE) as u8,
+        }
+    }
+
+    #[inline]
+    fn word(&self, i: usize) -> u64 {
         debug_assert!(i < SLOTS);
         // SAFETY: 8 bytes from offset 6 * i <= 48 lie inside the 64-byte bucket.
         let word = unsafe {
@@ -114,18 +129,43 @@ impl Bucket {
                 .cast::<u64>()
                 .read_unaligned()
         };
-        ptr::with_exposed_provenance_mut((u64::from_le(word) & 0xffff_ffff_ffff) as usize)
+        u64::from_le(word) & 0xffff_ffff_ffff
+    }
+
+    /// The pointer in slot `i`, which must be used (or be the link).
+    #[inline]
+    pub(super) fn get(&self, i: usize) -> *mut u8 {
+        ptr::with_exposed_provenance_mut((self.word(i) & !SPARE) as usize)
+    }
+
+    /// The pointer in slot `i`, which must be used, if its spare bits agree.
+    #[inline]
+    pub(super) fn get_if(&self, i: usize, mark: Mark) -> Option<*mut u8> {
+        let word = self.word(i);
+        (word & SPARE == u64::from(mark.spare))
+            .then(|| ptr::with_exposed_provenance_mut((word & !SPARE) as usize))
     }
 
     /// Fills slot `i`.
     #[inline]
-    pub(super) fn set(&mut self, i: usize, tag: u8, p: *mut u8) {
+    pub(super) fn set(&mut self, i: usize, mark: Mark, p: *mut u8) {
         let address = p.expose_provenance() as u64;
         // Kernels hand out higher addresses only to programs that ask for them by a hint.
-        assert!(address >> 48 == 0, "a heap address above 2^48");
-        let [a, b, c, d, e, f, ..] = address.to_le_bytes();
-        self.slots[i] = [a, b, c, d, e, f];
-        self.tags[i] = tag;
+        assert!(
+            address >> 48 == 0 && address & SPARE == 0,
+            "not an address of an element"
+        );
+        let word = address | u64::from(mark.spare);
+        // Two stores: copying six bytes of an array compiles to six.
+        // SAFETY: bytes 6 * i to 6 * i + 6 are slot i, which the assertion of its index covers.
+        unsafe {
+            let slot = ptr::from_mut(&mut self.slots[i]);
+            slot.cast::<u32>().write_unaligned((word as u32).to_le());
+            slot.byte_add(4)
+                .cast::<u16>()
+                .write_unaligned(((word >> 32) as u16).to_le());
+        }
+        self.tags[i] = mark.tag;
     }
 
     #[inline]
@@ -159,10 +199,10 @@ impl Bucket {
             handle_alloc_error(layout)
         };
         let mut first = Self::EMPTY;
-        first.set(0, self.tag(LINK), self.get(LINK));
+        first.set(0, self.mark(LINK), self.get(LINK));
         // SAFETY: freshly allocated with a bucket's layout.
         unsafe { child.write(first) };
-        self.set(LINK, 0, raw.cast());
+        self.set(LINK, Mark { tag: 0, spare: 0 }, raw.cast());
         self.meta |= HAS_CHILD;
         child
     }

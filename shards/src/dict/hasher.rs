@@ -25,7 +25,7 @@ impl Hasher {
         Self { state }
     }
 
-    /// The 64-bit hash of a key. High bits choose the bucket, the low byte is the tag.
+    /// The 64-bit hash of a key. Its high bits choose the bucket.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
         let mut hasher = self.state.build_hasher();

@@ -8,7 +8,8 @@
 //! - **Rehash** moves buckets in order, behind a `boundary`. Positions before it live in the table
 //!   `next`, the others in `main`; so one place only is ever searched. Segments of `next` are
 //!   allocated as the boundary reaches them, those of `main` freed as it leaves them.
-//! - **Growth is continuous.** The next table is larger by a quarter, and the boundary advances
+//! - **Growth is continuous.** The next table is larger by a quarter to a seventh (`table.rs` says
+//!   why, and how elements move without being touched), and the boundary advances
 //!   only as fast as elements come, so that elements per bucket stay at one figure at *every*
 //!   size: no sawtooth in memory, and about one bucket moved per insert. A growth that stands
 //!   half-way is a state of rest, not work to be done; `is_rehashing` is false there.
@@ -34,13 +35,15 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 pub(crate) use bucket::prefetch_line;
-use bucket::{Bucket, bits, tag_of};
+use bucket::{Bucket, Mark, bits};
 pub use hasher::Hasher;
-use table::{DIRECT_MAX, SPACE, Table};
+use table::{DIRECT_MAX, SPACE, Table, next_size, size_for};
 
-/// Elements per 16 buckets that the table aims at. 83 is 5.2 of 9 slots, 12.3 bytes an element
-/// before the children of overfull buckets (local load runs from 4.6 to 6.5 across a growth).
-const LOAD: u64 = 83;
+/// Elements per 16 buckets that the table aims at: 5.5 of 9 slots, locally 4.4 to 6.9 across a
+/// growth. Measured from a thousand to 10 million keys, with directories and child buckets (5% of
+/// the buckets have one): 12.3 to 13.5 bytes a key, above 10^6 never more than 12.4. At 83 it is
+/// 12.7 to 14.0 with 4% of children.
+const LOAD: u64 = 88;
 /// Buckets an insert moves at most while it keeps pace with growth.
 const GROW_MOVES: u32 = 4;
 /// Buckets an insert moves at most when a shrink must end before the table fills again. They
@@ -143,9 +146,11 @@ impl<E: Element> Dict<E> {
     /// called when the bucket is in the cache (some tens of nanoseconds after the first).
     #[inline]
     pub fn prefetch_element(&self, hash: u64) {
-        let bucket = self.bucket(hash);
-        for i in bits(bucket.matches(tag_of(hash))) {
-            element::<E>(bucket, i).prefetch();
+        let (bucket, mark) = self.bucket_and_mark(hash);
+        for i in bits(bucket.candidates(mark)) {
+            if let Some(p) = bucket.get_if(i, mark) {
+                handle::<E>(p).prefetch();
+            }
         }
         if let Some(child) = bucket.child() {
             prefetch_line(child.as_ptr());
@@ -155,14 +160,15 @@ impl<E: Element> Dict<E> {
     /// The element with this key.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<E> {
-        let tag = tag_of(hash);
-        let mut bucket = self.bucket(hash);
+        let (mut bucket, mark) = self.bucket_and_mark(hash);
         loop {
-            for i in bits(bucket.matches(tag)) {
-                // The link's tag is 0, so a match is always an element.
-                let e = element::<E>(bucket, i);
-                if e.key() == key {
-                    return Some(e);
+            // The link's tag is 0, so a candidate is always an element.
+            for i in bits(bucket.candidates(mark)) {
+                if let Some(p) = bucket.get_if(i, mark) {
+                    let e = handle::<E>(p);
+                    if e.key() == key {
+                        return Some(e);
+                    }
                 }
             }
             let child = bucket.child()?;
@@ -178,9 +184,10 @@ impl<E: Element> Dict<E> {
         if self.len >= self.capacity() || self.next.n() != 0 {
             self.make_room(hasher);
         }
-        let head = self.head(hash);
+        let table = self.table(hash);
+        let (head, mark) = (table.at(table.index(hash)), table.mark(hash));
         // SAFETY: `make_room` left a table that has buckets, so `head` is one of its own.
-        unsafe { self.put(head, tag_of(hash), e) };
+        unsafe { self.put(head, mark, e) };
         self.len += 1;
     }
 
@@ -190,8 +197,9 @@ impl<E: Element> Dict<E> {
         let (bucket, i) = self
             .locate(hash, |e| e.to_ptr() == old.to_ptr())
             .expect("old is in it");
+        let mark = self.table(hash).mark(hash);
         // SAFETY: `locate` gives a living bucket of ours, and nothing else refers to it.
-        unsafe { (*bucket).set(i, tag_of(hash), new.to_ptr().as_ptr()) };
+        unsafe { (*bucket).set(i, mark, new.to_ptr().as_ptr()) };
     }
 
     /// Takes out the element with this key. The caller owns it now.
@@ -199,7 +207,7 @@ impl<E: Element> Dict<E> {
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<E> {
         let (bucket, i) = self.locate(hash, |e| e.key() == key)?;
         // SAFETY: `locate` gives a living bucket of ours and a used slot.
-        let e = element::<E>(unsafe { &*bucket }, i);
+        let e = handle::<E>(unsafe { (*bucket).get(i) });
         self.take_out(hash, bucket, i);
         Some(e)
     }
@@ -317,9 +325,9 @@ impl<E: Element> Dict<E> {
                     return false;
                 }
                 // An eighth, and not one bucket: chains stay short should the dict be used again.
-                self.begin_rehash((self.main.n() / 8).max(1));
+                self.begin_rehash(size_for(self.main.n() / 8));
             }
-            let taken = self.pass_bucket(|_, e| f(e));
+            let taken = self.pass_bucket(|_, e, _| f(e));
             self.len -= taken;
         }
         self.main.n() != 0
@@ -424,6 +432,13 @@ impl<E: Element> Dict<E> {
         unsafe { &*self.head(hash) }
     }
 
+    #[inline]
+    fn bucket_and_mark(&self, hash: u64) -> (&Bucket, Mark) {
+        let table = self.table(hash);
+        // SAFETY: as in `bucket`.
+        (unsafe { &*table.at(table.index(hash)) }, table.mark(hash))
+    }
+
     /// The first position (48 bits) behind the interval of the bucket that owns this one.
     fn end_of(&self, position: u64) -> u64 {
         let hash = position << 16;
@@ -440,13 +455,13 @@ impl<E: Element> Dict<E> {
     /// The slot of an element with this hash that `is` accepts.
     #[inline]
     fn locate(&self, hash: u64, is: impl Fn(E) -> bool) -> Option<(*mut Bucket, usize)> {
-        let tag = tag_of(hash);
-        let mut at = self.head(hash);
+        let table = self.table(hash);
+        let (mut at, mark) = (table.at(table.index(hash)), table.mark(hash));
         loop {
             // SAFETY: heads and children that are linked are alive.
             let bucket = unsafe { &*at };
-            for i in bits(bucket.matches(tag)) {
-                if is(element(bucket, i)) {
+            for i in bits(bucket.candidates(mark)) {
+                if bucket.get_if(i, mark).is_some_and(|p| is(handle(p))) {
                     return Some((at, i));
                 }
             }
@@ -461,13 +476,13 @@ impl<E: Element> Dict<E> {
     /// # Safety
     /// `at` is an open bucket of this dict.
     #[inline]
-    unsafe fn put(&mut self, mut at: *mut Bucket, tag: u8, e: E) {
+    unsafe fn put(&mut self, mut at: *mut Bucket, mark: Mark, e: E) {
         loop {
             // SAFETY: `at` is alive, and `&mut self` makes us the only ones to look at it.
             let bucket = unsafe { &mut *at };
             let free = bucket.free();
             if free != 0 {
-                bucket.set(free.trailing_zeros() as usize, tag, e.to_ptr().as_ptr());
+                bucket.set(free.trailing_zeros() as usize, mark, e.to_ptr().as_ptr());
                 return;
             }
             at = match bucket.child() {
@@ -514,17 +529,17 @@ impl<E: Element> Dict<E> {
                 last = child.as_ptr();
             }
             let from = (*last).used().ilog2() as usize;
-            let (tag, p) = ((*last).tag(from), (*last).get(from));
+            let (mark, p) = ((*last).mark(from), (*last).get(from));
             (*last).clear(from);
             if (at, i) != (last, from) {
-                (*at).set(i, tag, p);
+                (*at).set(i, mark, p);
             }
             let used = (*last).used();
             if used.count_ones() <= 1 {
                 (*parent).cut_child();
                 if used != 0 {
                     let from = used.ilog2() as usize;
-                    (*parent).set(bucket::SLOTS - 1, (*last).tag(from), (*last).get(from));
+                    (*parent).set(bucket::SLOTS - 1, (*last).mark(from), (*last).get(from));
                 }
                 Bucket::free_child(NonNull::new_unchecked(last));
                 self.children -= 1;
@@ -549,13 +564,11 @@ impl<E: Element> Dict<E> {
                 self.main.open(0);
                 return;
             }
-            let n = self.main.n();
-            let more = if n < DIRECT_MAX { n.div_ceil(2) } else { n / 4 };
-            assert!(n < 1 << 31, "a dict of 10^10 elements is full");
-            self.begin_rehash(n + more);
+            assert!(self.main.n() < 1 << 31, "a dict of 10^10 elements is full");
+            self.begin_rehash(next_size(self.main.n()));
         }
         if self.main.n() <= DIRECT_MAX {
-            // Not worth two tables: at most 90 elements.
+            // Not worth two tables: at most some 90 elements.
             while self.next.n() != 0 {
                 self.move_bucket(hasher);
             }
@@ -580,7 +593,7 @@ impl<E: Element> Dict<E> {
     fn begin_shrink(&mut self) {
         // A fifth of room, so that the next growth does not begin at once.
         let fitting = self.len * 6 / 5 * 16 / LOAD;
-        self.begin_rehash((fitting as u32).max(1).min(self.main.n()));
+        self.begin_rehash(size_for(fitting as u32).min(self.main.n()));
     }
 
     fn begin_rehash(&mut self, n: u32) {
@@ -590,11 +603,19 @@ impl<E: Element> Dict<E> {
 
     /// Moves the bucket at the frontier, and asks for what the next moves will read.
     fn move_bucket(&mut self, hasher: &Hasher) {
-        self.pass_bucket(|dict, e| {
-            let hash = hasher.hash(e.key());
-            let at = dict.next.at(dict.next.index(hash));
+        let marks_suffice = self.main.marks_suffice(&self.next);
+        self.pass_bucket(|dict, e, mark| {
+            let known = if marks_suffice {
+                dict.main.moves_to(&dict.next, dict.frontier, mark)
+            } else {
+                None
+            };
+            let (i, mark) = known.unwrap_or_else(|| {
+                let hash = hasher.hash(e.key());
+                (dict.next.index(hash), dict.next.mark(hash))
+            });
             // SAFETY: `pass_bucket` opened every bucket of `next` that the old one maps to.
-            unsafe { dict.put(at, tag_of(hash), e) };
+            unsafe { dict.put(dict.next.at(i), mark, e) };
         });
         if self.next.n() == 0 {
             if self.len == 0 {
@@ -605,7 +626,10 @@ impl<E: Element> Dict<E> {
         // SAFETY: the bucket at the frontier is open while a rehash is under way.
         let bucket = unsafe { &*self.main.at(self.frontier) };
         for i in bits(bucket.used()) {
-            element::<E>(bucket, i).prefetch();
+            let (next, mark) = (&self.next, bucket.mark(i));
+            if !marks_suffice || self.main.moves_to(next, self.frontier, mark).is_none() {
+                handle::<E>(bucket.get(i)).prefetch();
+            }
         }
         // Its neighbours are next in memory, except at a segment's end, where a stray prefetch
         // does no harm.
@@ -619,7 +643,7 @@ impl<E: Element> Dict<E> {
 
     /// Gives the elements of the bucket at the frontier to `f` and moves the frontier past it.
     /// Returns how many there were. After the last one `next` becomes `main`.
-    fn pass_bucket(&mut self, mut f: impl FnMut(&mut Self, E)) -> u64 {
+    fn pass_bucket(&mut self, mut f: impl FnMut(&mut Self, E, Mark)) -> u64 {
         let end = self.main.start(self.frontier + 1);
         let last = self.next.index((end - 1) << 16);
         while self.ready <= last {
@@ -629,8 +653,8 @@ impl<E: Element> Dict<E> {
         let mut count = 0;
         // SAFETY: the bucket at the frontier is open, and `f` only writes to buckets of `next`.
         let head = unsafe { &*self.main.at(self.frontier) };
-        for_chain(head, &mut |e| {
-            f(self, e);
+        for_slots(head, &mut |bucket, i| {
+            f(self, handle(bucket.get(i)), bucket.mark(i));
             count += 1;
         });
         // The children go last, so that a panic in `f` leaves a whole chain behind.
@@ -682,19 +706,26 @@ fn below(random: u64, n: u64) -> u64 {
     ((u128::from(random) * u128::from(n)) >> 64) as u64
 }
 
-/// The element in slot `i`, which a tag says is used.
+/// The element behind a used slot's pointer.
 #[inline]
-fn element<E: Element>(bucket: &Bucket, i: usize) -> E {
+fn handle<E: Element>(p: *mut u8) -> E {
     // SAFETY: used slots hold what `put` or `replace` took from `to_ptr`; the owner keeps the
     // object alive while it is in the dict.
-    unsafe { E::from_ptr(NonNull::new_unchecked(bucket.get(i))) }
+    unsafe { E::from_ptr(NonNull::new_unchecked(p)) }
 }
 
 /// Emits the elements of a bucket and its children.
-fn for_chain<E: Element>(mut bucket: &Bucket, f: &mut (impl FnMut(E) + ?Sized)) {
+#[inline]
+fn for_chain<E: Element>(bucket: &Bucket, f: &mut (impl FnMut(E) + ?Sized)) {
+    for_slots(bucket, &mut |bucket, i| f(handle(bucket.get(i))));
+}
+
+/// Emits the used slots of a bucket and its children.
+#[inline]
+fn for_slots(mut bucket: &Bucket, f: &mut impl FnMut(&Bucket, usize)) {
     loop {
         for i in bits(bucket.used()) {
-            f(element(bucket, i));
+            f(bucket, i);
         }
         let Some(child) = bucket.child() else { return };
         // SAFETY: a child lives as long as its link.

@@ -5,6 +5,23 @@
 //! and `SCAN` (a position in the hash space) stand on. Only the top 48 bits of a hash take part,
 //! so that every boundary between buckets is a multiple of 2^16 and a scan's cursor fits 48 bits.
 //!
+//! **Marks.** Sizes are `m * 2^k` with `m` in 4..8 (and 1, 2, 3), so `2^k` *groups* of `m`
+//! buckets, and a growth from `m` to `m + 1` keeps every element in its group. What a slot keeps
+//! of a hash (its `Mark`) are the eight bits that follow the `k` bits of the group, and three
+//! spare bits a little further. From them nearly every element's new bucket and new mark is known
+//! without touching the element, which is what makes small steps of growth cheap: growing to 10
+//! million keys takes 400 ns an insert, and 650 ns when every element moved is hashed again (half
+//! of either is the miss on the new key's own bucket). The spare bits feed
+//! the tag, one a doubling; every third doubling, in the step from `m = 4` to 5, the elements are
+//! touched to refill them. The price: the buckets of a group share a part of the tag, so a tag
+//! alone tells 36 to 64 elements of a bucket apart; the spare bits not yet used up help.
+//!
+//! ```text
+//! hash:  | k bits: group | 8 bits: tag      | ...          |
+//!                            | 3 spare bits |              just refilled: right behind the tag;
+//!                                                          each doubling takes one into the tag
+//! ```
+//!
 //! ```text
 //! n <= 16:  dir -> buckets
 //! n >  16:  dir -> [ segment, segment, ... ]       each of 2^shift buckets, the last one shorter
@@ -12,12 +29,14 @@
 //!
 //! A segment is allocated when the frontier reaches it and its buckets are cleared one at a time
 //! as it passes, so neither an allocation's zeroing nor a free is ever longer than one segment.
-//! A segment holds about 1/32 of the table, at most 1024 buckets (64 KiB): with two tables alive
-//! during a rehash that bounds the memory which holds nothing.
+//! A segment holds 1/64 to 1/32 of the table, at most 512 buckets (32 KiB): with two tables alive
+//! during a rehash that bounds the memory which holds nothing. 32 KiB is also what jemalloc still
+//! caches by thread, so that a freed segment serves as the next one: with 64 KiB one insert of a
+//! thousand took 14 us and more, with 32 KiB 5 us.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Mark};
 
 /// Tables up to this many buckets are one piece without a directory.
 pub(super) const DIRECT_MAX: u32 = 16;
@@ -36,7 +55,34 @@ pub(super) struct Table {
     /// The buckets themselves up to `DIRECT_MAX`, else the directory (`*mut *mut Bucket`).
     dir: *mut u8,
     n: u32,
+    /// Binary logarithm of a segment's buckets.
     shift: u8,
+    /// Bits of the hash in front of the tag: binary logarithm of the number of groups.
+    group_bits: u8,
+    /// Bits of the hash in front of the spare bits.
+    spare_at: u8,
+}
+
+/// The next size a table grows to.
+pub(super) fn next_size(n: u32) -> u32 {
+    n + (1 << group_bits(n))
+}
+
+/// The smallest size for at least `n` buckets.
+pub(super) fn size_for(n: u32) -> u32 {
+    n.max(1).next_multiple_of(1 << group_bits(n.max(1)))
+}
+
+fn group_bits(n: u32) -> u8 {
+    (n.ilog2() as u8).saturating_sub(2)
+}
+
+/// Where the spare bits begin: they are refilled behind the tag in the step from 4 to 5 at every
+/// third `k`, and stay where they are until the next refill.
+fn spare_at(n: u32) -> u8 {
+    let k = group_bits(n);
+    let refilled = k % 3 == 2 && n >> k >= 5;
+    if refilled { k + 8 } else { k + 8 - (k % 3 + 1) }
 }
 
 impl Table {
@@ -46,17 +92,21 @@ impl Table {
             dir: (&raw const NO_BUCKET).cast_mut().cast(),
             n: 0,
             shift: 0,
+            group_bits: 0,
+            spare_at: 0,
         }
     }
 
     /// A table of `n` buckets; segments are not there yet (but a small table's only piece is).
     pub(super) fn new(n: u32) -> Self {
         assert!(n > 0);
-        let segment = (n.next_power_of_two() / 32).clamp(4, 1024);
+        let segment = (n.next_power_of_two() / 64).clamp(4, 512);
         let mut table = Self {
             dir: std::ptr::null_mut(),
             n,
             shift: segment.trailing_zeros() as u8,
+            group_bits: group_bits(n),
+            spare_at: spare_at(n),
         };
         table.dir = allocate(table.dir_layout());
         table
@@ -65,7 +115,12 @@ impl Table {
     /// The mapping of a table of `n` buckets, without any memory.
     #[cfg(test)]
     pub(super) fn of_size(n: u32) -> Self {
-        Self { n, ..Self::none() }
+        Self {
+            n,
+            group_bits: group_bits(n),
+            spare_at: spare_at(n),
+            ..Self::none()
+        }
     }
 
     fn is_direct(&self) -> bool {
@@ -100,6 +155,48 @@ impl Table {
     #[inline]
     pub(super) fn index(&self, hash: u64) -> u32 {
         ((u128::from(hash & POSITION) * u128::from(self.n)) >> 64) as u32
+    }
+
+    /// What a slot of this table keeps of a hash.
+    #[inline]
+    pub(super) fn mark(&self, hash: u64) -> Mark {
+        Mark {
+            tag: ((hash << self.group_bits >> 56) as u8).max(1),
+            spare: (hash << self.spare_at >> 61) as u8,
+        }
+    }
+
+    /// True when a growth to `next` can tell most elements' new places from their marks.
+    #[inline]
+    pub(super) fn marks_suffice(&self, next: &Self) -> bool {
+        self.spare_at == next.spare_at && next.n == self.n + (1 << self.group_bits)
+    }
+
+    /// Where an element of bucket `i` and its mark go in `next`, if `marks_suffice` and the mark
+    /// can tell. It cannot in about one case of fifty: when a boundary of `next` runs through the
+    /// 1/256 of the group that the tag stands for.
+    #[inline]
+    pub(super) fn moves_to(&self, next: &Self, i: u32, mark: Mark) -> Option<(u32, Mark)> {
+        let parts = self.n >> self.group_bits;
+        let group = i / parts;
+        let more = parts + 1;
+        let tag = u32::from(mark.tag);
+        // Tag 1 stands for 0 as well; both are in the first part, whatever the number of parts.
+        let part = (tag * more) >> 8;
+        if part != (tag * more + more - 1) >> 8 {
+            return None;
+        }
+        if next.group_bits == self.group_bits {
+            return Some((group * more + part, mark));
+        }
+        if tag == 1 {
+            return None;
+        }
+        // Eight parts are two groups of four: the tag moves on by a bit, which the spare bits have.
+        let used = self.group_bits + 8 - self.spare_at;
+        let bit = mark.spare >> (2 - used) & 1;
+        let tag = (mark.tag << 1 | bit).max(1);
+        Some((group * more + part, Mark { tag, ..mark }))
     }
 
     /// The first position (48 bits) of bucket `i`; for `i == n` the end of the space.

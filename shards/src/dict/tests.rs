@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
-use super::bucket::{Bucket, SLOTS, tag_of};
+use super::bucket::{Bucket, Mark, SLOTS};
 use super::table::Table;
 use super::*;
 
@@ -279,11 +279,29 @@ proptest! {
         prop_assert_eq!(table.index((end << 16).wrapping_sub(1)), i);
     }
 
+    /// What a growth step reads from a mark is what hashing again would say.
+    #[test]
+    fn marks_tell_where_elements_go(steps in 0u32..120, hashes: [u64; 32]) {
+        let from = (0..steps.min(112)).fold(1, |n, _| next_size(n));
+        let (old, new) = (Table::of_size(from), Table::of_size(next_size(from)));
+        prop_assert_eq!(size_for(from), from);
+        for hash in hashes.into_iter().chain([0, u64::MAX, 1 << 55, 1 << 63]) {
+            let mark = old.mark(hash);
+            prop_assert!(mark.tag != 0 && mark.spare < 8);
+            let suffice = old.marks_suffice(&new);
+            if suffice && let Some(there) = old.moves_to(&new, old.index(hash), mark) {
+                prop_assert_eq!(there, (new.index(hash), new.mark(hash)));
+            }
+        }
+    }
+
     #[test]
     fn tags_match_as_the_scalar_loop_says(tags: [u8; SLOTS], wanted in 0u8..4) {
         let mut bucket = Bucket::EMPTY;
         for (i, tag) in tags.into_iter().enumerate() {
-            bucket.set(i, tag % 4, std::ptr::without_provenance_mut(8 * (i + 1)));
+            let mark = Mark { tag: tag % 4, spare: tag % 8 };
+            bucket.set(i, mark, std::ptr::without_provenance_mut(8 * (i + 1)));
+            prop_assert_eq!(bucket.mark(i), mark);
         }
         prop_assert_eq!(bucket.matches(wanted), bucket.matches_scalar(wanted));
         for i in 0..SLOTS {
@@ -330,7 +348,7 @@ fn bytes_an_element_stay_in_their_band_while_it_grows() {
             worst = (worst.0.min(each), worst.1.max(each));
         }
     }
-    assert!(worst.0 > 11.0 && worst.1 < 14.5, "{worst:?}");
+    assert!(worst.0 > 11.0 && worst.1 < 13.8, "{worst:?}");
     pair.check_chains();
 }
 
@@ -359,7 +377,7 @@ fn steps_shrink_what_was_emptied() {
 #[test]
 fn inserts_overtake_no_shrink() {
     let mut pair = Pair::new();
-    let n = size(100_000, 600) as u64;
+    let n = size(100_000, 300) as u64;
     (0..n).for_each(|key| pair.insert(key));
     (0..n - n / 50).for_each(|key| pair.remove(key));
     pair.dict.rehash_step(&pair.hasher, 1);
@@ -371,8 +389,8 @@ fn inserts_overtake_no_shrink() {
 
 #[test]
 fn drain_gives_everything_once_and_frees_the_table() {
-    for n in [0, 1, 9, 10, 85, size(1000, 100), size(50_000, 300)] {
-        for slice in [1, 7, usize::MAX] {
+    for n in [0, 1, 10, 85, size(1000, 130), size(50_000, 200)] {
+        for slice in [3, usize::MAX] {
             let mut pair = Pair::new();
             (0..n as u64).for_each(|key| pair.insert(key));
             let mut calls = 0;
@@ -443,6 +461,44 @@ fn samples_are_distinct_and_as_many_as_wanted() {
     }
 }
 
+/// The way of a `SET` over an old value: find, overwrite, tell the dict where the entry is now.
+#[test]
+fn entries_that_move_are_replaced_and_found() {
+    use crate::entry::{EntryPtr, StrRef};
+    let hasher = Hasher::new([5, 6]);
+    let mut dict: Dict<EntryPtr> = Dict::new();
+    let n = size(3000, 120);
+    let value = |i: usize, round: usize| vec![b'v'; (i * 7 + round * 150) % 400];
+    for i in 0..n {
+        let key = format!("key:{i}");
+        let entry = EntryPtr::new_string(key.as_bytes(), &value(i, 0), None);
+        dict.insert(&hasher, hasher.hash(key.as_bytes()), entry);
+    }
+    for round in 1..3 {
+        for i in 0..n {
+            let key = format!("key:{i}");
+            let hash = hasher.hash(key.as_bytes());
+            dict.prefetch_bucket(hash);
+            dict.prefetch_element(hash);
+            let old = dict.find(hash, key.as_bytes()).unwrap();
+            // SAFETY: the dict's handle, the only other one, is replaced at once.
+            let new = unsafe { old.overwrite_string(&value(i, round)) };
+            if new != old {
+                dict.replace(hash, old, new);
+            }
+            let found = dict.find(hash, key.as_bytes()).unwrap();
+            assert_eq!(found.string(), Some(StrRef::Bytes(&value(i, round))));
+        }
+    }
+    let mut count = 0;
+    dict.drain(|e| {
+        count += 1;
+        // SAFETY: a drained entry is the caller's.
+        unsafe { e.free() }
+    });
+    assert_eq!(count, n);
+}
+
 #[test]
 fn stats_count_what_is_there() {
     let mut pair = Pair::new();
@@ -455,8 +511,35 @@ fn stats_count_what_is_there() {
     );
 }
 
+/// The other half of the promise of `moves_to`: it is seldom at a loss.
 #[test]
-fn hashers_of_one_seed_agree_and_tags_are_never_free() {
+fn most_moves_need_no_second_look() {
+    let mut rng = rng(8);
+    let (mut sizes, mut refills, mut n) = (0, 0, 4);
+    while n < 1 << 20 {
+        let (old, new) = (Table::of_size(n), Table::of_size(next_size(n)));
+        sizes += 1;
+        if old.marks_suffice(&new) {
+            let mut place = |_: &u32| {
+                let hash = rng();
+                old.moves_to(&new, old.index(hash), old.mark(hash))
+                    .is_none()
+            };
+            let lost = (0..1000).filter(&mut place).count();
+            assert!(lost < 80, "{lost} of 1000 from {n}");
+        } else {
+            refills += 1;
+        }
+        n = next_size(n);
+    }
+    assert!(
+        refills * 11 < sizes,
+        "{refills} of {sizes} steps touch every element"
+    );
+}
+
+#[test]
+fn hashers_of_one_seed_agree() {
     let (a, b, c) = (
         Hasher::new([1, 2]),
         Hasher::new([1, 2]),
@@ -465,5 +548,4 @@ fn hashers_of_one_seed_agree_and_tags_are_never_free() {
     assert_eq!(a.hash(b"key"), b.hash(b"key"));
     assert_ne!(a.hash(b"key"), c.hash(b"key"));
     assert_ne!(a.hash(b"key"), a.hash(b"key\0"));
-    assert_eq!((tag_of(0), tag_of(256), tag_of(255)), (1, 1, 255));
 }
