@@ -2,13 +2,16 @@
 //!
 //! A sender pushes with one compare-and-swap, whatever the number of senders; the owner takes everything with one
 //! swap and reverses it, which restores each sender's order. Before it sleeps the owner raises a flag and looks once
-//! more; a sender that finds the flag up lowers it and rings. So a shard that is awake is never signalled: the signal
-//! and the wake-up are what make a hop dear, not the queue.
+//! more; a sender that finds the flag up lowers it and has to ring. So a shard that is awake is never signalled: the
+//! signal and the wake-up are what make a hop dear, not the queue.
+//!
+//! A loop on io_uring rings by a message from its ring to the sleeper's, submitted with the output of its turn and
+//! needing no system call of its own; all others write to an eventfd.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering::*};
 
 use ringshard_shards::message::Parcel;
 
@@ -34,6 +37,8 @@ pub struct Mailbox {
     head: AtomicPtr<Node>,
     asleep: AtomicBool,
     bell: OwnedFd,
+    /// The owner's ring, or -1: where a message can ring instead.
+    ring: AtomicI32,
 }
 
 // SAFETY: nodes are owned by the stack, and each is taken out by one thread only.
@@ -49,11 +54,19 @@ impl Mailbox {
                 fd => OwnedFd::from_raw_fd(fd),
             }
         };
-        Ok(Mailbox { head: AtomicPtr::new(ptr::null_mut()), asleep: AtomicBool::new(false), bell })
+        Ok(Mailbox { head: AtomicPtr::new(ptr::null_mut()), asleep: AtomicBool::new(false), bell, ring: AtomicI32::new(-1) })
     }
 
     /// Puts mail in, and rings if the owner sleeps.
     pub fn push(&self, mail: Mail) {
+        if self.push_quietly(mail) {
+            self.ring();
+        }
+    }
+
+    /// Puts mail in; true when the owner sleeps and the caller has to ring.
+    #[must_use]
+    pub fn push_quietly(&self, mail: Mail) -> bool {
         let node = Box::into_raw(Box::new(Node { mail, next: ptr::null_mut() }));
         let mut head = self.head.load(Relaxed);
         loop {
@@ -64,9 +77,22 @@ impl Mailbox {
                 Err(seen) => head = seen,
             }
         }
-        if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
-            self.ring();
-        }
+        self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst)
+    }
+
+    /// Says that a message to this ring wakes the owner.
+    pub fn set_ring(&self, fd: RawFd) {
+        self.ring.store(fd, Release);
+    }
+
+    /// The owner's ring, if it has one.
+    pub fn ring_fd(&self) -> Option<RawFd> {
+        Some(self.ring.load(Acquire)).filter(|fd| *fd >= 0)
+    }
+
+    /// Whether there is no mail.
+    pub fn is_empty(&self) -> bool {
+        self.head.load(Relaxed).is_null()
     }
 
     /// Takes all mail, each sender's in its order.
@@ -106,10 +132,9 @@ impl Mailbox {
         self.bell.as_raw_fd()
     }
 
-    fn ring(&self) {
-        let one = 1u64;
-        // SAFETY: eight bytes of a local; the counter cannot overflow with one writer per sleep.
-        unsafe { libc::write(self.bell.as_raw_fd(), (&raw const one).cast(), 8) };
+    /// Wakes the owner through its eventfd.
+    pub fn ring(&self) {
+        ring_bell(self.bell());
     }
 
     /// Empties the bell after it rang.
@@ -118,6 +143,13 @@ impl Mailbox {
         // SAFETY: eight bytes of a local; not blocking, so an empty bell is no harm.
         unsafe { libc::read(self.bell.as_raw_fd(), (&raw mut count).cast(), 8) };
     }
+}
+
+/// Makes an eventfd readable.
+pub fn ring_bell(bell: RawFd) {
+    let one = 1u64;
+    // SAFETY: eight bytes of a local; the counter cannot overflow with one writer per sleep.
+    unsafe { libc::write(bell, (&raw const one).cast(), 8) };
 }
 
 impl Drop for Mailbox {

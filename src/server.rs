@@ -349,7 +349,11 @@ fn run_on_uring(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, c
     executor.run(async move {
         let mailboxes = server.mailboxes.clone();
         let poller = match Ring::new() {
-            Ok(ring) => Uring::new(ring, mailboxes.of(shard.core.id as usize).bell()),
+            Ok(ring) => {
+                let mailbox = mailboxes.of(shard.core.id as usize);
+                mailbox.set_ring(ring.fd());
+                Uring::new(ring, mailbox.bell())
+            }
             Err(error) => {
                 let _ = ready.send(Err(format!("Failed creating the event loop: {}", ring::explain(&error))));
                 return;

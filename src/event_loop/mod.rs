@@ -35,6 +35,10 @@ pub trait Poller {
     /// # Errors
     /// Only what makes going on impossible.
     fn poll(&mut self, turn: &mut Turn<'_>, timeout_us: Option<u64>) -> io::Result<()>;
+    /// Wakes another shard's sleeping loop, at the latest when this one waits.
+    fn ring(&mut self, sleeper: &Mailbox) {
+        sleeper.ring();
+    }
     /// Starts to report connections on the acceptor's sockets.
     ///
     /// # Errors
@@ -70,6 +74,15 @@ pub struct FileWork {
     pub run: Box<dyn FnOnce() -> Result<(), String> + Send>,
 }
 
+/// A loop that served this many commands in a turn yields its processor once before it sleeps, when there are other
+/// shards.
+///
+/// Another shard, or a client on this machine, may be waiting for the processor with more work for this one. Letting
+/// it run costs a switch; sleeping and being woken by it costs a signal and two switches, and brings less at once. On
+/// two cores, 50 connections, 16-deep: 1.6 against 3.0 µs of CPU a request with eight shards, 1.2 against 1.4 with two.
+/// A lone client's round trip must not wait for whoever else wants the processor, so a quiet loop does not yield.
+const BUSY_COMMANDS: u64 = 4;
+
 /// One shard's loop.
 pub struct EventLoop<P> {
     /// The machine.
@@ -86,6 +99,9 @@ pub struct EventLoop<P> {
     idle_since: Option<u64>,
     woke: u64,
     accepted: Vec<(usize, i32)>,
+    sleepers: Vec<usize>,
+    /// Commands served by the end of the last turn.
+    served: u64,
 }
 
 impl<P: Poller> EventLoop<P> {
@@ -111,6 +127,8 @@ impl<P: Poller> EventLoop<P> {
             idle_since: None,
             woke: clock::monotonic_us(),
             accepted: Vec::new(),
+            sleepers: Vec::new(),
+            served: 0,
         }
     }
 
@@ -152,6 +170,12 @@ impl<P: Poller> EventLoop<P> {
     fn ae_process_events(&mut self, no_wait: bool) -> io::Result<()> {
         let timeout_us = if no_wait { Some(0) } else { self.timeout_us() };
         let mailbox = self.mailboxes.of(self.id);
+        let served = self.shard.core.stats.commands_processed;
+        let busy = served.wrapping_sub(self.served) >= BUSY_COMMANDS;
+        self.served = served;
+        if busy && self.shard.core.shards > 1 && timeout_us != Some(0) && mailbox.is_empty() {
+            std::thread::yield_now();
+        }
         let asleep = timeout_us != Some(0) && mailbox.fall_asleep();
         let timeout_us = if asleep { timeout_us } else { Some(0) };
         let mut turn = Turn { shard: &mut self.shard, mailbox, accepted: &mut self.accepted, active: false };
@@ -200,11 +224,21 @@ impl<P: Poller> EventLoop<P> {
         }
         let mailboxes = &self.mailboxes;
         let outbox = &mut self.shard.outbox;
+        let sleepers = &mut self.sleepers;
         let ordered = outbox.is_ordered();
-        let mut send = || outbox.take(&mut |to, parcel| mailboxes.of(to as usize).push(Mail::Parcel(parcel)));
+        let mut send = || {
+            outbox.take(&mut |to, parcel| {
+                if mailboxes.of(to as usize).push_quietly(Mail::Parcel(parcel)) {
+                    sleepers.push(to as usize);
+                }
+            });
+        };
         match ordered {
-            true => mailboxes.ordered(&mut send),
+            true => mailboxes.ordered(send),
             false => send(),
+        }
+        for sleeper in self.sleepers.drain(..) {
+            self.poller.ring(self.mailboxes.of(sleeper));
         }
     }
 

@@ -4,6 +4,7 @@
 //! when this thread asks for them. One `io_uring_enter` submits, runs the deferred work and waits.
 
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -196,9 +197,9 @@ impl Ring {
         out.extend(self.ring.completion().map(|c| (c.user_data(), c.result(), c.flags())));
     }
 
-    /// Whether completions are there without asking the kernel.
-    pub fn has_completions(&mut self) -> bool {
-        !self.ring.completion().is_empty()
+    /// The ring's descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
     }
 }
 

@@ -19,6 +19,7 @@ use ringshard_shards::shard::{Event, Input, Shard};
 
 use super::ring::{GROUP, Ring};
 use super::{Poller, Turn};
+use crate::mailbox::Mailbox;
 use crate::net::{Accepted, Acceptor};
 
 /// What a completion belongs to: the low byte of its token.
@@ -31,6 +32,10 @@ mod kind {
     /// A send that waits for room.
     pub const RESEND: u64 = 4;
     pub const CANCEL: u64 = 5;
+    /// A message of another shard's ring: there is mail.
+    pub const MAIL: u64 = 6;
+    /// Such a message of this ring's has failed.
+    pub const UNRUNG: u64 = 7;
 }
 
 /// Kind, generation (24 bits) and place of a connection; a completion of an earlier connection in the same place is
@@ -405,6 +410,8 @@ impl Poller for Uring {
                     }
                 }
                 kind::RECEIVE => self.receive_completed(turn.shard, token, result, flags)?,
+                // The sleeper must not sleep on: its eventfd always works.
+                kind::UNRUNG => crate::mailbox::ring_bell((token >> 32) as RawFd),
                 kind::RESEND => self.send_completed(turn.shard, token, result)?,
                 _ => {}
             }
@@ -413,6 +420,17 @@ impl Poller for Uring {
         completions.clear();
         self.completions = completions;
         Ok(())
+    }
+
+    fn ring(&mut self, sleeper: &Mailbox) {
+        let Some(fd) = sleeper.ring_fd() else { return sleeper.ring() };
+        let entry = opcode::MsgRingData::new(types::Fd(fd), 0, kind::MAIL, None)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(token(kind::UNRUNG, 0, sleeper.bell() as u32));
+        if self.push(&entry).is_err() {
+            sleeper.ring();
+        }
     }
 
     fn listen(&mut self, acceptor: &Acceptor) -> io::Result<()> {

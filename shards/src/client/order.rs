@@ -20,6 +20,8 @@ pub struct ReplyOrder {
     /// Number of the first slot.
     base: u64,
     slots: VecDeque<Slot>,
+    /// Slots whose replies have not come.
+    missing: usize,
     held: Vec<u8>,
     /// The shard that all awaited replies come from, if it is one: commands to it need not wait for each other.
     pub only_owner: Option<u16>,
@@ -38,6 +40,7 @@ impl ReplyOrder {
             true => Some(owner),
             false => self.only_owner.filter(|only| *only == owner),
         };
+        self.missing += 1;
         self.slots.push_back(Slot { start: 0, len: 0, ready: false });
         self.base + self.slots.len() as u64 - 1
     }
@@ -59,6 +62,7 @@ impl ReplyOrder {
         let slot = slot.expect("a reply answers an awaited request");
         assert!(!slot.ready, "a request is answered once");
         *slot = Slot { start: self.held.len(), len: bytes.len(), ready: true };
+        self.missing -= 1;
         self.held.extend_from_slice(bytes);
     }
 
@@ -75,6 +79,12 @@ impl ReplyOrder {
                 false => self.held.clear(),
             }
         }
+    }
+
+    /// Whether every awaited reply has come.
+    #[inline]
+    pub fn is_complete(&self) -> bool {
+        self.missing == 0
     }
 
     /// Bytes held back.

@@ -5,6 +5,10 @@ use crate::client::{Wait, gate};
 use crate::limits::{SPARE_BUFFER_BYTES, SPARE_BUFFERS};
 use crate::resp::Reply;
 
+/// Output of a client that awaits other shards' replies is held back up to so many bytes: the rest is µs away, and a
+/// pipeline answered in pieces costs a send for each (with eight shards 16-deep, 3.5 µs a request instead of 2).
+const HOLD_BYTES: usize = 16 * 1024;
+
 impl Shard {
     /// Writes a reply behind those that are awaited, if any.
     pub(crate) fn reply_in_order(&mut self, index: u32, write: impl FnOnce(&mut Reply<'_>)) {
@@ -57,7 +61,7 @@ impl Shard {
         if client.gate & (gate::REPLY_OFF | gate::CLOSE_AFTER_REPLY) != 0 {
             return self.take_output_slow(index);
         }
-        if client.out.is_empty() {
+        if client.out.is_empty() || (client.out.len() < HOLD_BYTES && client.awaits_replies()) {
             return Vec::new();
         }
         let out = std::mem::take(&mut client.out);
@@ -141,6 +145,14 @@ impl Shard {
         let Some(client) = self.client_by_id(index, id) else { return };
         let order = client.order.as_deref_mut().expect("an awaited reply has its slot");
         order.fulfil(sequence, bytes);
+        if !order.is_complete() && order.held_bytes() < HOLD_BYTES {
+            return;
+        }
+        let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
+        let order = client.order.as_deref_mut().expect("as above");
+        if client.out.capacity() == 0 {
+            client.out = self.spare_buffers.pop().unwrap_or_default();
+        }
         order.drain(&mut client.out);
         let waited = order.is_empty() && client.wait == Wait::Replies;
         self.queue_flush(index);
