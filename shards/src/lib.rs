@@ -24,6 +24,8 @@ pub mod shard;
 pub mod shared;
 pub mod slowlog;
 pub mod stats;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod transaction;
 
 /// The version of Redis whose commands and replies this follows, as `HELLO` and `INFO` report it.
