@@ -71,6 +71,10 @@ pub struct Core {
     pub rng: Rng,
     /// `DEBUG SET-ACTIVE-EXPIRE`.
     pub active_expire: bool,
+    /// `DEBUG PAUSE-CRON`.
+    pub cron_paused: bool,
+    /// `DEBUG DICT-RESIZING`.
+    pub dict_resizing: bool,
     /// Whether the command being run leaves no trace in LRU and statistics (`CLIENT NO-TOUCH`).
     pub no_touch: bool,
 }
@@ -92,6 +96,8 @@ impl Core {
             rng: Rng::new(seed),
             shared,
             active_expire: true,
+            cron_paused: false,
+            dict_resizing: true,
             no_touch: false,
         }
     }
@@ -102,6 +108,11 @@ impl Core {
         self.now_ms = now_ms;
         self.now_us = now_us;
         self.lru_clock = ((now_ms / 1000) & 0xff_ffff) as u32;
+    }
+
+    /// Unix time of this turn in µs: the wall clock's ms, and the fine part of a clock that never goes back.
+    pub fn unix_us(&self) -> i64 {
+        self.now_ms * 1000 + (self.now_us % 1000) as i64
     }
 
     /// Reports that `key` of database `db` changed; nothing listens unless `notify-keyspace-events` asks for `class`.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod core;
 pub mod db;
 pub mod dict;
+pub mod digest;
 pub mod entry;
 pub mod glob;
 pub mod latency;

@@ -18,7 +18,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::client::Peer;
 use crate::config::{Config, Mode};
@@ -47,6 +47,8 @@ pub struct FakeHost {
     pub used_memory: AtomicUsize,
     /// Bytes by which it pretends to shrink each time it is asked, as if each evicted key freed so much.
     pub shrinks_by: AtomicUsize,
+    /// µs slept in commands.
+    pub slept_us: AtomicU64,
     /// Whether [`Host::purge`] was called.
     pub purged: AtomicBool,
 }
@@ -80,6 +82,12 @@ impl Host for FakeHost {
             eventloop_cycles: 0,
             eventloop_duration_us: 0,
         }
+    }
+
+    fn sleep(&self, us: u64) -> bool {
+        TICKS.with(|ticks| ticks.set(ticks.get() + us * 1000));
+        self.slept_us.fetch_add(us, Relaxed);
+        true
     }
 
     fn purge(&self) {
@@ -160,11 +168,15 @@ impl World {
 
     /// Unix ms.
     pub fn now_ms(&self) -> i64 {
-        START_MS + (self.now_us / 1000) as i64 - 1000
+        START_MS + (self.elapsed_us() / 1000) as i64 - 1000
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        self.now_us + self.host.slept_us.load(Relaxed)
     }
 
     fn set_time(&mut self) {
-        let (ms, us) = (self.now_ms(), self.now_us);
+        let (ms, us) = (self.now_ms(), self.elapsed_us());
         self.shards.iter_mut().for_each(|shard| shard.set_time(ms, us));
     }
 

@@ -33,8 +33,10 @@ pub mod flag {
     pub const NO_ASYNC_LOADING: u32 = 1 << 19;
     pub const TOUCHES_ARBITRARY_KEYS: u32 = 1 << 20;
     pub const PROTECTED: u32 = 1 << 21;
-    /// Hidden from documentation lists.
+    /// A subcommand that is one only here: to the outside it is an argument of its container (`DEBUG`).
     pub const SUBCOMMAND: u32 = 1 << 22;
+    /// A command that also has subcommands (`COMMAND`).
+    pub const CONTAINER: u32 = 1 << 23;
 
     /// Names in the order in which `COMMAND INFO` lists them.
     pub const NAMES: [(u32, &str); 22] = [
@@ -428,6 +430,12 @@ impl Command {
         self
     }
 
+    /// Sets the ACL categories beyond those the flags imply, where the group's own is none of them.
+    pub const fn only_categories(mut self, categories: u32) -> Self {
+        self.extra_categories = categories;
+        self
+    }
+
     /// Says what the command is: the version it came with, its cost, one sentence, and its arguments.
     pub const fn doc(
         mut self,
@@ -477,6 +485,17 @@ impl Command {
             n if n >= 0 => argc == n as usize,
             n => argc >= n.unsigned_abs() as usize,
         }
+    }
+
+    /// Whether its next argument may name a subcommand.
+    #[inline]
+    pub fn is_container(&self) -> bool {
+        matches!(self.handler, Handler::Container) || self.has(flag::CONTAINER)
+    }
+
+    /// The container's name, or the name of what is no subcommand.
+    pub fn container_name(&self) -> &'static str {
+        self.name.split_once('|').map_or(self.name, |(container, _)| container)
     }
 
     /// The name without its container.
