@@ -38,8 +38,8 @@ pub mod flag {
     /// A command that also has subcommands (`COMMAND`).
     pub const CONTAINER: u32 = 1 << 23;
 
-    /// Names in the order in which `COMMAND INFO` lists them.
-    pub const NAMES: [(u32, &str); 22] = [
+    /// Names in the order in which `COMMAND INFO` lists them; the bits that are not here are hidden there.
+    pub const NAMES: [(u32, &str); 19] = [
         (WRITE, "write"),
         (READONLY, "readonly"),
         (DENYOOM, "denyoom"),
@@ -54,14 +54,11 @@ pub mod flag {
         (ASKING, "asking"),
         (FAST, "fast"),
         (NO_AUTH, "no_auth"),
-        (MAY_REPLICATE, "may_replicate"),
         (NO_MANDATORY_KEYS, "no_mandatory_keys"),
-        (PROTECTED, "protected"),
+        (NO_ASYNC_LOADING, "no_async_loading"),
+        (NO_MULTI, "no_multi"),
         (MOVABLE_KEYS, "movablekeys"),
         (ALLOW_BUSY, "allow_busy"),
-        (NO_ASYNC_LOADING, "no_async_loading"),
-        (TOUCHES_ARBITRARY_KEYS, "touches_arbitrary_keys"),
-        (NO_MULTI, "no_multi"),
     ];
 }
 
@@ -397,7 +394,8 @@ impl Command {
 
     /// A name that stands for its subcommands.
     pub const fn container(name: &'static str, group: Group) -> Self {
-        Self::new(name, Handler::Container, -2, 0, group)
+        // The subcommands have categories, the name alone has none.
+        Self::new(name, Handler::Container, -2, 0, group).only_categories(0)
     }
 
     /// Says where the keys are.
