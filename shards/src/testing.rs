@@ -652,10 +652,7 @@ mod tests {
     fn replies_are_understood() {
         let bytes = b"*3\r\n$-1\r\n*-1\r\n%1\r\n+a\r\n~1\r\n:1\r\n=5\r\ntxt:x\r\n,1.5\r\n#t\r\n_\r\n-ERR no\r\n$3\r\n\"\n\x01\r\n";
         let all: Vec<String> = Value::parse_all(bytes).iter().map(Value::to_string).collect();
-        assert_eq!(
-            all,
-            ["[nil nil* {a: ~[1]}]", "txt:\"x\"", ",1.5", "#true", "nil", "-ERR no", r#""\"\n\x01""#]
-        );
+        assert_eq!(all, ["[nil nil* {a: ~[1]}]", "txt:\"x\"", ",1.5", "#true", "nil", "-ERR no", r#""\"\n\x01""#]);
         assert!(Value::parse(b"$5\r\nab").is_none());
     }
 

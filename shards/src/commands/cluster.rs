@@ -16,7 +16,12 @@ const fn row(name: &'static str, arity: i16, flags: u32, since: &'static str, su
 
 /// This family's rows.
 pub static TABLE: &[Command] = &[
-    Command::container("cluster", CLUSTER).doc("3.0.0", "Depends on the subcommand.", "Looks at and changes a cluster.", ""),
+    Command::container("cluster", CLUSTER).doc(
+        "3.0.0",
+        "Depends on the subcommand.",
+        "Looks at and changes a cluster.",
+        "",
+    ),
     row("cluster|addslots", -3, ADMINISTER, "3.0.0", "Gives slots to the node.").doc(
         "3.0.0",
         "O(N), N being the number of slots",

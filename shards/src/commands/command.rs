@@ -257,10 +257,10 @@ fn key_flags(reply: &mut Reply<'_>, flags: u16) {
 /// find. Redis's `populateCommandLegacyRangeSpec`: a single range as it is, several if they follow each other.
 pub fn legacy_range(row: &Command) -> (i64, i64, i64, bool) {
     let absolute = |index: u16, last: i16| if last >= 0 { index as i64 + last as i64 } else { last as i64 };
-    if let [spec] = row.keys {
-        if let (Begin::Index(index), Find::Range { last, step, .. }) = (spec.begin, spec.find) {
-            return (index as i64, absolute(index, last), step as i64, spec.flags & key::INCOMPLETE != 0);
-        }
+    if let [spec] = row.keys
+        && let (Begin::Index(index), Find::Range { last, step, .. }) = (spec.begin, spec.find)
+    {
+        return (index as i64, absolute(index, last), step as i64, spec.flags & key::INCOMPLETE != 0);
     }
     let (mut first, mut last_key, mut before, mut movable) = (i64::MAX, 0i64, 0i64, false);
     for spec in row.keys {
@@ -346,7 +346,11 @@ fn key_specs(reply: &mut Reply<'_>, row: &Command) {
                 typed(reply, "range", &[("lastkey", last as i64), ("keystep", step as i64), ("limit", limit as i64)]);
             }
             Find::Count { at, first, step } => {
-                typed(reply, "keynum", &[("keynumidx", at as i64), ("firstkey", first as i64), ("keystep", step as i64)]);
+                typed(
+                    reply,
+                    "keynum",
+                    &[("keynumidx", at as i64), ("firstkey", first as i64), ("keystep", step as i64)],
+                );
             }
             Find::Unknown => typed(reply, "unknown", &[]),
         }
@@ -399,15 +403,12 @@ fn document_arguments(reply: &mut Reply<'_>, arguments: &[Argument]) {
     reply.array(arguments.len());
     for arg in arguments {
         let nested = matches!(arg.kind, ArgKind::OneOf | ArgKind::Block);
-        let flags: Vec<String> = [
-            (arg.optional, "optional"),
-            (arg.multiple, "multiple"),
-            (arg.multiple_token, "multiple_token"),
-        ]
-        .iter()
-        .filter(|(set, _)| *set)
-        .map(|(_, name)| name.to_string())
-        .collect();
+        let flags: Vec<String> =
+            [(arg.optional, "optional"), (arg.multiple, "multiple"), (arg.multiple_token, "multiple_token")]
+                .iter()
+                .filter(|(set, _)| *set)
+                .map(|(_, name)| name.to_string())
+                .collect();
         // Name and type; then a text to display or the parts of it; then what it has of the rest.
         let optional = [arg.key_spec.is_some(), arg.token.is_some(), !flags.is_empty()];
         reply.map(3 + optional.iter().filter(|there| **there).count());

@@ -20,7 +20,12 @@ const CONFIG: u32 = ADMIN | NOSCRIPT | LOADING | STALE;
 
 /// This family's rows.
 pub static TABLE: &[Command] = &[
-    Command::container("config", SERVER).doc("2.0.0", "Depends on the subcommand.", "Reads and changes directives.", ""),
+    Command::container("config", SERVER).doc(
+        "2.0.0",
+        "Depends on the subcommand.",
+        "Reads and changes directives.",
+        "",
+    ),
     Command::home("config|get", get, -3, CONFIG, SERVER).doc(
         "2.0.0",
         "O(N), N being the number of directives",
@@ -136,13 +141,13 @@ mod tests {
         t.check("CONFIG GET slowlog-*-than", r#"["slowlog-log-slower-than" "10000"]"#);
         t.check("CONFIG SET hz", "-ERR wrong number of arguments for 'config|set' command");
         t.check("CONFIG SET hz 10 port", "-ERR syntax error");
-        t.check(
-            "CONFIG SET nosuch 1",
-            "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'",
-        );
+        t.check("CONFIG SET nosuch 1", "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'");
         t.look("CONFIG SET hz 20 maxmemory-policy nosuch", |v| {
             let text = v.text();
-            assert!(text.starts_with("ERR CONFIG SET failed (possibly related to argument 'maxmemory-policy')"), "{text}");
+            assert!(
+                text.starts_with("ERR CONFIG SET failed (possibly related to argument 'maxmemory-policy')"),
+                "{text}"
+            );
         });
         t.check("CONFIG GET hz", r#"["hz" "50"]"#);
         t.look("CONFIG FOO", |v| assert_eq!(v.text(), "ERR unknown subcommand 'FOO'. Try CONFIG HELP."));
@@ -158,9 +163,10 @@ mod tests {
             assert!(text.contains("can't set immutable config"), "{text}");
             assert!(text.ends_with("-OOM command not allowed when used memory > 'maxmemory'.\r\n"), "{text}");
             assert!(world.run(b, "SET k v").text().starts_with("OOM"));
-            let changed = world.effects.iter().any(
-                |(_, effect)| matches!(effect, Effect::ConfigChanged(names) if names.as_slice() == ["maxmemory"]),
-            );
+            let changed = world
+                .effects
+                .iter()
+                .any(|(_, effect)| matches!(effect, Effect::ConfigChanged(names) if names.as_slice() == ["maxmemory"]));
             assert!(changed, "{:?}", world.effects);
         }
     }

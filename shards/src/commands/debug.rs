@@ -73,7 +73,11 @@ pub static TABLE: &[Command] = &[
     home("debug|aof-flush-sleep", refuse, 3, "Slows the append-only file down."),
     home("debug|replicate", refuse, -3, "Sends something to replicas alone."),
     home("debug|help", debug_help, 2, "Lists the subcommands."),
-    switch("debug|set-active-expire", |args| on(args, Switch::ActiveExpire), "Turns the active expire cycle on or off."),
+    switch(
+        "debug|set-active-expire",
+        |args| on(args, Switch::ActiveExpire),
+        "Turns the active expire cycle on or off.",
+    ),
     switch("debug|pause-cron", |args| on(args, Switch::PauseCron), "Stops time events, or lets them go on."),
     switch("debug|dict-resizing", |args| on(args, Switch::DictResizing), "Turns resizing by time events on or off."),
     data("debug|object", object, 3, "Describes a value.").keys(KEY),
@@ -81,8 +85,12 @@ pub static TABLE: &[Command] = &[
     data("debug|listpack", listpack, 3, "Prints a listpack.").keys(KEY),
     data("debug|quicklist", quicklist, -3, "Prints a quicklist.").keys(KEY),
     data("debug|htstats-key", htstats_key, -3, "Describes the table of a value.").keys(KEY),
-    data("debug|digest-value", digest_value, -2, "Returns fingerprints of values.")
-        .keys(&[KeySpec::range(2, -1, 1, key::RO)]),
+    data("debug|digest-value", digest_value, -2, "Returns fingerprints of values.").keys(&[KeySpec::range(
+        2,
+        -1,
+        1,
+        key::RO,
+    )]),
     data("debug|digest", digest, 2, "Returns the fingerprint of all data."),
     data("debug|htstats", htstats, -3, "Describes the tables of a database."),
     data("debug|populate", populate, -3, "Makes keys."),
@@ -150,6 +158,7 @@ fn protocol(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     match args.at(2).to_ascii_lowercase().as_slice() {
         b"string" => reply.bulk(b"Hello World"),
         b"integer" => reply.integer(12345),
+        #[allow(clippy::approx_constant)] // The number Redis answers with.
         b"double" => reply.double(3.141),
         b"bignum" if reply.resp == 3 => reply.out.extend_from_slice(format!("({BIG}\r\n").as_bytes()),
         b"bignum" => reply.bulk(BIG.as_bytes()),
@@ -338,7 +347,8 @@ fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn sdslen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let entry = entry(ctx, args)?;
     let Some(StrRef::Bytes(value)) = entry.string() else { return Err("ERR Not an sds encoded string.".into()) };
-    let spare = entry.object().map_or(0, |object| object.heap_bytes().saturating_sub(value.len() + size_of_val(object)));
+    let spare =
+        entry.object().map_or(0, |object| object.heap_bytes().saturating_sub(value.len() + size_of_val(object)));
     // Key and value share one allocation while the value is short.
     let value_bytes = if entry.object().is_some() { value.len() + spare } else { 0 };
     ctx.reply.simple(&format!(
@@ -396,7 +406,7 @@ fn digest(ctx: &mut Ctx<'_>, _: Args<'_>) -> CommandResult {
         if ctx.keys.dbs(number as u16).all(|db| db.dict.is_empty()) {
             continue;
         }
-        digest.add_database(number as u32);
+        digest.add_database(number);
         for db in ctx.keys.dbs(number as u16) {
             db.dict.for_each(|entry| digest.add_entry(entry));
         }
@@ -541,7 +551,8 @@ mod tests {
             assert!(text.ends_with(" lru_seconds_idle:5"), "{text}");
         });
         t.look("DEBUG OBJECT n", |v| assert!(v.text().contains("encoding:int serializedlength:3 ")));
-        t.check("DEBUG OBJECT none", "-ERR no such key").check("DEBUG LISTPACK s", "-ERR Not a listpack encoded object.");
+        t.check("DEBUG OBJECT none", "-ERR no such key")
+            .check("DEBUG LISTPACK s", "-ERR Not a listpack encoded object.");
         t.look("DEBUG SDSLEN s", |v| assert!(v.text().starts_with("key_sds_len:1, key_sds_avail:0, ")));
         t.check("DEBUG SDSLEN n", "-ERR Not an sds encoded string.");
         t.look("DEBUG HTSTATS 0", |v| {

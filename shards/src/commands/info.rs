@@ -153,10 +153,13 @@ fn info(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> 
     Ok(())
 }
 
+/// Writes one section.
+type Section = fn(&mut Text, &Core, &ShardReport);
+
 fn text(core: &Core, wanted: &Wanted, reports: &[ShardReport]) -> String {
     let report = total(reports);
     let mut text = Text::default();
-    let sections: [(&str, fn(&mut Text, &Core, &ShardReport)); 13] = [
+    let sections: [(&str, Section); 13] = [
         ("server", server),
         ("clients", clients),
         ("memory", memory),
@@ -420,7 +423,8 @@ fn cpu(text: &mut Text, core: &Core, _: &ShardReport) {
         text.line(field, format_args!("{seconds:.6}"));
     }
     // There is no main thread; this is the shard that answers.
-    for (field, seconds) in ["used_cpu_sys_main_thread", "used_cpu_user_main_thread"].into_iter().zip(facts.thread_cpu) {
+    for (field, seconds) in ["used_cpu_sys_main_thread", "used_cpu_user_main_thread"].into_iter().zip(facts.thread_cpu)
+    {
         text.line(field, format_args!("{seconds:.6}"));
     }
 }
@@ -548,7 +552,11 @@ mod tests {
         });
         t.look("INFO cpu server", |v| assert_eq!(sections(&v.text()), "Server CPU"));
         t.check("INFO nosuch", "\"\"");
-        t.types("INFO cluster", r##""# Cluster\r\ncluster_enabled:0\r\n""##, r##"txt:"# Cluster\r\ncluster_enabled:0\r\n""##);
+        t.types(
+            "INFO cluster",
+            r##""# Cluster\r\ncluster_enabled:0\r\n""##,
+            r##"txt:"# Cluster\r\ncluster_enabled:0\r\n""##,
+        );
     }
 
     #[test]

@@ -303,7 +303,9 @@ fn diagnose(memory: &Overhead, clients: usize) -> Vec<&'static str> {
         found.push("Allocator overhead: the allocator keeps pages it has no use for; MEMORY PURGE returns them.");
     }
     if over(memory.rss_overhead(), 1.1, memory.rss_overhead_bytes()) {
-        found.push("Process overhead: over a tenth of the resident memory is not the allocator's (rings, stacks, code).");
+        found.push(
+            "Process overhead: over a tenth of the resident memory is not the allocator's (rings, stacks, code).",
+        );
     }
     if clients > 0 && memory.clients / clients > 200 << 10 {
         found.push(

@@ -106,3 +106,6 @@ pub fn help(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

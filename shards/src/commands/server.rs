@@ -15,21 +15,22 @@ const MODULE: u32 = ADMIN | NOSCRIPT | NO_ASYNC_LOADING | PROTECTED;
 
 /// This family's rows.
 pub static TABLE: &[Command] = &[
-    Command::home("time", time, 1, LOADING | STALE | FAST, SERVER).doc("2.6.0", "O(1)", "Returns the server's time.", ""),
+    Command::home("time", time, 1, LOADING | STALE | FAST, SERVER).doc(
+        "2.6.0",
+        "O(1)",
+        "Returns the server's time.",
+        "",
+    ),
     Command::home("role", role, 1, NOSCRIPT | LOADING | STALE | FAST, SERVER)
         .categories(acl::ADMIN | acl::DANGEROUS)
         .doc("2.8.12", "O(1)", "Returns the server's role in replication.", ""),
-    Command::home("lastsave", lastsave, 1, LOADING | STALE | FAST, SERVER)
-        .categories(acl::ADMIN | acl::DANGEROUS)
-        .doc("1.0.0", "O(1)", "Returns the Unix time of the last snapshot.", ""),
-    Command::home(
-        "shutdown",
-        shutdown,
-        -1,
-        ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY,
-        SERVER,
-    )
-    .doc(
+    Command::home("lastsave", lastsave, 1, LOADING | STALE | FAST, SERVER).categories(acl::ADMIN | acl::DANGEROUS).doc(
+        "1.0.0",
+        "O(1)",
+        "Returns the Unix time of the last snapshot.",
+        "",
+    ),
+    Command::home("shutdown", shutdown, -1, ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY, SERVER).doc(
         "1.0.0",
         "O(N) with a snapshot, N being the number of keys; O(1) without",
         "Ends the server.",
@@ -96,12 +97,7 @@ pub static TABLE: &[Command] = &[
         "Loads a module with directives.",
         "path [CONFIG name value [CONFIG name value ...]] [ARGS args [args ...]]",
     ),
-    Command::home("module|unload", module_unload, 3, MODULE, SERVER).doc(
-        "4.0.0",
-        "O(1)",
-        "Unloads a module.",
-        "name",
-    ),
+    Command::home("module|unload", module_unload, 3, MODULE, SERVER).doc("4.0.0", "O(1)", "Unloads a module.", "name"),
     Command::home("module|help", module_help, 2, LOADING | STALE, SERVER).doc(
         "5.0.0",
         "O(1)",
@@ -268,7 +264,9 @@ mod tests {
         let mut t = Check::new();
         t.check("TIME", r#"["1700000000" "0"]"#).advance(1500).check("TIME", r#"["1700000001" "500000"]"#);
         t.check("ROLE", r#"["master" 0 []]"#).check("LASTSAVE", "1700000000").check("MODULE LIST", "[]");
-        t.check("WAIT 0 100", "0").check("WAIT 3 0", "0").check("WAIT x 0", "-ERR value is not an integer or out of range");
+        t.check("WAIT 0 100", "0")
+            .check("WAIT 3 0", "0")
+            .check("WAIT x 0", "-ERR value is not an integer or out of range");
         t.check("WAIT 1 -1", "-ERR timeout is negative").check("WAITAOF 0 1 0", "[0 0]");
         t.check("REPLICAOF NO ONE", "OK").check("SLAVEOF no one", "OK");
         t.look("REPLICAOF 127.0.0.1 6380", |v| assert!(v.text().contains("not built yet")));

@@ -12,7 +12,12 @@ const SLOWLOG: u32 = ADMIN | LOADING | STALE;
 
 /// This family's rows.
 pub static TABLE: &[Command] = &[
-    Command::container("slowlog", SERVER).doc("2.2.12", "Depends on the subcommand.", "Reads the log of slow commands.", ""),
+    Command::container("slowlog", SERVER).doc(
+        "2.2.12",
+        "Depends on the subcommand.",
+        "Reads the log of slow commands.",
+        "",
+    ),
     Command::home("slowlog|get", get, -2, SLOWLOG, SERVER).doc(
         "2.2.12",
         "O(N), N being the number of entries returned",

@@ -136,7 +136,10 @@ fn repeated(node: &Node, before: &[Node]) -> Option<usize> {
 
 /// Words that are typed as they are.
 fn is_token(word: &str) -> bool {
-    !word.chars().any(|c| c.is_lowercase()) && word.chars().any(|c| c.is_uppercase()) || word == "*" || word == "~" || word == "="
+    !word.chars().any(|c| c.is_lowercase()) && word.chars().any(|c| c.is_uppercase())
+        || word == "*"
+        || word == "~"
+        || word == "="
 }
 
 struct Builder<'a> {
@@ -263,10 +266,40 @@ impl Builder<'_> {
 
     fn kind(&self, name: &str) -> ArgKind {
         const INTEGERS: [&str; 34] = [
-            "seconds", "milliseconds", "count", "offset", "index", "index1", "index2", "start", "end", "stop",
-            "decrement", "numkeys", "cursor", "timeout", "db", "destination-db", "len", "min-match-len", "protover",
-            "client-id", "maxage", "port", "numreplicas", "numlocal", "slot", "start-slot", "end-slot", "version",
-            "cluster-bus-port", "config-epoch", "rank", "bit", "threshold", "limit",
+            "seconds",
+            "milliseconds",
+            "count",
+            "offset",
+            "index",
+            "index1",
+            "index2",
+            "start",
+            "end",
+            "stop",
+            "decrement",
+            "numkeys",
+            "cursor",
+            "timeout",
+            "db",
+            "destination-db",
+            "len",
+            "min-match-len",
+            "protover",
+            "client-id",
+            "maxage",
+            "port",
+            "numreplicas",
+            "numlocal",
+            "slot",
+            "start-slot",
+            "end-slot",
+            "version",
+            "cluster-bus-port",
+            "config-epoch",
+            "rank",
+            "bit",
+            "threshold",
+            "limit",
         ];
         const KEYS: [&str; 9] =
             ["key", "newkey", "source", "destination", "key1", "key2", "sourcekey", "destkey", "dstkey"];

@@ -44,8 +44,11 @@ fn counts_and_lists_agree() {
         assert_eq!(listed.iter().filter(|name| !name.text().contains('|')).count() as i64, count);
     });
     t.check("COMMAND LIST FILTERBY PATTERN xget", "[]");
-    t.check("COMMAND LIST FILTERBY PATTERN conf*", "[\"config\" \"config|get\" \"config|set\" \"config|resetstat\" \
-         \"config|rewrite\" \"config|help\"]");
+    t.check(
+        "COMMAND LIST FILTERBY PATTERN conf*",
+        "[\"config\" \"config|get\" \"config|set\" \"config|resetstat\" \
+         \"config|rewrite\" \"config|help\"]",
+    );
     t.check("COMMAND LIST FILTERBY MODULE foo", "[]").check("COMMAND LIST FILTERBY ACLCAT nosuch", "[]");
     t.look("COMMAND LIST FILTERBY ACLCAT transaction", |v| {
         let names: BTreeSet<String> = v.items().iter().map(Value::text).collect();
