@@ -56,6 +56,16 @@ impl<'a> Args<'a> {
         self.refs[from.min(self.refs.len())..].iter().map(move |r| &bytes[r.start as usize..(r.start + r.len) as usize])
     }
 
+    /// The arguments from `from` on, of which there must be one, as if they were a command of their own.
+    pub fn tail(&self, from: usize) -> Args<'a> {
+        Args::new(self.bytes, &self.refs[from..])
+    }
+
+    /// The first `n` arguments, at least one.
+    pub fn only(&self, n: usize) -> Args<'a> {
+        Args::new(self.bytes, &self.refs[..n])
+    }
+
     /// Whether the argument at `index` is there and equals `word` but for letter case.
     pub fn is(&self, index: usize, word: &str) -> bool {
         self.get(index).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))

@@ -63,6 +63,8 @@ pub struct Core {
     pub now_ms: i64,
     /// Monotonic time of this turn in µs.
     pub now_us: u64,
+    /// [`Core::now_us`] of the first turn with the present [`Core::now_ms`].
+    ms_began_us: u64,
     /// The 24-bit clock that entries are stamped with.
     pub lru_clock: u32,
     /// Counters.
@@ -71,6 +73,10 @@ pub struct Core {
     pub rng: Rng,
     /// `DEBUG SET-ACTIVE-EXPIRE`.
     pub active_expire: bool,
+    /// `DEBUG PAUSE-CRON`.
+    pub cron_paused: bool,
+    /// `DEBUG DICT-RESIZING`.
+    pub dict_resizing: bool,
     /// Whether the command being run leaves no trace in LRU and statistics (`CLIENT NO-TOUCH`).
     pub no_touch: bool,
 }
@@ -87,11 +93,14 @@ impl Core {
             config,
             now_ms: 0,
             now_us: 0,
+            ms_began_us: 0,
             lru_clock: 0,
             stats: Stats::new(table().len()),
             rng: Rng::new(seed),
             shared,
             active_expire: true,
+            cron_paused: false,
+            dict_resizing: true,
             no_touch: false,
         }
     }
@@ -99,9 +108,18 @@ impl Core {
     /// Takes over the time of a new turn.
     #[inline]
     pub fn set_time(&mut self, now_ms: i64, now_us: u64) {
+        if self.now_ms != now_ms {
+            self.ms_began_us = now_us;
+        }
         self.now_ms = now_ms;
         self.now_us = now_us;
         self.lru_clock = ((now_ms / 1000) & 0xff_ffff) as u32;
+    }
+
+    /// Unix time of this turn in µs: the wall clock's ms, and within one of them what the monotonic clock says has
+    /// passed since it was first seen, so that it does not go back.
+    pub fn unix_us(&self) -> i64 {
+        self.now_ms * 1000 + self.now_us.saturating_sub(self.ms_began_us).min(999) as i64
     }
 
     /// Reports that `key` of database `db` changed; nothing listens unless `notify-keyspace-events` asks for `class`.

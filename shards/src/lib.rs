@@ -10,6 +10,7 @@ pub mod config;
 pub mod core;
 pub mod db;
 pub mod dict;
+pub mod digest;
 pub mod entry;
 pub mod glob;
 pub mod latency;
@@ -24,6 +25,8 @@ pub mod shard;
 pub mod shared;
 pub mod slowlog;
 pub mod stats;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod transaction;
 
 /// The version of Redis whose commands and replies this follows, as `HELLO` and `INFO` report it.

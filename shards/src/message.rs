@@ -92,6 +92,17 @@ pub struct ReplyBatch {
     pub bytes: Vec<u8>,
 }
 
+/// What `DEBUG` turns on or off on every shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// The active expire cycle.
+    ActiveExpire,
+    /// Time events, all of them.
+    PauseCron,
+    /// The growth and shrinking of tables outside of commands.
+    DictResizing,
+}
+
 /// A question to every shard, asked by commands over what slices do not hold.
 #[derive(Clone, Debug)]
 pub enum Question {
@@ -108,6 +119,8 @@ pub enum Question {
         /// Whether the one that asks is spared.
         skip_me: bool,
     },
+    /// Turn a switch of `DEBUG`.
+    Switch(Switch, bool),
     /// Describe or unblock one client.
     Unblock {
         /// The client.

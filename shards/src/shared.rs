@@ -24,6 +24,16 @@ pub trait Host: Send + Sync {
     fn facts(&self) -> HostFacts;
     /// Asks the allocator to return unused memory (`MEMORY PURGE`).
     fn purge(&self);
+    /// Blocks the calling thread for so many µs (`DEBUG SLEEP`), within the command, so that its duration is seen.
+    /// Says whether it did; if not, [`crate::shard::Effect::Sleep`] asks the driver to do it after the command.
+    fn sleep(&self, us: u64) -> bool {
+        let _ = us;
+        false
+    }
+    /// Everything the allocator says of itself (`MEMORY MALLOC-STATS`), if it can.
+    fn malloc_stats(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Facts about the process and its machine.
@@ -98,6 +108,8 @@ pub struct Shared {
     pub start_ms: i64,
     /// 40 hexadecimal digits that name this run.
     pub run_id: String,
+    /// 40 hexadecimal digits that name the history of this data for replicas.
+    pub replication_id: Mutex<String>,
     /// Path of the configuration file, or empty.
     pub config_file: String,
     /// `CLIENT PAUSE`: until when, Unix ms, and whether only writes.
@@ -108,6 +120,29 @@ pub struct Shared {
     pub process_id: u32,
     /// Path of the executable.
     pub executable: String,
+    /// What `DEBUG` sets.
+    pub debug: DebugSettings,
+}
+
+/// What `DEBUG` sets for features that look at it.
+#[derive(Debug)]
+pub struct DebugSettings {
+    /// From how many bytes on a list's element stands alone.
+    pub quicklist_packed_threshold: AtomicU64,
+    /// Scripts may call commands that are closed to them.
+    pub disable_deny_scripts: AtomicBool,
+    /// Dumped payloads pass with a wrong checksum.
+    pub skip_checksum_validation: AtomicBool,
+}
+
+impl Default for DebugSettings {
+    fn default() -> Self {
+        DebugSettings {
+            quicklist_packed_threshold: AtomicU64::new(1 << 30),
+            disable_deny_scripts: AtomicBool::new(false),
+            skip_checksum_validation: AtomicBool::new(false),
+        }
+    }
 }
 
 /// The state of `CLIENT PAUSE`.
@@ -124,7 +159,7 @@ impl Shared {
     pub fn new(config: Config, shards: usize, seed: [u64; 2], start_ms: i64, host: Arc<dyn Host>) -> Self {
         let hasher = Hasher::new(seed);
         let mut rng = crate::core::Rng::new(seed[0] ^ seed[1].rotate_left(32));
-        let run_id = (0..40).map(|_| char::from_digit((rng.next_u64() >> 60) as u32, 16).unwrap_or('0')).collect();
+        let run_id: String = (0..40).map(|_| char::from_digit((rng.next_u64() >> 60) as u32, 16).unwrap_or('0')).collect();
         Shared {
             shards,
             hasher,
@@ -141,12 +176,14 @@ impl Shared {
             peak_memory: AtomicUsize::new(0),
             startup_memory: AtomicUsize::new(0),
             start_ms,
+            replication_id: Mutex::new(run_id.clone()),
             run_id,
             config_file: String::new(),
             pause: Pause::default(),
             shutting_down: AtomicBool::new(false),
             process_id: 0,
             executable: String::new(),
+            debug: DebugSettings::default(),
         }
     }
 

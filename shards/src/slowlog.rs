@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::args::Args;
+use crate::config::{Directive, flag};
 
 /// Most arguments of a command that are kept (Redis: `SLOWLOG_ENTRY_MAX_ARGC`).
 const MAX_ARGS: usize = 32;
@@ -31,13 +32,31 @@ pub struct SlowEntry {
     pub name: Vec<u8>,
 }
 
-/// Arguments as the log keeps them: the first 31 and a count of the rest, each cut at 128 bytes.
+/// Whether the argument at `index` is a secret that no log shall keep: passwords of `AUTH`, `HELLO … AUTH`, and of
+/// sensitive directives in `CONFIG SET`.
+pub fn is_secret(args: Args<'_>, index: usize) -> bool {
+    if args.is(0, "auth") {
+        return index > 0;
+    }
+    if args.is(0, "hello") {
+        return (2..args.len()).any(|i| args.is(i, "auth") && (index == i + 1 || index == i + 2));
+    }
+    if args.is(0, "config") && args.is(1, "set") {
+        return index >= 3
+            && index % 2 == 1
+            && Directive::find(args.at(index - 1)).is_some_and(|directive| directive.has(flag::SENSITIVE));
+    }
+    false
+}
+
+/// Arguments as the log keeps them: the first 31 and a count of the rest, each cut at 128 bytes, secrets left out.
 pub fn trimmed(args: Args<'_>) -> Vec<Vec<u8>> {
     let kept = if args.len() > MAX_ARGS { MAX_ARGS - 1 } else { args.len() };
     let mut list: Vec<Vec<u8>> = (0..kept)
         .map(|i| {
             let arg = args.at(i);
             match arg.len() {
+                _ if is_secret(args, i) => b"(redacted)".to_vec(),
                 n if n > MAX_ARG_BYTES => {
                     let mut cut = arg[..MAX_ARG_BYTES].to_vec();
                     cut.extend_from_slice(format!("... ({} more bytes)", n - MAX_ARG_BYTES).as_bytes());

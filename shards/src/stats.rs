@@ -18,7 +18,8 @@ pub struct CommandStats {
 }
 
 impl CommandStats {
-    fn add(&mut self, other: &CommandStats) {
+    /// Adds another shard's, or another row's, counters.
+    pub fn add(&mut self, other: &CommandStats) {
         self.calls += other.calls;
         self.ticks += other.ticks;
         self.rejected += other.rejected;
@@ -160,6 +161,8 @@ pub struct DbReport {
     pub table_bytes: usize,
     /// Bytes of the tables of keys with a time to live.
     pub expires_bytes: usize,
+    /// How many of the two tables are growing or shrinking now.
+    pub rehashing: usize,
 }
 
 /// What a shard reports of itself.
@@ -183,6 +186,10 @@ pub struct ShardReport {
     pub clients_memory: usize,
     /// Longest query buffer and longest output.
     pub max_buffers: [usize; 2],
+    /// Estimated share of expired keys among those with a time to live, in percent; the worst when summed.
+    pub stale_percent: f64,
+    /// Requests that wait for the slice to come home.
+    pub hops_waiting: usize,
     /// Commands, bytes in and bytes out a second, lately.
     pub instantaneous: [u64; 3],
 }
@@ -202,6 +209,7 @@ impl ShardReport {
             mine.expires += theirs.expires;
             mine.table_bytes += theirs.table_bytes;
             mine.expires_bytes += theirs.expires_bytes;
+            mine.rehashing += theirs.rehashing;
         }
         self.clients += other.clients;
         self.blocked_clients += other.blocked_clients;
@@ -209,6 +217,8 @@ impl ShardReport {
         self.pubsub_clients += other.pubsub_clients;
         self.watched_keys += other.watched_keys;
         self.clients_memory += other.clients_memory;
+        self.stale_percent = self.stale_percent.max(other.stale_percent);
+        self.hops_waiting += other.hops_waiting;
         for i in 0..2 {
             self.max_buffers[i] = self.max_buffers[i].max(other.max_buffers[i]);
         }

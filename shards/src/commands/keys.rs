@@ -128,7 +128,7 @@ pub static TABLE: &[Command] = &[
             "source destination [DB destination-db] [REPLACE]",
         ),
     Command::data("move", move_key, 3, WRITE | FAST, GENERIC)
-        .keys(&[KeySpec::one(1, key::RW | key::ACCESS | key::DELETE)])
+        .keys(&[KeySpec::one(1, key::RW | key::ACCESS | key::UPDATE)])
         .doc("1.0.0", "O(1)", "Moves a key to another database.", "key db"),
     Command::data("randomkey", randomkey, 1, READONLY | TOUCHES_ARBITRARY_KEYS, GENERIC).doc(
         "1.0.0",

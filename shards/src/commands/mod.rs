@@ -5,14 +5,23 @@
 //! settled before it runs. To add a command: write the function in its family's file and give it a row in that
 //! file's `TABLE`.
 
+pub mod cluster;
 pub mod command;
+pub mod config;
 pub mod connection;
+pub mod debug;
 pub mod error;
+pub mod info;
 pub mod keys;
+pub mod latency;
+pub mod lolwut;
+pub mod memory;
 pub mod server;
+pub mod slowlog;
 pub mod spec;
 pub mod string;
 pub mod table;
+pub mod usage;
 
 use crate::args::Args;
 use crate::client::ClientView;
@@ -97,3 +106,6 @@ pub fn help(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,317 @@
-//! The server as a whole.
-use super::Command;
+//! The server as a whole: its time, its end, its role, and what of persistence and replication is not built yet.
+//!
+//! Commands whose feature is missing say so in one form ([`not_built`]); a client that asks for a snapshot must not
+//! believe it has one. Counterpart: parts of `server.c`, `rdb.c`, `aof.c`, `replication.c`, `module.c`.
+
+use super::{Command, CommandError, CommandResult, Group, acl, flag, help};
+use crate::args::Args;
+use crate::number::parse_i64;
+use crate::shard::{Effect, Shard};
+
+use flag::*;
+
+const SERVER: Group = Group::Server;
+const MODULE: u32 = ADMIN | NOSCRIPT | NO_ASYNC_LOADING | PROTECTED;
+
 /// This family's rows.
-pub static TABLE: &[Command] = &[];
+pub static TABLE: &[Command] = &[
+    Command::home("time", time, 1, LOADING | STALE | FAST, SERVER).doc(
+        "2.6.0",
+        "O(1)",
+        "Returns the server's time.",
+        "",
+    ),
+    Command::home("role", role, 1, NOSCRIPT | LOADING | STALE | FAST, SERVER)
+        .categories(acl::ADMIN | acl::DANGEROUS)
+        .doc("2.8.12", "O(1)", "Returns the server's role in replication.", ""),
+    Command::home("lastsave", lastsave, 1, LOADING | STALE | FAST, SERVER).categories(acl::ADMIN | acl::DANGEROUS).doc(
+        "1.0.0",
+        "O(1)",
+        "Returns the Unix time of the last snapshot.",
+        "",
+    ),
+    Command::home("shutdown", shutdown, -1, ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY, SERVER).doc(
+        "1.0.0",
+        "O(N) with a snapshot, N being the number of keys; O(1) without",
+        "Ends the server.",
+        "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
+    ),
+    Command::home("save", save, 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, SERVER).doc(
+        "1.0.0",
+        "O(N), N being the number of keys",
+        "Writes a snapshot while clients wait.",
+        "",
+    ),
+    Command::home("bgsave", bgsave, -1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, SERVER).doc(
+        "1.0.0",
+        "O(1)",
+        "Starts a snapshot in the background.",
+        "[SCHEDULE]",
+    ),
+    Command::home("bgrewriteaof", bgrewriteaof, 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, SERVER).doc(
+        "1.0.0",
+        "O(1)",
+        "Starts to rewrite the append-only file.",
+        "",
+    ),
+    Command::home("wait", wait, 3, BLOCKING, Group::Generic).only_categories(acl::CONNECTION).doc(
+        "3.0.0",
+        "O(1)",
+        "Waits until replicas have what the connection wrote.",
+        "numreplicas timeout",
+    ),
+    Command::home("waitaof", waitaof, 4, BLOCKING, Group::Generic).only_categories(acl::CONNECTION).doc(
+        "7.2.0",
+        "O(1)",
+        "Waits until what the connection wrote is in append-only files.",
+        "numlocal numreplicas timeout",
+    ),
+    Command::home("replicaof", replicaof, 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, SERVER).doc(
+        "5.0.0",
+        "O(1)",
+        "Makes the server a replica of another, or a master again.",
+        "<host port | NO ONE>",
+    ),
+    Command::home("slaveof", slaveof, 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, SERVER).doc(
+        "1.0.0",
+        "O(1)",
+        "The old name of REPLICAOF.",
+        "<host port | NO ONE>",
+    ),
+    Command::container("module", SERVER).doc("4.0.0", "Depends on the subcommand.", "Loads and lists modules.", ""),
+    Command::home("module|list", module_list, 2, ADMIN | NOSCRIPT, SERVER).doc(
+        "4.0.0",
+        "O(N), N being the number of modules",
+        "Returns the modules loaded, of which there are none.",
+        "",
+    ),
+    Command::home("module|load", module_load, -3, MODULE, SERVER).doc(
+        "4.0.0",
+        "O(1)",
+        "Loads a module.",
+        "path [arg [arg ...]]",
+    ),
+    Command::home("module|loadex", module_load, -3, MODULE, SERVER).doc(
+        "7.0.0",
+        "O(1)",
+        "Loads a module with directives.",
+        "path [CONFIG name value [CONFIG name value ...]] [ARGS args [args ...]]",
+    ),
+    Command::home("module|unload", module_unload, 3, MODULE, SERVER).doc("4.0.0", "O(1)", "Unloads a module.", "name"),
+    Command::home("module|help", module_help, 2, LOADING | STALE, SERVER).doc(
+        "5.0.0",
+        "O(1)",
+        "Lists the subcommands.",
+        "",
+    ),
+];
+
+/// What a command answers whose feature is still to be built.
+pub fn not_built(what: &str) -> CommandError {
+    format!("ERR {what} is not built yet in Ringshard {}", env!("CARGO_PKG_VERSION")).into()
+}
+
+fn time(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let us = shard.core.unix_us();
+    let mut reply = shard.client(index).reply();
+    reply.array(2);
+    reply.bulk_integer(us / 1_000_000);
+    reply.bulk_integer(us % 1_000_000);
+    Ok(())
+}
+
+fn role(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let mut reply = shard.client(index).reply();
+    reply.array(3);
+    reply.bulk(b"master");
+    reply.integer(0);
+    reply.array(0);
+    Ok(())
+}
+
+/// As in Redis the start counts as the first snapshot.
+fn lastsave(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let seconds = shard.core.shared.start_ms / 1000;
+    shard.client(index).reply().integer(seconds);
+    Ok(())
+}
+
+fn shutdown(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let (mut save, mut nosave, mut now, mut force, mut abort) = (false, false, false, false, false);
+    for i in 1..args.len() {
+        let word = ["nosave", "save", "now", "force", "abort"].into_iter().find(|word| args.is(i, word));
+        match word {
+            Some("nosave") => nosave = true,
+            Some("save") => save = true,
+            Some("now") => now = true,
+            Some("force") => force = true,
+            Some("abort") => abort = true,
+            _ => return Err(CommandError::Syntax),
+        }
+    }
+    if (abort && (save || nosave || now || force)) || (save && nosave) {
+        return Err(CommandError::Syntax);
+    }
+    if abort {
+        // Nothing is waited for before the end, so there is never an end to call off.
+        return Err("ERR No shutdown in progress.".into());
+    }
+    if save && !force {
+        return Err(not_built("SHUTDOWN SAVE"));
+    }
+    let save = save || (!nosave && !shard.core.config.save.is_empty());
+    shard.effects.push(Effect::Shutdown { save, now });
+    // Redis's clients take the closed connection for the answer.
+    let _ = index;
+    Err(CommandError::NoReply)
+}
+
+fn save(_: &mut Shard, _: u32, _: Args<'_>) -> CommandResult {
+    Err(not_built("SAVE"))
+}
+
+fn bgsave(_: &mut Shard, _: u32, args: Args<'_>) -> CommandResult {
+    match args.len() {
+        1 => Err(not_built("BGSAVE")),
+        2 if args.is(1, "schedule") => Err(not_built("BGSAVE")),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+fn bgrewriteaof(_: &mut Shard, _: u32, _: Args<'_>) -> CommandResult {
+    Err(not_built("BGREWRITEAOF"))
+}
+
+fn timeout_arg(text: &[u8]) -> CommandResult {
+    match parse_i64(text) {
+        None => Err("ERR timeout is not an integer or out of range".into()),
+        Some(ms) if ms < 0 => Err("ERR timeout is negative".into()),
+        Some(_) => Ok(()),
+    }
+}
+
+/// There are no replicas and none can come, so what Redis says when the time is up is certain at once.
+fn wait(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    parse_i64(args.at(1)).ok_or(CommandError::NotInteger)?;
+    timeout_arg(args.at(2))?;
+    shard.client(index).reply().integer(0);
+    Ok(())
+}
+
+fn waitaof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let local = parse_i64(args.at(1)).filter(|n| (0..=1).contains(n)).ok_or(CommandError::OutOfRange)?;
+    parse_i64(args.at(2)).filter(|n| *n >= 0).ok_or("ERR value is out of range, must be positive")?;
+    timeout_arg(args.at(3))?;
+    if local > 0 {
+        return Err("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.".into());
+    }
+    let mut reply = shard.client(index).reply();
+    reply.array(2);
+    reply.integer(0);
+    reply.integer(0);
+    Ok(())
+}
+
+fn replicaof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    if args.is(1, "no") && args.is(2, "one") {
+        shard.client(index).reply().ok();
+        return Ok(());
+    }
+    if parse_i64(args.at(2)).is_none_or(|port| !(0..=65535).contains(&port)) {
+        return Err("ERR Invalid master port".into());
+    }
+    Err(not_built("Replication"))
+}
+
+fn slaveof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    replicaof(shard, index, args)
+}
+
+fn module_list(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    shard.client(index).reply().array(0);
+    Ok(())
+}
+
+fn module_load(_: &mut Shard, _: u32, _: Args<'_>) -> CommandResult {
+    Err("ERR Error loading the extension: Ringshard does not run modules.".into())
+}
+
+fn module_unload(_: &mut Shard, _: u32, _: Args<'_>) -> CommandResult {
+    Err("ERR Error unloading module: no such module with that name".into())
+}
+
+fn module_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    help(
+        shard,
+        index,
+        "MODULE",
+        &[
+            ("LIST", "Return the modules loaded; there are never any."),
+            ("LOAD <path> [<arg> ...]", "Refused: modules are not supported."),
+            ("LOADEX <path> [[CONFIG NAME VALUE] ...] [ARGS ...]", "Refused: modules are not supported."),
+            ("UNLOAD <name>", "Refused: modules are not supported."),
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Check, World};
+
+    #[test]
+    fn what_the_server_says_of_itself() {
+        let mut t = Check::new();
+        t.check("TIME", r#"["1700000000" "0"]"#).advance(1500).check("TIME", r#"["1700000001" "500000"]"#);
+        t.check("ROLE", r#"["master" 0 []]"#).check("LASTSAVE", "1700000000").check("MODULE LIST", "[]");
+        t.check("WAIT 0 100", "0")
+            .check("WAIT 3 0", "0")
+            .check("WAIT x 0", "-ERR value is not an integer or out of range");
+        t.check("WAIT 1 -1", "-ERR timeout is negative").check("WAITAOF 0 1 0", "[0 0]");
+        t.check("REPLICAOF NO ONE", "OK").check("SLAVEOF no one", "OK");
+        t.look("REPLICAOF 127.0.0.1 6380", |v| assert!(v.text().contains("not built yet")));
+        t.check("REPLICAOF 127.0.0.1 x", "-ERR Invalid master port");
+        for line in ["SAVE", "BGSAVE", "BGSAVE SCHEDULE", "BGREWRITEAOF", "SHUTDOWN SAVE"] {
+            t.look(line, |v| assert!(v.text().ends_with("is not built yet in Ringshard 0.1.0"), "{v}"));
+        }
+        t.check("BGSAVE NOW", "-ERR syntax error");
+    }
+
+    #[test]
+    fn shutdown_leaves_an_effect() {
+        let ends = |line: &str, directives: &[(&str, &str)]| {
+            let mut world = World::with_config(2, directives);
+            let conn = world.connect();
+            world.send(conn, format!("{line}\r\n").as_bytes());
+            let said = String::from_utf8(world.received(conn)).unwrap();
+            let ends = world.effects.iter().find_map(|(_, effect)| match effect {
+                Effect::Shutdown { save, now } => Some((*save, *now)),
+                _ => None,
+            });
+            (said, ends)
+        };
+        assert_eq!(ends("SHUTDOWN NOSAVE", &[]), (String::new(), Some((false, false))));
+        assert_eq!(ends("SHUTDOWN NOW FORCE", &[]), (String::new(), Some((true, true))));
+        assert_eq!(ends("SHUTDOWN", &[("save", "\"\"")]), (String::new(), Some((false, false))));
+        for line in ["SHUTDOWN ABORT NOW", "SHUTDOWN SAVE NOSAVE", "SHUTDOWN what"] {
+            assert_eq!(ends(line, &[]), ("-ERR syntax error\r\n".to_string(), None), "{line}");
+        }
+        assert_eq!(ends("SHUTDOWN ABORT", &[]), ("-ERR No shutdown in progress.\r\n".to_string(), None));
+    }
+
+    #[test]
+    fn protected_commands_need_leave() {
+        let mut world = World::with_config(1, &[("enable-debug-command", "no")]);
+        let conn = world.connect();
+        assert!(world.run(conn, "DEBUG SLEEP 0").text().starts_with("ERR DEBUG command not allowed."));
+        assert!(world.run(conn, "MODULE LOAD x").text().starts_with("ERR MODULE command not allowed."));
+        let mut world = World::with_config(1, &[("enable-debug-command", "local"), ("enable-module-command", "yes")]);
+        let (near, mut peer) = (world.connect(), crate::client::Peer::default());
+        assert_eq!(world.run(near, "DEBUG SLEEP 0").text(), "OK");
+        assert!(world.run(near, "MODULE LOAD x").text().starts_with("ERR Error loading the extension"));
+        peer.address = "10.0.0.1:5".into();
+        world.run(near, "CONFIG SET protected-mode no");
+        let far = world.connect_from(0, peer);
+        assert!(world.run(far, "DEBUG SLEEP 0").text().starts_with("ERR DEBUG command not allowed."));
+    }
+}

@@ -33,11 +33,13 @@ pub mod flag {
     pub const NO_ASYNC_LOADING: u32 = 1 << 19;
     pub const TOUCHES_ARBITRARY_KEYS: u32 = 1 << 20;
     pub const PROTECTED: u32 = 1 << 21;
-    /// Hidden from documentation lists.
+    /// A subcommand that is one only here: to the outside it is an argument of its container (`DEBUG`).
     pub const SUBCOMMAND: u32 = 1 << 22;
+    /// A command that also has subcommands (`COMMAND`).
+    pub const CONTAINER: u32 = 1 << 23;
 
-    /// Names in the order in which `COMMAND INFO` lists them.
-    pub const NAMES: [(u32, &str); 22] = [
+    /// Names in the order in which `COMMAND INFO` lists them; the bits that are not here are hidden there.
+    pub const NAMES: [(u32, &str); 19] = [
         (WRITE, "write"),
         (READONLY, "readonly"),
         (DENYOOM, "denyoom"),
@@ -52,14 +54,11 @@ pub mod flag {
         (ASKING, "asking"),
         (FAST, "fast"),
         (NO_AUTH, "no_auth"),
-        (MAY_REPLICATE, "may_replicate"),
         (NO_MANDATORY_KEYS, "no_mandatory_keys"),
-        (PROTECTED, "protected"),
+        (NO_ASYNC_LOADING, "no_async_loading"),
+        (NO_MULTI, "no_multi"),
         (MOVABLE_KEYS, "movablekeys"),
         (ALLOW_BUSY, "allow_busy"),
-        (NO_ASYNC_LOADING, "no_async_loading"),
-        (TOUCHES_ARBITRARY_KEYS, "touches_arbitrary_keys"),
-        (NO_MULTI, "no_multi"),
     ];
 }
 
@@ -395,7 +394,8 @@ impl Command {
 
     /// A name that stands for its subcommands.
     pub const fn container(name: &'static str, group: Group) -> Self {
-        Self::new(name, Handler::Container, -2, 0, group)
+        // The subcommands have categories, the name alone has none.
+        Self::new(name, Handler::Container, -2, 0, group).only_categories(0)
     }
 
     /// Says where the keys are.
@@ -425,6 +425,12 @@ impl Command {
     /// Adds ACL categories.
     pub const fn categories(mut self, categories: u32) -> Self {
         self.extra_categories |= categories;
+        self
+    }
+
+    /// Sets the ACL categories beyond those the flags imply, where the group's own is none of them.
+    pub const fn only_categories(mut self, categories: u32) -> Self {
+        self.extra_categories = categories;
         self
     }
 
@@ -477,6 +483,17 @@ impl Command {
             n if n >= 0 => argc == n as usize,
             n => argc >= n.unsigned_abs() as usize,
         }
+    }
+
+    /// Whether its next argument may name a subcommand.
+    #[inline]
+    pub fn is_container(&self) -> bool {
+        matches!(self.handler, Handler::Container) || self.has(flag::CONTAINER)
+    }
+
+    /// The container's name, or the name of what is no subcommand.
+    pub fn container_name(&self) -> &'static str {
+        self.name.split_once('|').map_or(self.name, |(container, _)| container)
     }
 
     /// The name without its container.

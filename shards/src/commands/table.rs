@@ -16,7 +16,15 @@ static FAMILIES: &[&[Command]] = &[
     super::string::TABLE,
     super::keys::TABLE,
     super::server::TABLE,
+    super::info::TABLE,
+    super::config::TABLE,
     super::command::TABLE,
+    super::memory::TABLE,
+    super::slowlog::TABLE,
+    super::latency::TABLE,
+    super::debug::TABLE,
+    super::lolwut::TABLE,
+    super::cluster::TABLE,
     crate::shard::multi::TABLE,
 ];
 
@@ -87,7 +95,7 @@ impl CommandTable {
     #[inline]
     pub fn resolve(&self, args: Args<'_>) -> CommandId {
         let id = self.find(args.at(0));
-        if id != UNKNOWN && matches!(self.rows[id as usize].handler, super::Handler::Container) {
+        if id != UNKNOWN && self.rows[id as usize].is_container() {
             return self.find_subcommand(id, args);
         }
         id

@@ -50,6 +50,7 @@ impl Slice {
                 avg_ttl: db.avg_ttl,
                 table_bytes: db.dict.bytes(),
                 expires_bytes: db.expires.bytes(),
+                rehashing: db.dict.is_rehashing() as usize + db.expires.is_rehashing() as usize,
             })
             .collect()
     }

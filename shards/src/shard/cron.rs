@@ -43,6 +43,9 @@ impl Shard {
     /// The time event.
     pub(crate) fn server_cron(&mut self) {
         use std::sync::atomic::Ordering::Relaxed;
+        if self.core.cron_paused {
+            return;
+        }
         self.cron_loops += 1;
         let stats = &self.core.stats;
         let totals = [stats.commands_processed, stats.net_input_bytes, stats.net_output_bytes];
@@ -99,7 +102,7 @@ impl Shard {
             let mut keys = Keyspace::one(&mut self.slices, own);
             evict::perform(&mut self.core, &mut keys);
         }
-        if self.core.config.activerehashing {
+        if self.core.config.activerehashing && self.core.dict_resizing {
             let slice = self.slices[own as usize].as_deref_mut().expect("seen above");
             // About 1 ms at most: 100 buckets of up to ten keys take some 20 µs.
             for db in &mut slice.dbs {
@@ -138,7 +141,9 @@ impl Shard {
     pub fn report(&self) -> ShardReport {
         let mut report = ShardReport {
             stats: self.core.stats.clone(),
-            dbs: self.slice().map(|slice| slice.report()).unwrap_or_default(),
+            dbs: self.slice().map_or_else(|| self.lent_report.clone(), |slice| slice.report()),
+            stale_percent: self.expire_cycle.stale_percent(),
+            hops_waiting: self.waiting.len(),
             instantaneous: self.rates.averages(),
             ..ShardReport::default()
         };

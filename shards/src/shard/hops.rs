@@ -10,7 +10,7 @@ use crate::client::{ClientView, Wait, gate};
 use crate::commands::CommandId;
 use crate::commands::spec::Handler;
 use crate::db::{Keyspace, Slice};
-use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch};
+use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch, Switch};
 use crate::router::ShardId;
 use crate::transaction::{Job, TxId};
 
@@ -139,6 +139,7 @@ impl Shard {
     fn lend(&mut self, tx: TxId) {
         let own = self.core.id;
         let slice = self.place(own, None).expect("the caller saw it");
+        self.lent_report = slice.report();
         if tx.coordinator == own {
             self.take_lent(tx, slice);
         } else {
@@ -287,6 +288,14 @@ impl Shard {
                     }
                 }
                 Answer::Count(doomed.len())
+            }
+            Question::Switch(switch, on) => {
+                match switch {
+                    Switch::ActiveExpire => self.core.active_expire = on,
+                    Switch::PauseCron => self.core.cron_paused = on,
+                    Switch::DictResizing => self.core.dict_resizing = on,
+                }
+                Answer::Count(1)
             }
             Question::Unblock { .. } => Answer::Count(0),
         }

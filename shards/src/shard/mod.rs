@@ -137,6 +137,8 @@ pub struct Shard {
     config_epoch: u64,
     /// Whether commands need more checks than the plain path makes (`maxmemory`, a pause, strict order).
     pub(crate) guarded: bool,
+    /// What the slice held when it was lent.
+    pub(crate) lent_report: Vec<crate::stats::DbReport>,
     pub(crate) cron_loops: u64,
     pub(crate) cron_client: u32,
 }
@@ -166,6 +168,7 @@ impl Shard {
             spare_buffers: Vec::new(),
             config_epoch: u64::MAX,
             guarded: false,
+            lent_report: Vec::new(),
             cron_loops: 0,
             cron_client: 0,
             core,
@@ -182,7 +185,7 @@ impl Shard {
         }
     }
 
-    fn refresh_config(&mut self) {
+    pub(crate) fn refresh_config(&mut self) {
         self.config_epoch = self.core.shared.config_epoch();
         self.core.config = self.core.shared.config();
         self.clock = dispatch::CommandClock::new(&self.core);

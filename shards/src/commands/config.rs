@@ -1,0 +1,235 @@
+//! `CONFIG`: the directives in force, read, changed, and written back to the file.
+//!
+//! The directives themselves, their values and error texts are [`crate::config`]'s. A change replaces the one
+//! configuration of all shards as a whole; this shard takes it over at once, the others at their next turn, before
+//! they take in anything that was sent after the change was answered. What a change asks of the process (listeners,
+//! limits of files) is the driver's ([`Effect::ConfigChanged`]). Counterpart: `config.c`.
+
+use super::{Command, CommandError, CommandResult, Group, flag, help};
+use crate::args::Args;
+use crate::client::Wait;
+use crate::config::SetContext;
+use crate::db::{Keyspace, evict};
+use crate::message::{Answer, Question};
+use crate::shard::{Effect, Shard};
+
+use flag::*;
+
+const SERVER: Group = Group::Server;
+const CONFIG: u32 = ADMIN | NOSCRIPT | LOADING | STALE;
+
+/// This family's rows.
+pub static TABLE: &[Command] = &[
+    Command::container("config", SERVER).doc(
+        "2.0.0",
+        "Depends on the subcommand.",
+        "Reads and changes directives.",
+        "",
+    ),
+    Command::home("config|get", get, -3, CONFIG, SERVER).doc(
+        "2.0.0",
+        "O(N), N being the number of directives",
+        "Returns the directives that match, and their values.",
+        "parameter [parameter ...]",
+    ),
+    Command::home("config|set", set, -4, CONFIG, SERVER).doc(
+        "2.0.0",
+        "O(N), N being the number of directives given",
+        "Changes directives: all of those given, or none.",
+        "parameter value [parameter value ...]",
+    ),
+    Command::gather("config|resetstat", resetstat_question, resetstat, 2, CONFIG, SERVER).doc(
+        "2.0.0",
+        "O(1)",
+        "Sets the counters of INFO to zero.",
+        "",
+    ),
+    // The reply comes when the file is written, which the replies of an EXEC cannot wait for.
+    Command::home("config|rewrite", rewrite, 2, CONFIG | NO_MULTI, SERVER).doc(
+        "2.8.0",
+        "O(1)",
+        "Writes the directives in force to the configuration file.",
+        "",
+    ),
+    Command::home("config|help", config_help, 2, LOADING | STALE, SERVER).doc(
+        "5.0.0",
+        "O(1)",
+        "Lists the subcommands.",
+        "",
+    ),
+];
+
+fn get(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let patterns: Vec<&[u8]> = args.iter_from(2).collect();
+    let found = shard.core.config.get(&patterns);
+    let mut reply = shard.client(index).reply();
+    reply.map(found.len());
+    for (name, value) in found {
+        reply.bulk(&name);
+        reply.bulk(&value);
+    }
+    Ok(())
+}
+
+fn set(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let pairs: Vec<&[u8]> = args.iter_from(2).collect();
+    let context = SetContext { loading: false, client_is_local: shard.client(index).peer.local };
+    let changed = shard
+        .core
+        .shared
+        .change_config(|config| config.set_pairs(&pairs, context))
+        .map_err(|error| CommandError::new(format!("{} {error}", error.code())))?;
+    if !changed.is_empty() {
+        shard.refresh_config();
+        shard.effects.push(Effect::ConfigChanged(changed.iter().map(|directive| directive.name).collect()));
+    }
+    if changed.iter().any(|directive| directive.name.starts_with("maxmemory")) {
+        // As far as it gets now; what is left, and the other shards, is for time events.
+        let mut keys = Keyspace::several(&mut shard.slices);
+        evict::perform(&mut shard.core, &mut keys);
+    }
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+fn resetstat_question(_: Args<'_>) -> Option<Question> {
+    Some(Question::ResetStat)
+}
+
+fn resetstat(shard: &mut Shard, index: u32, _: Args<'_>, _: Vec<Answer>) -> CommandResult {
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+fn rewrite(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    if shard.core.shared.config_file.is_empty() {
+        return Err("ERR The server is running without a config file".into());
+    }
+    shard.wait_for(index, Wait::Driver);
+    shard.effects.push(Effect::RewriteConfig(index));
+    Ok(())
+}
+
+fn config_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    help(
+        shard,
+        index,
+        "CONFIG",
+        &[
+            ("GET <pattern>", "Return the directives whose names match the glob-style <pattern>, and their values."),
+            ("SET <directive> <value>", "Change <directive> to <value>."),
+            ("RESETSTAT", "Set the counters that INFO reports to zero."),
+            ("REWRITE", "Write the directives in force to the configuration file."),
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Check, World};
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    #[test]
+    fn values_are_read_and_set() {
+        let mut t = Check::new();
+        t.types("CONFIG GET maxmemory", r#"["maxmemory" "0"]"#, r#"{"maxmemory": "0"}"#);
+        t.check("CONFIG GET nosuch", "[]");
+        t.check("CONFIG SET maxmemory 100mb hz 50", "OK");
+        t.check("CONFIG GET maxmemory hz", r#"["maxmemory" "104857600" "hz" "50"]"#);
+        t.check("CONFIG GET slowlog-*-than", r#"["slowlog-log-slower-than" "10000"]"#);
+        t.check("CONFIG SET hz", "-ERR wrong number of arguments for 'config|set' command");
+        t.check("CONFIG SET hz 10 port", "-ERR syntax error");
+        t.check("CONFIG SET nosuch 1", "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'");
+        t.look("CONFIG SET hz 20 maxmemory-policy nosuch", |v| {
+            let text = v.text();
+            assert!(
+                text.starts_with("ERR CONFIG SET failed (possibly related to argument 'maxmemory-policy')"),
+                "{text}"
+            );
+        });
+        t.check("CONFIG GET hz", r#"["hz" "50"]"#);
+        t.look("CONFIG FOO", |v| assert_eq!(v.text(), "ERR unknown subcommand 'FOO'. Try CONFIG HELP."));
+    }
+
+    #[test]
+    fn a_change_counts_at_once_and_everywhere() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let (a, b) = (world.connect(), world.connect());
+            world.send(a, b"CONFIG SET databases 4\r\nCONFIG SET maxmemory 1\r\nSET k v\r\n");
+            let text = String::from_utf8(world.received(a)).unwrap();
+            assert!(text.contains("can't set immutable config"), "{text}");
+            assert!(text.ends_with("-OOM command not allowed when used memory > 'maxmemory'.\r\n"), "{text}");
+            assert!(world.run(b, "SET k v").text().starts_with("OOM"));
+            let changed = world
+                .effects
+                .iter()
+                .any(|(_, effect)| matches!(effect, Effect::ConfigChanged(names) if names.as_slice() == ["maxmemory"]));
+            assert!(changed, "{:?}", world.effects);
+        }
+    }
+
+    #[test]
+    fn a_lower_maxmemory_evicts() {
+        let mut t = Check::new();
+        t.each(|world, conn| {
+            for i in 0..40 {
+                world.run(conn, &format!("SET key:{i} v"));
+            }
+            world.host.used_memory.store(2000, Relaxed);
+            world.host.shrinks_by.store(100, Relaxed);
+        });
+        t.check("CONFIG SET maxmemory 1000 maxmemory-policy allkeys-random", "OK");
+        t.each(|world, conn| {
+            world.advance(100);
+            world.host.used_memory.store(0, Relaxed);
+            let left = world.run(conn, "DBSIZE").integer();
+            assert!((20..40).contains(&left), "{left}");
+        });
+    }
+
+    #[test]
+    fn counters_start_again() {
+        let mut t = Check::new();
+        t.check("SET k v", "OK").check("GET k", "\"v\"").check("GET none", "nil").check("CONFIG RESETSTAT", "OK");
+        t.look("INFO everything", |v| {
+            let text = v.text();
+            assert!(text.contains("keyspace_hits:0\r\nkeyspace_misses:0\r\n"), "{text}");
+            assert!(!text.contains("cmdstat_get"), "{text}");
+            assert!(text.contains("cmdstat_config|resetstat:calls=1,"), "{text}");
+        });
+    }
+
+    #[test]
+    fn rewrite_needs_a_file_and_waits_for_the_driver() {
+        let mut t = Check::new();
+        t.check("CONFIG REWRITE", "-ERR The server is running without a config file");
+        let mut world = World::new(2);
+        // Nothing else holds the shared part yet, but its shards do: a server learns its file before they start.
+        let config = crate::config::Config::default();
+        let mut shared = crate::shared::Shared::new(config, 2, [1, 2], crate::testing::START_MS, world.host.clone());
+        shared.config_file = "/etc/ringshard.conf".into();
+        let shared = Arc::new(shared);
+        world.shards = (0..2).map(|i| Shard::new(i, shared.clone(), 1)).collect();
+        let conn = world.connect();
+        world.send(conn, b"CONFIG REWRITE\r\nPING\r\n");
+        assert_eq!(world.received(conn), b"+OK\r\n+PONG\r\n");
+        world.rewrite_result = Err("ERR Rewriting config file: Permission denied".into());
+        assert_eq!(world.run(conn, "CONFIG REWRITE").to_string(), "-ERR Rewriting config file: Permission denied");
+        assert!(matches!(world.effects.last(), Some((_, Effect::RewriteConfig(_)))));
+        world.run(conn, "MULTI");
+        assert_eq!(world.run(conn, "CONFIG REWRITE").text(), "ERR Command not allowed inside a transaction");
+    }
+
+    #[test]
+    fn help_lists_the_subcommands() {
+        Check::new().look("CONFIG HELP", |v| {
+            let lines = v.items();
+            assert_eq!(lines[0].text(), "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+            assert!(lines.iter().any(|line| line.text() == "RESETSTAT"));
+            assert_eq!(lines[lines.len() - 2].text(), "HELP");
+        });
+    }
+}
