@@ -57,17 +57,11 @@ fn with_filled(n: u64, run: impl FnOnce(&mut Filled)) {
             // SAFETY: a drained entry is the caller's, and nobody else has its handle.
             old.dict.drain(|e| unsafe { e.free() });
         }
-        let mut filled = Filled {
-            hasher: Hasher::new([1, 2]),
-            dict: Dict::new(),
-            random: Random(n),
-        };
+        let mut filled = Filled { hasher: Hasher::new([1, 2]), dict: Dict::new(), random: Random(n) };
         for i in 0..n {
             let key = key(i);
             let entry = EntryPtr::new_string(&key, &[b'v'; 32], None);
-            filled
-                .dict
-                .insert(&filled.hasher, filled.hasher.hash(&key), entry);
+            filled.dict.insert(&filled.hasher, filled.hasher.hash(&key), entry);
         }
         *current = Some((n, filled));
     }
@@ -76,51 +70,36 @@ fn with_filled(n: u64, run: impl FnOnce(&mut Filled)) {
 
 /// Looks up keys `from..from + n` in random order, one after the other.
 fn one_by_one(bencher: Bencher, n: u64, from: u64) {
-    with_filled(
-        n,
-        |Filled {
-             hasher,
-             dict,
-             random,
-         }| {
-            bencher.counter(ItemsCount::new(LOOKUPS)).bench_local(|| {
-                let mut found = 0;
-                for _ in 0..LOOKUPS {
-                    let key = key(from + random.below(n));
-                    // The next key waits for this answer, as it does for a lone request.
-                    let hash = hasher.hash(&key) ^ u64::from(black_box(found == u64::MAX));
-                    found += dict.find(hash, &key).map_or(0, |e| u64::from(e.lru()) + 1);
-                }
-                found
-            });
-        },
-    );
+    with_filled(n, |Filled { hasher, dict, random }| {
+        bencher.counter(ItemsCount::new(LOOKUPS)).bench_local(|| {
+            let mut found = 0;
+            for _ in 0..LOOKUPS {
+                let key = key(from + random.below(n));
+                // The next key waits for this answer, as it does for a lone request.
+                let hash = hasher.hash(&key) ^ u64::from(black_box(found == u64::MAX));
+                found += dict.find(hash, &key).map_or(0, |e| u64::from(e.lru()) + 1);
+            }
+            found
+        });
+    });
 }
 
 fn batched(bencher: Bencher, n: u64, from: u64) {
-    with_filled(
-        n,
-        |Filled {
-             hasher,
-             dict,
-             random,
-         }| {
-            bencher.counter(ItemsCount::new(LOOKUPS)).bench_local(|| {
-                let mut found = 0;
-                for _ in 0..LOOKUPS / BATCH {
-                    let keys: [[u8; 16]; BATCH] =
-                        std::array::from_fn(|_| key(from + random.below(n)));
-                    let hashes = keys.map(|key| hasher.hash(&key));
-                    hashes.iter().for_each(|&hash| dict.prefetch_bucket(hash));
-                    hashes.iter().for_each(|&hash| dict.prefetch_element(hash));
-                    for (key, hash) in keys.iter().zip(hashes) {
-                        found += dict.find(hash, key).map_or(0, |e| u64::from(e.lru()) + 1);
-                    }
+    with_filled(n, |Filled { hasher, dict, random }| {
+        bencher.counter(ItemsCount::new(LOOKUPS)).bench_local(|| {
+            let mut found = 0;
+            for _ in 0..LOOKUPS / BATCH {
+                let keys: [[u8; 16]; BATCH] = std::array::from_fn(|_| key(from + random.below(n)));
+                let hashes = keys.map(|key| hasher.hash(&key));
+                hashes.iter().for_each(|&hash| dict.prefetch_bucket(hash));
+                hashes.iter().for_each(|&hash| dict.prefetch_element(hash));
+                for (key, hash) in keys.iter().zip(hashes) {
+                    found += dict.find(hash, key).map_or(0, |e| u64::from(e.lru()) + 1);
                 }
-                found
-            });
-        },
-    );
+            }
+            found
+        });
+    });
 }
 
 // One function a size and a stage: divan runs them in the order of their names, so that a dict
@@ -129,9 +108,9 @@ fn batched(bencher: Bencher, n: u64, from: u64) {
 fn all(bencher: Bencher, n: u64) {
     // The cost of a benchmark's own key and hash, to subtract.
     with_filled(n, |Filled { hasher, random, .. }| {
-        bencher.counter(ItemsCount::new(LOOKUPS)).bench_local(|| {
-            (0..LOOKUPS).fold(0, |sum, _| sum ^ hasher.hash(&key(random.below(n))))
-        });
+        bencher
+            .counter(ItemsCount::new(LOOKUPS))
+            .bench_local(|| (0..LOOKUPS).fold(0, |sum, _| sum ^ hasher.hash(&key(random.below(n)))));
     });
 }
 

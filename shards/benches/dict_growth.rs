@@ -50,10 +50,7 @@ fn histogram() -> Histogram<u64> {
 
 fn main() {
     let only_growth = std::env::args().any(|a| a == "growth");
-    let n = std::env::args()
-        .skip(1)
-        .find_map(|a| a.parse().ok())
-        .unwrap_or(10_000_000u64);
+    let n = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(10_000_000u64);
     let hasher = Hasher::new([1, 2]);
     // What the machine does to a loop that does nothing: ticks, other programs.
     let mut nothing = histogram();
@@ -62,15 +59,10 @@ fn main() {
         timed(&mut nothing, || ());
     }
     report("(timing nothing)", &nothing);
-    println!(
-        "  {:.0} a second over 20 us",
-        over_20_us(&nothing) as f64 / 2.0
-    );
+    println!("  {:.0} a second over 20 us", over_20_us(&nothing) as f64 / 2.0);
 
     // A page of the histogram's own would be an outlier of the harness: the entries exist before.
-    let entries: Vec<EntryPtr> = (0..n)
-        .map(|i| EntryPtr::new_string(&key(i), &[b'v'; 32], None))
-        .collect();
+    let entries: Vec<EntryPtr> = (0..n).map(|i| EntryPtr::new_string(&key(i), &[b'v'; 32], None)).collect();
     let mut dict: Dict<EntryPtr> = Dict::new();
     let mut inserts = histogram();
     let mut bands = [(f64::MAX, 0f64); 10];
@@ -85,22 +77,13 @@ fn main() {
         }
         let len = i as u64 + 1;
         if len.is_multiple_of(500_000) && (len <= 4_000_000 || len.is_multiple_of(2_000_000)) {
-            println!(
-                "{len:>9} keys: {:.2} bytes of table a key",
-                dict.bytes() as f64 / len as f64
-            );
+            println!("{len:>9} keys: {:.2} bytes of table a key", dict.bytes() as f64 / len as f64);
         }
     }
     let seconds = start.elapsed().as_secs_f64();
     report("insert", &inserts);
-    println!(
-        "  {:.0} ns an insert in all, timing included",
-        seconds * 1e9 / n as f64
-    );
-    println!(
-        "  {:.0} a second over 20 us",
-        over_20_us(&inserts) as f64 / seconds
-    );
+    println!("  {:.0} ns an insert in all, timing included", seconds * 1e9 / n as f64);
+    println!("  {:.0} a second over 20 us", over_20_us(&inserts) as f64 / seconds);
     for (i, (low, high)) in bands.iter().enumerate().filter(|(_, band)| band.1 > 0.0) {
         println!("  bytes a key from 10^{i} keys on: {low:.2} to {high:.2}");
     }
@@ -117,10 +100,7 @@ fn main() {
     }
     let seconds = start.elapsed().as_secs_f64();
     report("find", &finds);
-    println!(
-        "  {:.0} a second over 20 us",
-        over_20_us(&finds) as f64 / seconds
-    );
+    println!("  {:.0} a second over 20 us", over_20_us(&finds) as f64 / seconds);
     if only_growth {
         return;
     }
@@ -149,10 +129,7 @@ fn main() {
     }
     let seconds = start.elapsed().as_secs_f64();
     report("insert again", &again);
-    println!(
-        "  {:.0} a second over 20 us",
-        over_20_us(&again) as f64 / seconds
-    );
+    println!("  {:.0} a second over 20 us", over_20_us(&again) as f64 / seconds);
     let mut drains = histogram();
     // SAFETY: a drained entry is the caller's, and the handles in `entries` are not used again.
     while timed(&mut drains, || dict.drain_step(20, |e| unsafe { e.free() })) {}

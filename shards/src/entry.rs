@@ -197,11 +197,7 @@ pub fn canonical_i64(text: &[u8]) -> Option<i64> {
         // 19 digits stay below 10^19, which fits.
         number = number * 10 + u64::from(digit - b'0');
     }
-    if negative {
-        0i64.checked_sub_unsigned(number)
-    } else {
-        i64::try_from(number).ok()
-    }
+    if negative { 0i64.checked_sub_unsigned(number) } else { i64::try_from(number).ok() }
 }
 
 // ------------------------------------------------------------------------------- the header
@@ -244,11 +240,7 @@ impl Header {
 
     fn with_key_len(self, len: usize) -> Self {
         let clean = Self(self.0 & !((KEY_MAX as u64) << KEY_LEN)).with(WIDE, len > KEY_MAX);
-        if len > KEY_MAX {
-            clean
-        } else {
-            Self(clean.0 | (len as u64) << KEY_LEN)
-        }
+        if len > KEY_MAX { clean } else { Self(clean.0 | (len as u64) << KEY_LEN) }
     }
 
     fn with_value_len(self, len: usize) -> Self {
@@ -387,18 +379,8 @@ impl EntryPtr {
 
     /// A new entry around an object. The encoding of an `Object::String` is not taken from the
     /// caller but is `raw`.
-    pub fn new_object(
-        key: &[u8],
-        kind: Kind,
-        encoding: Encoding,
-        object: Box<Object>,
-        expire_at: Option<i64>,
-    ) -> Self {
-        let encoding = if kind == Kind::String {
-            Encoding::Raw
-        } else {
-            encoding
-        };
+    pub fn new_object(key: &[u8], kind: Kind, encoding: Encoding, object: Box<Object>, expire_at: Option<i64>) -> Self {
+        let encoding = if kind == Kind::String { Encoding::Raw } else { encoding };
         let header = Header::new(0, kind, encoding);
         Self::build(header, key, expire_at, Value::boxed(object))
     }
@@ -412,22 +394,14 @@ impl EntryPtr {
     /// The encoding as `OBJECT ENCODING` names it.
     pub fn encoding(&self) -> Encoding {
         let header = self.header();
-        let embstr = header.kind() == Kind::String
-            && !header.has(WORD | MODIFIED)
-            && header.value_len() <= EMBSTR_MAX;
-        if embstr {
-            Encoding::EmbStr
-        } else {
-            Encoding::from_bits(header.0 >> ENCODING)
-        }
+        let embstr = header.kind() == Kind::String && !header.has(WORD | MODIFIED) && header.value_len() <= EMBSTR_MAX;
+        if embstr { Encoding::EmbStr } else { Encoding::from_bits(header.0 >> ENCODING) }
     }
 
     /// Notes the new encoding of a collection that was converted (strings do that themselves).
     pub fn set_encoding(&mut self, encoding: Encoding) {
         assert!(self.kind() != Kind::String);
-        self.set_header(Header(
-            self.header().0 & !(15 << ENCODING) | (encoding as u64) << ENCODING,
-        ));
+        self.set_header(Header(self.header().0 & !(15 << ENCODING) | (encoding as u64) << ENCODING));
     }
 
     /// The key.
@@ -443,9 +417,7 @@ impl EntryPtr {
     pub fn expire_at(&self) -> Option<i64> {
         let header = self.header();
         // SAFETY: with the flag set, the word is there.
-        header
-            .has(EXPIRE)
-            .then(|| unsafe { self.at(header.expire_offset()).cast::<i64>().read() })
+        header.has(EXPIRE).then(|| unsafe { self.at(header.expire_offset()).cast::<i64>().read() })
     }
 
     /// The 24 bits of LRU clock or LFU counter.
@@ -457,9 +429,7 @@ impl EntryPtr {
     /// Sets the low 24 bits of `lru`.
     #[inline]
     pub fn set_lru(&mut self, lru: u32) {
-        self.set_header(Header(
-            self.header().0 & !LRU_MASK | u64::from(lru) & LRU_MASK,
-        ));
+        self.set_header(Header(self.header().0 & !LRU_MASK | u64::from(lru) & LRU_MASK));
     }
 
     /// The snapshot epoch of the last write, 0 to 3.
@@ -492,9 +462,7 @@ impl EntryPtr {
     pub unsafe fn object_mut(&mut self) -> Option<&mut Object> {
         let header = self.header();
         // SAFETY: as in `object`, and by the caller's word alone.
-        header
-            .is_boxed()
-            .then(|| unsafe { &mut *self.boxed(header) })
+        header.is_boxed().then(|| unsafe { &mut *self.boxed(header) })
     }
 
     /// The value, if it is a string.
@@ -505,9 +473,7 @@ impl EntryPtr {
             None
         } else if header.is_int() {
             // SAFETY: an integer entry has the word.
-            Some(StrRef::Int(unsafe {
-                self.at(header.body()).cast::<i64>().read()
-            }))
+            Some(StrRef::Int(unsafe { self.at(header.body()).cast::<i64>().read() }))
         } else if header.has(WORD) {
             match self.object() {
                 Some(Object::String(bytes)) => Some(StrRef::Bytes(bytes)),
@@ -579,17 +545,8 @@ impl EntryPtr {
     ///
     /// # Safety
     /// As for `overwrite_string`.
-    pub unsafe fn overwrite_object(
-        self,
-        kind: Kind,
-        encoding: Encoding,
-        object: Box<Object>,
-    ) -> Self {
-        let encoding = if kind == Kind::String {
-            Encoding::Raw
-        } else {
-            encoding
-        };
+    pub unsafe fn overwrite_object(self, kind: Kind, encoding: Encoding, object: Box<Object>) -> Self {
+        let encoding = if kind == Kind::String { Encoding::Raw } else { encoding };
         // SAFETY: handed on.
         unsafe { self.rewrite(kind, encoding, Value::boxed(object)) }
     }
@@ -621,13 +578,8 @@ impl EntryPtr {
                 self.set_header(header.with(MODIFIED, true));
                 return (self, text);
             }
-            let in_place = header
-                .with_value_len(new_len.min(INLINE_MAX))
-                .with(MODIFIED, true);
-            if !header.has(WORD)
-                && new_len <= INLINE_MAX
-                && self.size(in_place) == self.size(header)
-            {
+            let in_place = header.with_value_len(new_len.min(INLINE_MAX)).with(MODIFIED, true);
+            if !header.has(WORD) && new_len <= INLINE_MAX && self.size(in_place) == self.size(header) {
                 let old_len = header.value_len();
                 let value = self.at(header.key_offset() + self.key_len(header));
                 if new_len > old_len {
@@ -653,9 +605,7 @@ impl EntryPtr {
             self.dealloc();
             let header = new.header();
             let text = if header.is_boxed() {
-                let Some(Object::String(bytes)) = new.object_mut() else {
-                    unreachable!()
-                };
+                let Some(Object::String(bytes)) = new.object_mut() else { unreachable!() };
                 &mut *ptr::from_mut(bytes.as_mut_slice())
             } else {
                 let value = new.at(header.key_offset() + new.key_len(header));
@@ -687,9 +637,7 @@ impl EntryPtr {
                 self = Self::allocate(old.size(target));
                 ptr::copy_nonoverlapping(old.at(from), self.at(to), end - from);
                 if header.has(WIDE) {
-                    self.at(8)
-                        .cast::<u64>()
-                        .write(old.at(8).cast::<u64>().read());
+                    self.at(8).cast::<u64>().write(old.at(8).cast::<u64>().read());
                 }
                 old.dealloc();
             }
@@ -807,9 +755,7 @@ impl EntryPtr {
 
     /// Allocates an entry: `header` gives kind, encoding, lru, epoch and `MODIFIED`.
     fn build(header: Header, key: &[u8], expire_at: Option<i64>, value: Value<'_>) -> Self {
-        let header = header
-            .with_key_len(key.len())
-            .with(EXPIRE, expire_at.is_some());
+        let header = header.with_key_len(key.len()).with(EXPIRE, expire_at.is_some());
         let header = value.header(header);
         let size = size_class(header.key_offset() + key.len() + header.value_len());
         let mut entry = Self::allocate(size);
@@ -855,9 +801,7 @@ impl EntryPtr {
             match value {
                 Value::Int(number) => self.at(header.body()).cast::<i64>().write(number),
                 Value::Boxed(object) => {
-                    self.at(header.body())
-                        .cast::<*mut Object>()
-                        .write(object.as_ptr());
+                    self.at(header.body()).cast::<*mut Object>().write(object.as_ptr());
                 }
                 Value::Inline(text, len) => {
                     let at = self.at(header.key_offset() + key_len);

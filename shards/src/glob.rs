@@ -60,9 +60,7 @@ pub fn matches(pattern: &[u8], string: &[u8], nocase: bool) -> bool {
 
 /// Whether `pattern` has a byte that makes `CONFIG GET` and `include` treat it as a pattern.
 pub fn is_pattern(pattern: &[u8]) -> bool {
-    pattern
-        .iter()
-        .any(|byte| matches!(byte, b'*' | b'?' | b'['))
+    pattern.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['))
 }
 
 /// Matches the single element at `pattern[p]`, which is not a star, against one byte; returns
@@ -194,13 +192,9 @@ mod tests {
                 b'\\' if !tail.is_empty() => {
                     let literal = tail[0];
                     tail = &tail[1..];
-                    out.push(Element::One(Box::new(move |byte| {
-                        fold(byte) == fold(literal)
-                    })));
+                    out.push(Element::One(Box::new(move |byte| fold(byte) == fold(literal))));
                 }
-                literal => out.push(Element::One(Box::new(move |byte| {
-                    fold(byte) == fold(literal)
-                }))),
+                literal => out.push(Element::One(Box::new(move |byte| fold(byte) == fold(literal)))),
             }
             rest = tail;
         }
@@ -211,9 +205,7 @@ mod tests {
     fn oracle(pattern: &[Element], string: &[u8]) -> bool {
         match pattern.split_first() {
             None => string.is_empty(),
-            Some((Element::Star, rest)) => {
-                (0..=string.len()).any(|taken| oracle(rest, &string[taken..]))
-            }
+            Some((Element::Star, rest)) => (0..=string.len()).any(|taken| oracle(rest, &string[taken..])),
             Some((Element::One(hit), rest)) => match string.split_first() {
                 Some((&byte, tail)) => hit(byte) && oracle(rest, tail),
                 None => false,

@@ -43,12 +43,7 @@ pub fn repr_into(out: &mut Vec<u8>, bytes: &[u8]) {
             0x07 => out.extend(b"\\a"),
             0x08 => out.extend(b"\\b"),
             b' '..=b'~' => out.push(byte),
-            _ => out.extend([
-                b'\\',
-                b'x',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]),
+            _ => out.extend([b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
         }
     }
     out.push(b'"');
@@ -148,11 +143,7 @@ mod tests {
 
     fn split(line: &str) -> Option<Vec<String>> {
         let args = split_args(line.as_bytes())?;
-        Some(
-            args.into_iter()
-                .map(|arg| String::from_utf8(arg).unwrap())
-                .collect(),
-        )
+        Some(args.into_iter().map(|arg| String::from_utf8(arg).unwrap()).collect())
     }
 
     #[test]
@@ -170,19 +161,14 @@ mod tests {
 
     #[test]
     fn unbalanced() {
-        for line in [
-            "\"", "'", "\"a", "'a", "\"a\"b", "'a'b", "\"a\\", "\"\\x4", "\"a\0\"",
-        ] {
+        for line in ["\"", "'", "\"a", "'a", "\"a\"b", "'a'b", "\"a\\", "\"\\x4", "\"a\0\""] {
             assert_eq!(split(line), None, "{line:?}");
         }
     }
 
     #[test]
     fn repr_escapes() {
-        assert_eq!(
-            repr(b"a b\"\\\n\r\t\x07\x08\x00\xff~"),
-            br#""a b\"\\\n\r\t\a\b\x00\xff~""#
-        );
+        assert_eq!(repr(b"a b\"\\\n\r\t\x07\x08\x00\xff~"), br#""a b\"\\\n\r\t\a\b\x00\xff~""#);
     }
 
     proptest! {

@@ -85,10 +85,7 @@ impl CommandLine {
     /// had its arguments in the same word (`"--port 7777"`). `--save` may go without, which means
     /// no save points, so that scripts can build the line from an empty list.
     fn from_words(words: Vec<OsString>) -> Self {
-        let mut line = Self {
-            any: !words.is_empty(),
-            ..Self::default()
-        };
+        let mut line = Self { any: !words.is_empty(), ..Self::default() };
         let words: Vec<Vec<u8>> = words.into_iter().map(OsStringExt::into_vec).collect();
         let mut first_option = 0;
         if let Some(first) = words.first()
@@ -111,9 +108,7 @@ impl CommandLine {
                 if quote::split_args(word).is_some_and(|args| args.len() == 1) {
                     directive_complete = false;
                     let next = words.get(at + 1);
-                    if word.eq_ignore_ascii_case(b"--save")
-                        && next.is_none_or(|next| next.starts_with(b"--"))
-                    {
+                    if word.eq_ignore_ascii_case(b"--save") && next.is_none_or(|next| next.starts_with(b"--")) {
                         line.options.extend(b"\"\"");
                         directive_complete = true;
                     }
@@ -133,11 +128,7 @@ pub(super) fn version() -> String {
     let sha = option_env!("RINGSHARD_GIT_SHA").unwrap_or("00000000:0");
     let version = env!("CARGO_PKG_VERSION");
     let bits = usize::BITS;
-    let profile = if cfg!(debug_assertions) {
-        "debug"
-    } else {
-        "release"
-    };
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     let build = fnv1a(&[version, sha, profile, std::env::consts::ARCH]);
     format!("Ringshard server v={version} sha={sha} malloc=jemalloc bits={bits} build={build:x}\n")
 }
@@ -147,9 +138,7 @@ fn fnv1a(parts: &[&str]) -> u64 {
     parts
         .join("\n")
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -173,15 +162,7 @@ mod tests {
         for (words, lines) in [
             (&["--port", "7777"][..], "port \"7777\" "),
             (
-                &[
-                    "--port",
-                    "7777",
-                    "--save",
-                    "60",
-                    "1000",
-                    "--appendonly",
-                    "no",
-                ],
+                &["--port", "7777", "--save", "60", "1000", "--appendonly", "no"],
                 "port \"7777\" \nsave \"60\" \"1000\" \nappendonly \"no\" ",
             ),
             (&["--port 7777", "--hz", "5"], "port 7777 \nhz \"5\" "),
@@ -189,23 +170,14 @@ mod tests {
             (&["--port", "1", "--save"], "port \"1\" \nsave \"\""),
             (&["--save", "", "--port", "1"], "save \"\" \nport \"1\" "),
             // A value may begin with dashes, when one is due.
-            (
-                &["--requirepass", "--secret", "--hz", "5"],
-                "requirepass \"--secret\" \nhz \"5\" ",
-            ),
+            (&["--requirepass", "--secret", "--hz", "5"], "requirepass \"--secret\" \nhz \"5\" "),
             (&["--bind", "::1", "-::2"], "bind \"::1\" \"-::2\" "),
-            (
-                &["--list-max-listpack-size", "-2"],
-                "list-max-listpack-size \"-2\" ",
-            ),
+            (&["--list-max-listpack-size", "-2"], "list-max-listpack-size \"-2\" "),
             (&["-x"], "\"-x\" "),
             (&["--requirepass", "a\"b c"], "requirepass \"a\\\"b c\" "),
             (&["--port"], "port "),
             (&["--port", "1", "--version"], "port \"1\" \nversion "),
-            (
-                &["--port", "1", "-v", "-h", "--help"],
-                "port \"1\" \"-v\" \"-h\" \nhelp ",
-            ),
+            (&["--port", "1", "-v", "-h", "--help"], "port \"1\" \"-v\" \"-h\" \nhelp "),
             (&["--", "foo"], " \"foo\" "),
             (&["--port", "1", "--", "-"], "port \"1\" \n "),
             (&[], ""),
@@ -234,14 +206,9 @@ mod tests {
             assert!(matches!(CommandLine::parse([word.into()]), Asked::Version));
         }
         for word in ["-h", "--help"] {
-            let Asked::Print(help) = CommandLine::parse([word.into()]) else {
-                panic!("{word}")
-            };
+            let Asked::Print(help) = CommandLine::parse([word.into()]) else { panic!("{word}") };
             assert_eq!(help.exit_code(), 0);
-            assert!(
-                help.to_string().contains("--port 7777 --save 60 1000"),
-                "{help}"
-            );
+            assert!(help.to_string().contains("--port 7777 --save 60 1000"), "{help}");
         }
         assert!(version().starts_with("Ringshard server v="));
         assert!(version().contains(" malloc=jemalloc bits=64 build="));
@@ -250,16 +217,9 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_pass() {
         let word = OsString::from_vec(b"\xff\xfe".to_vec());
-        let Asked::Run(line) = CommandLine::parse(["--requirepass".into(), word.clone()]) else {
-            panic!()
-        };
+        let Asked::Run(line) = CommandLine::parse(["--requirepass".into(), word.clone()]) else { panic!() };
         assert_eq!(line.options, br#"requirepass "\xff\xfe" "#);
-        let Asked::Run(line) = CommandLine::parse([word.clone()]) else {
-            panic!()
-        };
-        assert_eq!(
-            line.config_file.unwrap().as_os_str().as_bytes(),
-            b"\xff\xfe"
-        );
+        let Asked::Run(line) = CommandLine::parse([word.clone()]) else { panic!() };
+        assert_eq!(line.config_file.unwrap().as_os_str().as_bytes(), b"\xff\xfe");
     }
 }

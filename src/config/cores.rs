@@ -38,9 +38,7 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
         }
         mask = vec![0; mask.len() * 2];
     }
-    Ok((0..mask.len() * BITS)
-        .filter(|cpu| mask[cpu / BITS] >> (cpu % BITS) & 1 == 1)
-        .collect())
+    Ok((0..mask.len() * BITS).filter(|cpu| mask[cpu / BITS] >> (cpu % BITS) & 1 == 1).collect())
 }
 
 #[cfg(test)]

@@ -30,10 +30,7 @@ impl Disk {
             Ok(()) => Ok(text),
             Err(error) => {
                 let shown = String::from_utf8_lossy(shown);
-                Err(format!(
-                    "Fatal error, can't open config file '{shown}': {}",
-                    reason(&error)
-                ))
+                Err(format!("Fatal error, can't open config file '{shown}': {}", reason(&error)))
             }
         }
     }
@@ -52,11 +49,7 @@ impl Files for Disk {
     }
 
     fn change_dir(&mut self, dir: &str) -> Result<String, String> {
-        let dir = self
-            .dir
-            .join(dir)
-            .canonicalize()
-            .map_err(|error| reason(&error))?;
+        let dir = self.dir.join(dir).canonicalize().map_err(|error| reason(&error))?;
         if !dir.is_dir() {
             return Err(reason(&io::Error::from_raw_os_error(libc::ENOTDIR)));
         }
@@ -144,18 +137,11 @@ pub fn rewrite_file(path: &Path, config: &Config, users: Option<&[Vec<u8>]>) -> 
 }
 
 fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(temporary, path)?;
     // Only with its directory on disk does the new name survive a crash.
-    let dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(dir)?.sync_all()
 }

@@ -96,17 +96,12 @@ impl std::error::Error for StartupError {}
 /// # Errors
 /// Which are for [`StartupError::exit`].
 pub fn load_from_env() -> Result<Startup, StartupError> {
-    let dir = env::current_dir().map_err(|error| {
-        StartupError::Io(format!(
-            "cannot find the working directory: {}",
-            reason(&error)
-        ))
-    })?;
+    let dir = env::current_dir()
+        .map_err(|error| StartupError::Io(format!("cannot find the working directory: {}", reason(&error))))?;
     let mut startup = load(env::args_os().skip(1), io::stdin().lock(), &dir)?;
     let wanted = startup.config.dir.clone();
-    enter_dir(&mut startup.config).map_err(|reason| {
-        StartupError::Io(format!("cannot enter the directory '{wanted}': {reason}"))
-    })?;
+    enter_dir(&mut startup.config)
+        .map_err(|reason| StartupError::Io(format!("cannot enter the directory '{wanted}': {reason}")))?;
     Ok(startup)
 }
 
@@ -127,11 +122,7 @@ pub fn enter_dir(config: &mut Config) -> Result<(), String> {
 ///
 /// # Errors
 /// Help and version count as such too: nothing is to be started then.
-pub fn load(
-    args: impl IntoIterator<Item = OsString>,
-    stdin: impl Read,
-    dir: &Path,
-) -> Result<Startup, StartupError> {
+pub fn load(args: impl IntoIterator<Item = OsString>, stdin: impl Read, dir: &Path) -> Result<Startup, StartupError> {
     let line = match CommandLine::parse(args) {
         Asked::Run(line) => line,
         Asked::Version => return Err(StartupError::Asked(command_line::version())),
@@ -140,9 +131,7 @@ pub fn load(
         }
         Asked::Print(error) => return Err(StartupError::Words(error.to_string())),
     };
-    let mut disk = Disk {
-        dir: dir.to_owned(),
-    };
+    let mut disk = Disk { dir: dir.to_owned() };
     let config_file = line.config_file.as_deref().map(|path| absolute(dir, path));
     let mut text = Vec::new();
     if let Some(path) = &config_file {
@@ -151,12 +140,8 @@ pub fn load(
         text = read.map_err(|message| StartupError::Config(LoadError::Open(message)))?;
     }
     if line.config_from_stdin {
-        read_bounded(stdin, &mut text).map_err(|error| {
-            StartupError::Io(format!(
-                "cannot read the standard input: {}",
-                reason(&error)
-            ))
-        })?;
+        read_bounded(stdin, &mut text)
+            .map_err(|error| StartupError::Io(format!("cannot read the standard input: {}", reason(&error))))?;
     }
     if line.any {
         // Redis counts the directives' lines on from here, also where there is no file.
@@ -167,12 +152,7 @@ pub fn load(
     let warnings = file::load(&mut config, &text, &mut disk).map_err(StartupError::Config)?;
     check_logfile(&config, &disk)?;
     config.dir = disk.dir.to_string_lossy().into_owned();
-    Ok(Startup {
-        config,
-        config_file,
-        warnings,
-        any_arguments: line.any,
-    })
+    Ok(Startup { config, config_file, warnings, any_arguments: line.any })
 }
 
 /// `path` from the root, without the `.` and `..` at its beginning that a shell's user types.

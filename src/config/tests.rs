@@ -11,11 +11,7 @@ struct Dir(PathBuf);
 impl Dir {
     fn new(files: &[(&str, &str)]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "ringshard-config-{}-{}",
-            process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("ringshard-config-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = env::temp_dir().join(name);
         fs::create_dir(&path).unwrap();
         let dir = Self(path.canonicalize().unwrap());
@@ -54,66 +50,29 @@ fn without_words_all_is_default() {
     let startup = dir.load(&[]).unwrap();
     assert!(!startup.any_arguments && startup.config_file.is_none());
     assert_eq!(startup.config.dir, dir.0.to_str().unwrap());
-    assert_eq!(
-        Config {
-            dir: String::new(),
-            ..startup.config
-        },
-        Config::default()
-    );
+    assert_eq!(Config { dir: String::new(), ..startup.config }, Config::default());
 }
 
 #[test]
 fn file_then_standard_input_then_options() {
     let dir = Dir::new(&[("a.conf", "port 1\nhz 11\ntimeout 1\nmaxclients 99")]);
-    let startup = dir
-        .load_with_stdin(&["a.conf", "--timeout", "3", "-"], "\nhz 12\ntimeout 2")
-        .unwrap();
+    let startup = dir.load_with_stdin(&["a.conf", "--timeout", "3", "-"], "\nhz 12\ntimeout 2").unwrap();
     let config = &startup.config;
-    assert_eq!(
-        (config.port, config.hz, config.timeout, config.maxclients),
-        (1, 12, 3, 99)
-    );
+    assert_eq!((config.port, config.hz, config.timeout, config.maxclients), (1, 12, 3, 99));
     assert_eq!(startup.config_file, Some(dir.0.join("a.conf")));
     assert!(startup.any_arguments);
-    assert_eq!(
-        dir.load_with_stdin(&["-"], "port 8").unwrap().config.port,
-        8
-    );
+    assert_eq!(dir.load_with_stdin(&["-"], "port 8").unwrap().config.port, 8);
 }
 
 #[test]
 fn the_examples_of_the_manual() {
     let dir = Dir::new(&[]);
-    let startup = dir
-        .load(&[
-            "--port",
-            "7777",
-            "--save",
-            "60",
-            "1000",
-            "--appendonly",
-            "no",
-        ])
-        .unwrap();
+    let startup = dir.load(&["--port", "7777", "--save", "60", "1000", "--appendonly", "no"]).unwrap();
     assert_eq!(startup.config.port, 7777);
     assert_eq!(startup.config.save.len(), 1);
-    let shown: Vec<&str> = startup
-        .warnings
-        .iter()
-        .map(|warning| warning.name.as_str())
-        .collect();
+    let shown: Vec<&str> = startup.warnings.iter().map(|warning| warning.name.as_str()).collect();
     assert_eq!(shown, ["save"]);
-    let args = [
-        "--shards",
-        "4",
-        "--port",
-        "0",
-        "--unixsocket",
-        "x.sock",
-        "--loglevel",
-        "debug",
-    ];
+    let args = ["--shards", "4", "--port", "0", "--unixsocket", "x.sock", "--loglevel", "debug"];
     let startup = dir.load(&args).unwrap();
     assert_eq!(startup.shards(), 4);
     assert_eq!(startup.config.unixsocket.as_deref(), Some("x.sock"));
@@ -121,19 +80,13 @@ fn the_examples_of_the_manual() {
     assert!(startup.warnings.is_empty());
     assert!(dir.load(&["--save", ""]).unwrap().config.save.is_empty());
     assert!(dir.load(&["--save"]).unwrap().config.save.is_empty());
-    assert_eq!(
-        dir.load(&["--shards", "0"]).unwrap().shards(),
-        default_shards()
-    );
+    assert_eq!(dir.load(&["--shards", "0"]).unwrap().shards(), default_shards());
 }
 
 #[test]
 fn errors_have_the_form_of_redis() {
     let dir = Dir::new(&[("a.conf", "port 1\nhz 10\n")]);
-    let head = format!(
-        "\n*** FATAL CONFIG FILE ERROR (Ringshard {}) ***\n",
-        env!("CARGO_PKG_VERSION")
-    );
+    let head = format!("\n*** FATAL CONFIG FILE ERROR (Ringshard {}) ***\n", env!("CARGO_PKG_VERSION"));
     // The lines of options are counted on from those of the file; without one they begin at 2.
     assert_eq!(
         dir.fails(&["--foo", "bar"]),
@@ -164,38 +117,22 @@ fn errors_have_the_form_of_redis() {
         dir.fails(&["--logfile", "no/such.log"]),
         format!("{head}Can't open the log file: No such file or directory")
     );
-    assert!(
-        dir.fails(&["--dir", "gone"])
-            .ends_with("'dir \"gone\"'\nNo such file or directory")
-    );
+    assert!(dir.fails(&["--dir", "gone"]).ends_with("'dir \"gone\"'\nNo such file or directory"));
     assert!(dir.fails(&["--dir", "a.conf"]).ends_with("Not a directory"));
-    assert!(
-        dir.fails(&["/dev/zero"])
-            .ends_with("'/dev/zero': File too large")
-    );
+    assert!(dir.fails(&["/dev/zero"]).ends_with("'/dev/zero': File too large"));
 }
 
 #[test]
 fn includes_follow_patterns_and_dir() {
     let dir = Dir::new(&[
-        (
-            "main.conf",
-            "include conf.d/*.conf\ninclude none.d/*.conf\ndir sub\ninclude in-sub.conf\n",
-        ),
+        ("main.conf", "include conf.d/*.conf\ninclude none.d/*.conf\ndir sub\ninclude in-sub.conf\n"),
         ("conf.d/1.conf", "port 1\nhz 1"),
         ("conf.d/2.conf", "\nport 2\n"),
         ("conf.d/3.other", "port 3\n"),
         ("sub/in-sub.conf", "timeout 5\nlogfile log.txt\n"),
     ]);
     let startup = dir.load(&["main.conf"]).unwrap();
-    assert_eq!(
-        (
-            startup.config.port,
-            startup.config.hz,
-            startup.config.timeout
-        ),
-        (2, 1, 5)
-    );
+    assert_eq!((startup.config.port, startup.config.hz, startup.config.timeout), (2, 1, 5));
     assert_eq!(startup.config.dir, dir.0.join("sub").to_str().unwrap());
     assert!(dir.0.join("sub/log.txt").exists());
 }
@@ -207,13 +144,7 @@ fn a_directory_is_a_name_and_no_pattern() {
     let args = ["--include", "*.inc"].map(OsString::from);
     assert_eq!(load(args, io::empty(), &inner).unwrap().config.port, 9);
     // Nor is the file of the command line, which the shell has already found.
-    assert_eq!(
-        load(["x.conf".into()], io::empty(), &inner)
-            .unwrap()
-            .config
-            .port,
-        9
-    );
+    assert_eq!(load(["x.conf".into()], io::empty(), &inner).unwrap().config.port, 9);
 }
 
 #[test]
@@ -226,10 +157,7 @@ fn paths_become_absolute() {
         ("c/../x.conf", "/a/b/c/../x.conf"),
         ("/x.conf", "/x.conf"),
     ] {
-        assert_eq!(
-            absolute(Path::new("/a/b"), Path::new(path)),
-            Path::new(expected)
-        );
+        assert_eq!(absolute(Path::new("/a/b"), Path::new(path)), Path::new(expected));
     }
 }
 
@@ -239,13 +167,7 @@ fn the_sample_file_starts_without_a_warning() {
     let dir = Dir::new(&[]);
     let startup = dir.load(&[sample]).unwrap();
     assert!(startup.warnings.is_empty());
-    assert_eq!(
-        Config {
-            dir: String::new(),
-            ..startup.config
-        },
-        Config::default()
-    );
+    assert_eq!(Config { dir: String::new(), ..startup.config }, Config::default());
 }
 
 #[test]
@@ -255,21 +177,13 @@ fn a_rewritten_file_takes_the_place_of_the_old_one() {
     startup.config.port = 2;
     let path = startup.config_file.unwrap();
     rewrite_file(&path, &startup.config, None).unwrap();
-    assert!(
-        fs::read_to_string(&path)
-            .unwrap()
-            .starts_with("# mine\nport 2\n")
-    );
+    assert!(fs::read_to_string(&path).unwrap().starts_with("# mine\nport 2\n"));
     assert_eq!(dir.load(&["a.conf"]).unwrap().config, startup.config);
     assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
     // A file that is gone is written anew; a place that is none is an error that leaves nothing.
     fs::remove_file(&path).unwrap();
     rewrite_file(&path, &startup.config, None).unwrap();
-    assert!(
-        fs::read_to_string(&path)
-            .unwrap()
-            .starts_with("# Generated by CONFIG REWRITE\nport 2")
-    );
+    assert!(fs::read_to_string(&path).unwrap().starts_with("# Generated by CONFIG REWRITE\nport 2"));
     assert!(rewrite_file(&dir.0.join("no/such"), &startup.config, None).is_err());
     assert!(rewrite_file(&dir.0, &startup.config, None).is_err());
     assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);

@@ -74,10 +74,7 @@ impl MaxmemoryPolicy {
 
     /// Whether keys without an expiry may be evicted.
     pub fn is_allkeys(self) -> bool {
-        matches!(
-            self,
-            Self::AllkeysLru | Self::AllkeysLfu | Self::AllkeysRandom
-        )
+        matches!(self, Self::AllkeysLru | Self::AllkeysLfu | Self::AllkeysRandom)
     }
 }
 
@@ -280,15 +277,9 @@ mod tests {
 
     #[test]
     fn words_in_both_directions() {
-        assert_eq!(
-            MaxmemoryPolicy::from_name(b"AllKeys-LRU"),
-            Some(MaxmemoryPolicy::AllkeysLru)
-        );
+        assert_eq!(MaxmemoryPolicy::from_name(b"AllKeys-LRU"), Some(MaxmemoryPolicy::AllkeysLru));
         assert_eq!(MaxmemoryPolicy::from_name(b"lru"), None);
-        assert_eq!(
-            OomScoreAdj::from_name(b"relative"),
-            Some(OomScoreAdj::Relative)
-        );
+        assert_eq!(OomScoreAdj::from_name(b"relative"), Some(OomScoreAdj::Relative));
         assert_eq!(OomScoreAdj::Relative.name(), "yes");
         assert_eq!(OomScoreAdj::NAMES, ["no", "yes", "relative", "absolute"]);
     }

@@ -49,11 +49,7 @@ pub struct FileDirective {
 impl FileDirective {
     /// The error that stops the start because of this line.
     pub fn error(&self, reason: impl Into<Reason>) -> LoadError {
-        LoadError::Line {
-            line_number: self.line_number,
-            line: self.line.clone(),
-            reason: reason.into(),
-        }
+        LoadError::Line { line_number: self.line_number, line: self.line.clone(), reason: reason.into() }
     }
 }
 
@@ -108,10 +104,7 @@ impl fmt::Display for LoadError {
                 writeln!(f, "\n*** FATAL CONFIG FILE ERROR (Ringshard {version}) ***")?;
             }
         }
-        if let Self::Line {
-            line_number, line, ..
-        } = self
-        {
+        if let Self::Line { line_number, line, .. } = self {
             writeln!(f, "Reading the configuration file, at line {line_number}")?;
             writeln!(f, ">>> '{}'", String::from_utf8_lossy(line))?;
         }
@@ -128,18 +121,8 @@ impl std::error::Error for LoadError {}
 ///
 /// # Errors
 /// At the first line that is wrong; `config` then holds the lines before it.
-pub fn load(
-    config: &mut Config,
-    text: &[u8],
-    files: &mut dyn Files,
-) -> Result<Vec<Warning>, LoadError> {
-    let mut loader = Loader {
-        config,
-        files,
-        warnings: Vec::new(),
-        saves: 0,
-        includes: 0,
-    };
+pub fn load(config: &mut Config, text: &[u8], files: &mut dyn Files) -> Result<Vec<Warning>, LoadError> {
+    let mut loader = Loader { config, files, warnings: Vec::new(), saves: 0, includes: 0 };
     loader.lines(text, 0)?;
     loader.check_whole()?;
     Ok(loader.warnings)
@@ -164,11 +147,7 @@ impl Loader<'_> {
             match self.line(at + 1, line, depth) {
                 Ok(()) => {}
                 Err(Failure::Reason(reason)) => {
-                    return Err(LoadError::Line {
-                        line_number: at + 1,
-                        line: line.to_vec(),
-                        reason,
-                    });
+                    return Err(LoadError::Line { line_number: at + 1, line: line.to_vec(), reason });
                 }
                 Err(Failure::Elsewhere(error)) => return Err(error),
             }
@@ -185,17 +164,10 @@ impl Loader<'_> {
         if let Some(directive) = Directive::find(&name) {
             return Ok(self.directive(directive, line_number, args)?);
         }
-        let other = || FileDirective {
-            args: args.clone(),
-            line_number,
-            line: line.to_vec(),
-        };
+        let other = || FileDirective { args: args.clone(), line_number, line: line.to_vec() };
         match (name.as_slice(), args.len()) {
             // Directives that have lost their meaning; Redis drops them in silence.
-            (
-                b"list-max-ziplist-entries" | b"list-max-ziplist-value" | b"lua-replicate-commands",
-                1,
-            ) => {
+            (b"list-max-ziplist-entries" | b"list-max-ziplist-value" | b"lua-replicate-commands", 1) => {
                 self.warn(line_number, &name, "it is obsolete and has no effect");
             }
             (b"include", 1) => return self.include(&args[0], depth),
@@ -203,11 +175,7 @@ impl Loader<'_> {
             (b"user", 1..) => self.config.user.push(other()),
             (b"loadmodule", 1..) => {
                 self.config.loadmodule.push(other());
-                self.warn(
-                    line_number,
-                    &name,
-                    "modules are not built: nothing is loaded",
-                );
+                self.warn(line_number, &name, "modules are not built: nothing is loaded");
             }
             (name, 0) if name.contains(&b'.') => {
                 return Err("Module config specified without value".into());
@@ -245,15 +213,10 @@ impl Loader<'_> {
         if let Kind::Save = directive.kind {
             self.saves += 1;
         }
-        let mode = Mode::Startup {
-            first_save: self.saves == 1,
-        };
+        let mode = Mode::Startup { first_save: self.saves == 1 };
         self.config.set(directive, &args, mode)?;
         // What is switched off is not missed.
-        let off = matches!(
-            self.config.value_of(directive).as_slice(),
-            b"" | b"0" | b"no"
-        );
+        let off = matches!(self.config.value_of(directive).as_slice(), b"" | b"0" | b"no");
         if directive.built == Built::NotYet && !off {
             let reason = "what it governs is not built yet: it is kept and has no effect";
             self.warn(line_number, directive.name.as_bytes(), reason);
@@ -266,10 +229,7 @@ impl Loader<'_> {
         if depth >= INCLUDE_DEPTH_MAX || self.includes > INCLUDES_MAX {
             return Err("Too many nested include directives".into());
         }
-        let text = self
-            .files
-            .include(pattern)
-            .map_err(|message| Failure::Elsewhere(LoadError::Open(message)))?;
+        let text = self.files.include(pattern).map_err(|message| Failure::Elsewhere(LoadError::Open(message)))?;
         self.lines(&text, depth + 1).map_err(Failure::Elsewhere)
     }
 
@@ -277,11 +237,7 @@ impl Loader<'_> {
     fn warn(&mut self, line_number: usize, name: &[u8], reason: &'static str) {
         let name = String::from_utf8_lossy(name).into_owned();
         if !self.warnings.iter().any(|warning| warning.name == name) {
-            self.warnings.push(Warning {
-                line_number,
-                name,
-                reason: reason.into(),
-            });
+            self.warnings.push(Warning { line_number, name, reason: reason.into() });
         }
     }
 
@@ -296,11 +252,7 @@ impl Loader<'_> {
         }
         if self.config.databases > 1 {
             self.config.databases = 1;
-            self.warn(
-                0,
-                b"databases",
-                "a node of a cluster has one database: it is set to 1",
-            );
+            self.warn(0, b"databases", "a node of a cluster has one database: it is set to 1");
         }
         Ok(())
     }
@@ -327,14 +279,8 @@ impl From<Reason> for Failure {
 /// A line without the blanks around it.
 pub(super) fn trim(line: &[u8]) -> &[u8] {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
-    let start = line
-        .iter()
-        .position(|byte| !blank(byte))
-        .unwrap_or(line.len());
-    let end = line
-        .iter()
-        .rposition(|byte| !blank(byte))
-        .map_or(start, |last| last + 1);
+    let start = line.iter().position(|byte| !blank(byte)).unwrap_or(line.len());
+    let end = line.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
     &line[start..end]
 }
 

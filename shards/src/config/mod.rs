@@ -23,8 +23,8 @@ use std::fmt;
 
 pub use enums::*;
 pub use special::{
-    ClientClass, KeyspaceEvents, OomScoreAdjValues, OutputLimit, OutputLimits, SavePoint,
-    ShutdownFlags, format_percentile,
+    ClientClass, KeyspaceEvents, OomScoreAdjValues, OutputLimit, OutputLimits, SavePoint, ShutdownFlags,
+    format_percentile,
 };
 pub use table::{Built, Config, DIRECTIVES, Directive, Kind, flag};
 pub use value::{MemoryOrPercent, Reason, format_memory, parse_integer, parse_memory};
@@ -73,10 +73,7 @@ pub enum SetError {
 impl SetError {
     /// The error for a value that is fine in itself but could not be put in force.
     pub fn apply(directive: &Directive, reason: impl Into<Reason>) -> Self {
-        Self::Failed {
-            name: directive.name.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Failed { name: directive.name.to_owned(), reason: reason.into() }
     }
 
     /// The first word of the error reply.
@@ -93,15 +90,12 @@ impl fmt::Display for SetError {
         match self {
             Self::Syntax => f.write_str("syntax error"),
             Self::Loading => f.write_str("Redis is loading the dataset in memory"),
-            Self::Unknown(name) => write!(
-                f,
-                "Unknown option or number of arguments for CONFIG SET - '{}'",
-                String::from_utf8_lossy(name)
-            ),
-            Self::Failed { name, reason } => write!(
-                f,
-                "CONFIG SET failed (possibly related to argument '{name}') - {reason}"
-            ),
+            Self::Unknown(name) => {
+                write!(f, "Unknown option or number of arguments for CONFIG SET - '{}'", String::from_utf8_lossy(name))
+            }
+            Self::Failed { name, reason } => {
+                write!(f, "CONFIG SET failed (possibly related to argument '{name}') - {reason}")
+            }
         }
     }
 }
@@ -125,12 +119,10 @@ impl Config {
         if args.is_empty() || !args.len().is_multiple_of(2) {
             return Err(SetError::Syntax);
         }
-        let mut pairs: Vec<(&'static Directive, &'static str, &[u8])> =
-            Vec::with_capacity(args.len() / 2);
+        let mut pairs: Vec<(&'static Directive, &'static str, &[u8])> = Vec::with_capacity(args.len() / 2);
         for pair in args.chunks_exact(2) {
             let (name, value) = (pair[0].as_ref(), pair[1].as_ref());
-            let (directive, spelled) =
-                Directive::find_spelled(name).ok_or_else(|| SetError::Unknown(name.to_vec()))?;
+            let (directive, spelled) = Directive::find_spelled(name).ok_or_else(|| SetError::Unknown(name.to_vec()))?;
             let refused = |reason: &'static str| SetError::Failed {
                 name: String::from_utf8_lossy(name).into_owned(),
                 reason: Cow::Borrowed(reason),
@@ -139,20 +131,13 @@ impl Config {
                 return Err(refused("can't set immutable config"));
             }
             let protected = directive.has(flag::PROTECTED);
-            if protected
-                && !self
-                    .enable_protected_configs
-                    .allows(context.client_is_local)
-            {
+            if protected && !self.enable_protected_configs.allows(context.client_is_local) {
                 return Err(refused("can't set protected config"));
             }
             if context.loading && directive.has(flag::DENY_LOADING) {
                 return Err(SetError::Loading);
             }
-            if pairs
-                .iter()
-                .any(|(earlier, ..)| earlier.name == directive.name)
-            {
+            if pairs.iter().any(|(earlier, ..)| earlier.name == directive.name) {
                 return Err(refused("duplicate parameter"));
             }
             pairs.push((directive, spelled, value));
@@ -165,19 +150,13 @@ impl Config {
             } else if value.is_empty() {
                 Vec::new()
             } else {
-                value
-                    .split(|&byte| byte == b' ')
-                    .map(<[u8]>::to_vec)
-                    .collect()
+                value.split(|&byte| byte == b' ').map(<[u8]>::to_vec).collect()
             };
             match (directive.set)(&mut next, directive, &args, Mode::Runtime) {
                 Ok(true) => changed.push(directive),
                 Ok(false) => {}
                 Err(reason) => {
-                    return Err(SetError::Failed {
-                        name: spelled.to_owned(),
-                        reason,
-                    });
+                    return Err(SetError::Failed { name: spelled.to_owned(), reason });
                 }
             }
         }
@@ -190,12 +169,7 @@ impl Config {
     ///
     /// # Errors
     /// With Redis's reason alone: the caller knows whether a file or a command asked.
-    pub fn set(
-        &mut self,
-        directive: &Directive,
-        args: &[Vec<u8>],
-        mode: Mode,
-    ) -> Result<bool, Reason> {
+    pub fn set(&mut self, directive: &Directive, args: &[Vec<u8>], mode: Mode) -> Result<bool, Reason> {
         let changed = (directive.set)(self, directive, args, mode)?;
         self.settle();
         Ok(changed)
@@ -209,10 +183,7 @@ impl Config {
     pub fn get<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let mut show = |name: &[u8], directive: &Directive| {
-            if !found
-                .iter()
-                .any(|(shown, _)| shown.eq_ignore_ascii_case(name))
-            {
+            if !found.iter().any(|(shown, _)| shown.eq_ignore_ascii_case(name)) {
                 found.push((name.to_vec(), self.value_of(directive)));
             }
         };

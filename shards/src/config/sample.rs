@@ -58,20 +58,13 @@ pub fn sample() -> String {
             Rewrite::Lines { lines, .. } => (lines, true),
             Rewrite::Each(lines) => (lines.into_iter().map(|(line, _)| line).collect(), true),
             Rewrite::Remove => match directive.kind {
-                Kind::Addresses => (
-                    vec![format!("bind {}", default.bind.join(" ")).into()],
-                    true,
-                ),
+                Kind::Addresses => (vec![format!("bind {}", default.bind.join(" ")).into()], true),
                 Kind::ReplicaOf => (vec![b"replicaof no one".to_vec()], false),
                 Kind::Dir => (vec![b"dir .".to_vec()], false),
                 _ => (vec![format!("{} \"\"", directive.name).into()], false),
             },
         };
-        let hash = if set && directive.built == Built::Yes {
-            ""
-        } else {
-            "#"
-        };
+        let hash = if set && directive.built == Built::Yes { "" } else { "#" };
         for line in lines {
             let _ = writeln!(text, "{hash}{}", String::from_utf8_lossy(&line));
         }
@@ -123,20 +116,12 @@ mod tests {
             std::fs::write(path, sample()).unwrap();
             return;
         }
-        assert!(
-            file == sample(),
-            "ringshard.conf is out of date: RINGSHARD_BLESS=1 renews it"
-        );
+        assert!(file == sample(), "ringshard.conf is out of date: RINGSHARD_BLESS=1 renews it");
     }
 
     #[test]
     fn it_sets_nothing_but_defaults_and_warns_of_nothing() {
-        let mut config = Config {
-            port: 1,
-            maxclients: 1,
-            save: Vec::new(),
-            ..Config::default()
-        };
+        let mut config = Config { port: 1, maxclients: 1, save: Vec::new(), ..Config::default() };
         config.save = Config::default().save;
         let warnings = file::load(&mut config, sample().as_bytes(), &mut NoFiles).unwrap();
         assert_eq!(warnings, []);
@@ -147,19 +132,9 @@ mod tests {
     fn every_directive_stands_in_it_at_its_default() {
         let text = uncommented();
         for directive in DIRECTIVES {
-            let found = text
-                .lines()
-                .filter(|line| line.split(' ').next() == Some(directive.name));
-            let expected = if let Kind::OutputLimits = directive.kind {
-                3
-            } else {
-                1
-            };
-            let expected = if let Kind::Save = directive.kind {
-                3
-            } else {
-                expected
-            };
+            let found = text.lines().filter(|line| line.split(' ').next() == Some(directive.name));
+            let expected = if let Kind::OutputLimits = directive.kind { 3 } else { 1 };
+            let expected = if let Kind::Save = directive.kind { 3 } else { expected };
             assert_eq!(found.count(), expected, "{}", directive.name);
         }
         let mut config = Config::default();

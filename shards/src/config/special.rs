@@ -51,10 +51,7 @@ impl Value for Vec<SavePoint> {
     }
 
     fn get(&self, _: &Directive) -> Vec<u8> {
-        let points: Vec<String> = self
-            .iter()
-            .map(|point| format!("{} {}", point.seconds, point.changes))
-            .collect();
+        let points: Vec<String> = self.iter().map(|point| format!("{} {}", point.seconds, point.changes)).collect();
         points.join(" ").into_bytes()
     }
 
@@ -64,9 +61,7 @@ impl Value for Vec<SavePoint> {
             [] => vec![format!("{} \"\"", directive.name).into_bytes()],
             points => points
                 .iter()
-                .map(|point| {
-                    format!("{} {} {}", directive.name, point.seconds, point.changes).into_bytes()
-                })
+                .map(|point| format!("{} {} {}", directive.name, point.seconds, point.changes).into_bytes())
                 .collect(),
         };
         Rewrite::Lines { lines, force: true }
@@ -112,26 +107,18 @@ impl Value for OutputLimits {
                 b"slave" | b"replica" => ClientClass::Replica,
                 b"pubsub" => ClientClass::Pubsub,
                 _ => {
-                    return Err(
-                        "Invalid client class specified in buffer limit configuration.".into(),
-                    );
+                    return Err("Invalid client class specified in buffer limit configuration.".into());
                 }
             };
             let soft_seconds = strtoll(&quad[3], 10).and_then(|value| u64::try_from(value).ok());
             let (Some(hard_bytes), Some(soft_bytes), Some(soft_seconds)) =
                 (parse_memory(&quad[1]), parse_memory(&quad[2]), soft_seconds)
             else {
-                return Err(
-                    "Error in hard, soft or soft_seconds setting in buffer limit \
+                return Err("Error in hard, soft or soft_seconds setting in buffer limit \
                             configuration."
-                        .into(),
-                );
+                    .into());
             };
-            limits[class as usize] = OutputLimit {
-                hard_bytes,
-                soft_bytes,
-                soft_seconds,
-            };
+            limits[class as usize] = OutputLimit { hard_bytes, soft_bytes, soft_seconds };
         }
         *self = limits;
         Ok(())
@@ -142,12 +129,7 @@ impl Value for OutputLimits {
         let limits: Vec<String> = ["normal", "slave", "pubsub"]
             .iter()
             .zip(self)
-            .map(|(class, limit)| {
-                format!(
-                    "{class} {} {} {}",
-                    limit.hard_bytes, limit.soft_bytes, limit.soft_seconds
-                )
-            })
+            .map(|(class, limit)| format!("{class} {} {} {}", limit.hard_bytes, limit.soft_bytes, limit.soft_seconds))
             .collect();
         limits.join(" ").into_bytes()
     }
@@ -159,10 +141,7 @@ impl Value for OutputLimits {
             .map(|(class, (limit, default))| {
                 let hard = format_memory(limit.hard_bytes);
                 let soft = format_memory(limit.soft_bytes);
-                let line = format!(
-                    "{} {class} {hard} {soft} {}",
-                    directive.name, limit.soft_seconds
-                );
+                let line = format!("{} {class} {hard} {soft} {}", directive.name, limit.soft_seconds);
                 (line.into_bytes(), limit != default)
             })
             .collect();
@@ -183,11 +162,9 @@ impl Value for OomScoreAdjValues {
             *value = match strtoll(arg, 10) {
                 Some(score @ -2000..=2000) => score as i32,
                 _ => {
-                    return Err(
-                        "Invalid oom-score-adj-values, elements must be between -2000 \
+                    return Err("Invalid oom-score-adj-values, elements must be between -2000 \
                                 and 2000."
-                            .into(),
-                    );
+                        .into());
                 }
             };
         }
@@ -213,10 +190,7 @@ impl Value for Vec<String> {
         } else {
             args
         };
-        let addresses: Result<Vec<String>, _> = args
-            .iter()
-            .map(|arg| String::from_utf8(arg.clone()))
-            .collect();
+        let addresses: Result<Vec<String>, _> = args.iter().map(|arg| String::from_utf8(arg.clone())).collect();
         *self = addresses.map_err(|_| "argument must be valid UTF-8")?;
         Ok(())
     }
@@ -229,16 +203,9 @@ impl Value for Vec<String> {
         if self == default {
             return Rewrite::Remove;
         }
-        let addresses = if self.is_empty() {
-            "\"\"".to_owned()
-        } else {
-            self.join(" ")
-        };
+        let addresses = if self.is_empty() { "\"\"".to_owned() } else { self.join(" ") };
         let line = format!("{} {addresses}", directive.name).into_bytes();
-        Rewrite::Lines {
-            lines: vec![line],
-            force: true,
-        }
+        Rewrite::Lines { lines: vec![line], force: true }
     }
 }
 
@@ -268,10 +235,9 @@ impl Value for Option<(String, u16)> {
 
     fn rewrite(&self, _: &Self, directive: &Directive) -> Rewrite {
         match self {
-            Some((host, port)) => Rewrite::Lines {
-                lines: vec![format!("{} {host} {port}", directive.name).into_bytes()],
-                force: true,
-            },
+            Some((host, port)) => {
+                Rewrite::Lines { lines: vec![format!("{} {host} {port}", directive.name).into_bytes()], force: true }
+            }
             None => Rewrite::Remove,
         }
     }
@@ -289,9 +255,7 @@ impl Value for Vec<f64> {
         };
         let mut percentiles = Vec::with_capacity(args.len());
         for arg in args {
-            let percentile = std::str::from_utf8(arg)
-                .ok()
-                .and_then(|arg| arg.parse::<f64>().ok());
+            let percentile = std::str::from_utf8(arg).ok().and_then(|arg| arg.parse::<f64>().ok());
             match percentile.filter(|percentile| !percentile.is_nan()) {
                 // Kept as it is shown, so that a rewritten file has the same value; and `-0`, which
                 // passes as not less than 0, becomes 0.
@@ -300,11 +264,9 @@ impl Value for Vec<f64> {
                     percentiles.push(shown.parse().expect("a formatted number is a number"));
                 }
                 Some(_) => {
-                    return Err(
-                        "latency-tracking-info-percentiles parameters should sit between \
+                    return Err("latency-tracking-info-percentiles parameters should sit between \
                                 [0.0,100.0]"
-                            .into(),
-                    );
+                        .into());
                 }
                 None => return Err("Invalid latency-tracking-info-percentiles parameters".into()),
             }
@@ -324,10 +286,7 @@ impl Value for Vec<f64> {
             [] => line.extend(b"\"\""),
             _ => line.extend(self.get(directive)),
         }
-        Rewrite::Lines {
-            lines: vec![line],
-            force: true,
-        }
+        Rewrite::Lines { lines: vec![line], force: true }
     }
 }
 
@@ -436,8 +395,7 @@ impl KeyspaceEvents {
 
 impl Value for KeyspaceEvents {
     fn set(&mut self, args: &[Vec<u8>], _: &Directive, _: Mode) -> Result<(), Reason> {
-        *self = Self::parse(single(args)?)
-            .ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")?;
+        *self = Self::parse(single(args)?).ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")?;
         Ok(())
     }
 
@@ -448,10 +406,7 @@ impl Value for KeyspaceEvents {
     fn rewrite(&self, default: &Self, directive: &Directive) -> Rewrite {
         let mut line = format!("{} ", directive.name).into_bytes();
         quote::repr_into(&mut line, self.letters().as_bytes());
-        Rewrite::Lines {
-            lines: vec![line],
-            force: self != default,
-        }
+        Rewrite::Lines { lines: vec![line], force: self != default }
     }
 }
 
@@ -469,8 +424,7 @@ pub struct ShutdownFlags {
 }
 
 impl ShutdownFlags {
-    pub(super) const NAMES: &'static [&'static str] =
-        &["default", "save", "nosave", "now", "force"];
+    pub(super) const NAMES: &'static [&'static str] = &["default", "save", "nosave", "now", "force"];
 }
 
 impl Value for ShutdownFlags {
@@ -498,12 +452,7 @@ impl Value for ShutdownFlags {
 
     fn get(&self, _: &Directive) -> Vec<u8> {
         let set = [false, self.save, self.nosave, self.now, self.force];
-        let names: Vec<&str> = Self::NAMES
-            .iter()
-            .zip(set)
-            .filter(|(_, set)| *set)
-            .map(|(name, _)| *name)
-            .collect();
+        let names: Vec<&str> = Self::NAMES.iter().zip(set).filter(|(_, set)| *set).map(|(name, _)| *name).collect();
         match names.as_slice() {
             [] => b"default".to_vec(),
             names => names.join(" ").into_bytes(),
@@ -557,13 +506,8 @@ pub(super) mod check {
         if name.len() >= HOSTNAME_BYTES_MAX {
             return Err("Hostnames must be less than 256 characters".into());
         }
-        if !name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
-        {
-            return Err(
-                "Hostnames may only contain alphanumeric characters, hyphens or dots".into(),
-            );
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.')) {
+            return Err("Hostnames may only contain alphanumeric characters, hyphens or dots".into());
         }
         Ok(())
     }
@@ -579,18 +523,9 @@ pub(super) mod check {
     /// `{variable}` must be one of the known ones, `{{` is a brace, and something must be left to
     /// show.
     pub fn proc_title_template(template: &str) -> Checked {
-        const VARIABLES: [&str; 7] = [
-            "title",
-            "listen-addr",
-            "server-mode",
-            "port",
-            "tls-port",
-            "unixsocket",
-            "config-file",
-        ];
-        const INVALID: Checked = Err(Cow::Borrowed(
-            "template format is invalid or contains unknown variables",
-        ));
+        const VARIABLES: [&str; 7] =
+            ["title", "listen-addr", "server-mode", "port", "tls-port", "unixsocket", "config-file"];
+        const INVALID: Checked = Err(Cow::Borrowed("template format is invalid or contains unknown variables"));
         let mut rest = template;
         while let Some((_, from_brace)) = rest.split_once('{') {
             if let Some(after) = from_brace.strip_prefix('{') {
@@ -652,16 +587,8 @@ mod tests {
         assert_eq!(KeyspaceEvents::parse(b"g$lshzxetd").unwrap().letters(), "A");
         assert_eq!(KeyspaceEvents::parse(b"mnK").unwrap().letters(), "nKm");
         assert_eq!(KeyspaceEvents::parse(b"Kq"), None);
-        assert!(
-            KeyspaceEvents::parse(b"A")
-                .unwrap()
-                .contains(KeyspaceEvents::STREAM)
-        );
-        assert!(
-            !KeyspaceEvents::parse(b"A")
-                .unwrap()
-                .contains(KeyspaceEvents::KEY_MISS)
-        );
+        assert!(KeyspaceEvents::parse(b"A").unwrap().contains(KeyspaceEvents::STREAM));
+        assert!(!KeyspaceEvents::parse(b"A").unwrap().contains(KeyspaceEvents::KEY_MISS));
     }
 
     #[test]

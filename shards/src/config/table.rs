@@ -13,9 +13,7 @@
 //! which holds all of 7.2's. Redis's counterpart is `static_configs`.
 
 use super::enums::*;
-use super::special::{
-    KeyspaceEvents, OomScoreAdjValues, OutputLimit, OutputLimits, SavePoint, ShutdownFlags, check,
-};
+use super::special::{KeyspaceEvents, OomScoreAdjValues, OutputLimit, OutputLimits, SavePoint, ShutdownFlags, check};
 use super::value::{MemoryOrPercent, Reason, Rewrite, Value};
 use super::{Mode, file::FileDirective};
 
@@ -135,9 +133,7 @@ impl Directive {
     /// The row with this name or alias, and which of its names that was.
     pub fn find_spelled(name: &[u8]) -> Option<(&'static Directive, &'static str)> {
         DIRECTIVES.iter().find_map(|row| {
-            let spelled = row
-                .names()
-                .find(|known| known.as_bytes().eq_ignore_ascii_case(name))?;
+            let spelled = row.names().find(|known| known.as_bytes().eq_ignore_ascii_case(name))?;
             Some((row, spelled))
         })
     }
@@ -160,17 +156,11 @@ impl std::fmt::Debug for Directive {
 }
 
 const fn int(min: i64, max: i64) -> Kind {
-    Kind::Int {
-        min: min as i128,
-        max: max as i128,
-    }
+    Kind::Int { min: min as i128, max: max as i128 }
 }
 
 const fn memory(min: u64, max: u64) -> Kind {
-    Kind::Memory {
-        min: min as i128,
-        max: max as i128,
-    }
+    Kind::Memory { min: min as i128, max: max as i128 }
 }
 
 const fn words<E: Named>() -> Kind {
@@ -929,11 +919,7 @@ mod tests {
             }
             for value in [min - 1, max + 1] {
                 let args = [value.to_string().into_bytes()];
-                assert!(
-                    (row.set)(&mut config, row, &args, Mode::Runtime).is_err(),
-                    "{}",
-                    row.name
-                );
+                assert!((row.set)(&mut config, row, &args, Mode::Runtime).is_err(), "{}", row.name);
             }
         }
     }
@@ -945,10 +931,7 @@ mod tests {
             let mut config = Config::default();
             let value = (row.get)(&default, row);
             let args: Vec<Vec<u8>> = if row.has(MULTI_ARG) && !value.is_empty() {
-                value
-                    .split(|&byte| byte == b' ')
-                    .map(<[u8]>::to_vec)
-                    .collect()
+                value.split(|&byte| byte == b' ').map(<[u8]>::to_vec).collect()
             } else if row.has(MULTI_ARG) {
                 Vec::new()
             } else {

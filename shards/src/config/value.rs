@@ -27,10 +27,7 @@ pub(super) trait Value: Clone + PartialEq {
     fn rewrite(&self, default: &Self, directive: &Directive) -> Rewrite {
         let mut line = format!("{} ", directive.name).into_bytes();
         line.extend(self.get(directive));
-        Rewrite::Lines {
-            lines: vec![line],
-            force: self != default,
-        }
+        Rewrite::Lines { lines: vec![line], force: self != default }
     }
 }
 
@@ -67,11 +64,7 @@ impl Value for bool {
     }
 
     fn get(&self, _: &Directive) -> Vec<u8> {
-        if *self {
-            b"yes".to_vec()
-        } else {
-            b"no".to_vec()
-        }
+        if *self { b"yes".to_vec() } else { b"no".to_vec() }
     }
 }
 
@@ -93,11 +86,7 @@ impl<E: Named> Value for E {
 
 /// The complaint about a word that is none of `names`.
 pub(super) fn one_of(names: &[&str]) -> Reason {
-    format!(
-        "argument(s) must be one of the following: {}",
-        names.join(", ")
-    )
-    .into()
+    format!("argument(s) must be one of the following: {}", names.join(", ")).into()
 }
 
 /// Reads a number the way the directive's kind asks for, and checks its range.
@@ -215,10 +204,7 @@ impl Value for MemoryOrPercent {
             Self::Bytes(bytes) => format_memory(*bytes),
             Self::Percent(percent) => format!("{percent}%"),
         };
-        Rewrite::Lines {
-            lines: vec![format!("{} {value}", directive.name).into_bytes()],
-            force: self != default,
-        }
+        Rewrite::Lines { lines: vec![format!("{} {value}", directive.name).into_bytes()], force: self != default }
     }
 }
 
@@ -238,10 +224,7 @@ fn text<'a>(args: &'a [Vec<u8>], directive: &Directive) -> Result<&'a str, Reaso
 fn rewrite_text(value: &[u8], force: bool, directive: &Directive) -> Rewrite {
     let mut line = format!("{} ", directive.name).into_bytes();
     quote::repr_into(&mut line, value);
-    Rewrite::Lines {
-        lines: vec![line],
-        force,
-    }
+    Rewrite::Lines { lines: vec![line], force }
 }
 
 impl Value for String {
@@ -325,10 +308,7 @@ pub fn parse_integer(arg: &[u8]) -> Option<i64> {
 ///
 /// As in Redis a unit without digits is 0. A product beyond 64 bits is refused; Redis lets it wrap.
 pub fn parse_memory(arg: &[u8]) -> Option<u64> {
-    let unit_at = arg
-        .iter()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(arg.len());
+    let unit_at = arg.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(arg.len());
     let (digits, unit) = arg.split_at(unit_at);
     let factor: u64 = match unit.to_ascii_lowercase().as_slice() {
         b"" | b"b" => 1,
@@ -342,9 +322,7 @@ pub fn parse_memory(arg: &[u8]) -> Option<u64> {
     };
     let mut value: u64 = 0;
     for digit in digits {
-        value = value
-            .checked_mul(10)?
-            .checked_add(u64::from(digit - b'0'))?;
+        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
     }
     value.checked_mul(factor)
 }
@@ -365,10 +343,7 @@ pub(super) fn strtoll(arg: &[u8], radix: u8) -> Option<i64> {
     if arg.is_empty() {
         return Some(0);
     }
-    let blanks = arg
-        .iter()
-        .take_while(|&&byte| quote::is_space(byte))
-        .count();
+    let blanks = arg.iter().take_while(|&&byte| quote::is_space(byte)).count();
     let (negative, digits) = match &arg[blanks..] {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),
@@ -383,11 +358,7 @@ pub(super) fn strtoll(arg: &[u8], radix: u8) -> Option<i64> {
         if digit >= radix {
             return None;
         }
-        let digit = if negative {
-            -i64::from(digit)
-        } else {
-            i64::from(digit)
-        };
+        let digit = if negative { -i64::from(digit) } else { i64::from(digit) };
         value = value.checked_mul(i64::from(radix))?.checked_add(digit)?;
     }
     Some(value)
@@ -447,10 +418,7 @@ mod tests {
     #[test]
     fn percent_of_maxmemory() {
         assert_eq!(MemoryOrPercent::Percent(5).bytes(1000), Some(50));
-        assert_eq!(
-            MemoryOrPercent::Percent(100).bytes(u64::MAX),
-            Some(u64::MAX)
-        );
+        assert_eq!(MemoryOrPercent::Percent(100).bytes(u64::MAX), Some(u64::MAX));
         assert_eq!(MemoryOrPercent::Percent(5).bytes(0), None);
         assert_eq!(MemoryOrPercent::Bytes(0).bytes(1000), None);
         assert_eq!(MemoryOrPercent::Bytes(7).bytes(1000), Some(7));

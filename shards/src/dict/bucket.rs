@@ -57,11 +57,7 @@ pub(crate) fn prefetch_line<T>(p: *const T) {
 }
 
 impl Bucket {
-    pub(super) const EMPTY: Self = Self {
-        slots: [[0; 6]; SLOTS],
-        tags: [0; SLOTS],
-        meta: 0,
-    };
+    pub(super) const EMPTY: Self = Self { slots: [[0; 6]; SLOTS], tags: [0; SLOTS], meta: 0 };
 
     /// Bit `i` is set where tag `i` equals `tag`.
     #[inline]
@@ -70,9 +66,7 @@ impl Bucket {
         // SAFETY: SSE2 is part of x86-64; the 16 bytes from offset 48 are the end of this bucket
         // and 16-aligned because the bucket is 64-aligned.
         unsafe {
-            use std::arch::x86_64::{
-                _mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_set1_epi8,
-            };
+            use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_set1_epi8};
             let tail = _mm_load_si128(ptr::from_ref(self).byte_add(48).cast());
             let equal = _mm_cmpeq_epi8(tail, _mm_set1_epi8(tag as i8));
             (_mm_movemask_epi8(equal) as u32 >> 6) & ALL
@@ -91,11 +85,7 @@ impl Bucket {
     #[inline]
     pub(super) fn free(&self) -> u32 {
         let free = self.matches(0);
-        if self.has_child() {
-            free & !(1 << LINK)
-        } else {
-            free
-        }
+        if self.has_child() { free & !(1 << LINK) } else { free }
     }
 
     /// Bit `i` is set where slot `i` holds an element.
@@ -113,22 +103,14 @@ impl Bucket {
     /// What slot `i`, which must be used, keeps of its element's hash.
     #[inline]
     pub(super) fn mark(&self, i: usize) -> Mark {
-        Mark {
-            tag: self.tags[i],
-            spare: (self.word(i) & SPARE) as u8,
-        }
+        Mark { tag: self.tags[i], spare: (self.word(i) & SPARE) as u8 }
     }
 
     #[inline]
     fn word(&self, i: usize) -> u64 {
         debug_assert!(i < SLOTS);
         // SAFETY: 8 bytes from offset 6 * i <= 48 lie inside the 64-byte bucket.
-        let word = unsafe {
-            ptr::from_ref(self)
-                .byte_add(6 * i)
-                .cast::<u64>()
-                .read_unaligned()
-        };
+        let word = unsafe { ptr::from_ref(self).byte_add(6 * i).cast::<u64>().read_unaligned() };
         u64::from_le(word) & 0xffff_ffff_ffff
     }
 
@@ -142,8 +124,7 @@ impl Bucket {
     #[inline]
     pub(super) fn get_if(&self, i: usize, mark: Mark) -> Option<*mut u8> {
         let word = self.word(i);
-        (word & SPARE == u64::from(mark.spare))
-            .then(|| ptr::with_exposed_provenance_mut((word & !SPARE) as usize))
+        (word & SPARE == u64::from(mark.spare)).then(|| ptr::with_exposed_provenance_mut((word & !SPARE) as usize))
     }
 
     /// Fills slot `i`.
@@ -151,19 +132,14 @@ impl Bucket {
     pub(super) fn set(&mut self, i: usize, mark: Mark, p: *mut u8) {
         let address = p.expose_provenance() as u64;
         // Kernels hand out higher addresses only to programs that ask for them by a hint.
-        assert!(
-            address >> 48 == 0 && address & SPARE == 0,
-            "not an address of an element"
-        );
+        assert!(address >> 48 == 0 && address & SPARE == 0, "not an address of an element");
         let word = address | u64::from(mark.spare);
         // Two stores: copying six bytes of an array compiles to six.
         // SAFETY: bytes 6 * i to 6 * i + 6 are slot i, which the assertion of its index covers.
         unsafe {
             let slot = ptr::from_mut(&mut self.slots[i]);
             slot.cast::<u32>().write_unaligned((word as u32).to_le());
-            slot.byte_add(4)
-                .cast::<u16>()
-                .write_unaligned(((word >> 32) as u16).to_le());
+            slot.byte_add(4).cast::<u16>().write_unaligned(((word >> 32) as u16).to_le());
         }
         self.tags[i] = mark.tag;
     }
@@ -181,11 +157,7 @@ impl Bucket {
     /// The next bucket of the chain.
     #[inline]
     pub(super) fn child(&self) -> Option<NonNull<Bucket>> {
-        if self.has_child() {
-            NonNull::new(self.get(LINK).cast())
-        } else {
-            None
-        }
+        if self.has_child() { NonNull::new(self.get(LINK).cast()) } else { None }
     }
 
     /// Gives a full bucket a child that takes over the element of slot 8.
@@ -195,9 +167,7 @@ impl Bucket {
         let layout = Layout::new::<Bucket>();
         // SAFETY: the layout has a size.
         let raw = unsafe { alloc(layout) }.cast::<Bucket>();
-        let Some(child) = NonNull::new(raw) else {
-            handle_alloc_error(layout)
-        };
+        let Some(child) = NonNull::new(raw) else { handle_alloc_error(layout) };
         let mut first = Self::EMPTY;
         first.set(0, self.mark(LINK), self.get(LINK));
         // SAFETY: freshly allocated with a bucket's layout.

@@ -16,12 +16,7 @@ impl Hasher {
     /// a guessable seed lets a client pile its keys into one chain.
     pub fn new(seed: [u64; 2]) -> Self {
         // The two other words are fixed: they only have to differ from each other.
-        let state = ahash::RandomState::with_seeds(
-            seed[0],
-            seed[1],
-            0x9e37_79b9_7f4a_7c15,
-            0xc2b2_ae3d_27d4_eb4f,
-        );
+        let state = ahash::RandomState::with_seeds(seed[0], seed[1], 0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f);
         Self { state }
     }
 

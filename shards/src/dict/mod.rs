@@ -194,9 +194,7 @@ impl<E: Element> Dict<E> {
     /// Puts `new` where `old` is: the same key in a moved allocation. `old` is not looked at.
     #[inline]
     pub fn replace(&mut self, hash: u64, old: E, new: E) {
-        let (bucket, i) = self
-            .locate(hash, |e| e.to_ptr() == old.to_ptr())
-            .expect("old is in it");
+        let (bucket, i) = self.locate(hash, |e| e.to_ptr() == old.to_ptr()).expect("old is in it");
         let mark = self.table(hash).mark(hash);
         // SAFETY: `locate` gives a living bucket of ours, and nothing else refers to it.
         unsafe { (*bucket).set(i, mark, new.to_ptr().as_ptr()) };
@@ -352,8 +350,7 @@ impl<E: Element> Dict<E> {
         if self.next.n() != 0 && self.next.n() < self.main.n() {
             return true;
         }
-        self.buckets() > 1 && self.len < capacity(self.buckets()) / 2
-            || self.len == 0 && self.main.n() != 0
+        self.buckets() > 1 && self.len < capacity(self.buckets()) / 2 || self.len == 0 && self.main.n() != 0
     }
 
     /// Bytes allocated for tables, directories and child buckets; not the elements.
@@ -388,17 +385,9 @@ impl<E: Element> Dict<E> {
         let _ = writeln!(text, " bytes: {}", self.bytes());
         if self.next.n() != 0 {
             let (from, to) = (self.main.n(), self.next.n());
-            let _ = writeln!(
-                text,
-                " rehash: {} of {from} buckets moved to {to}",
-                self.frontier
-            );
+            let _ = writeln!(text, " rehash: {} of {from} buckets moved to {to}", self.frontier);
         }
-        let _ = writeln!(
-            text,
-            " elements per bucket: {:.2}",
-            self.len as f64 / buckets
-        );
+        let _ = writeln!(text, " elements per bucket: {:.2}", self.len as f64 / buckets);
         let _ = writeln!(text, " Bucket fill distribution:");
         for (count, &number) in fill.iter().enumerate().filter(|(_, n)| **n != 0) {
             let more = if count == 31 { "+" } else { "" };
@@ -412,11 +401,7 @@ impl<E: Element> Dict<E> {
 
     #[inline]
     fn table(&self, hash: u64) -> &Table {
-        if hash < self.boundary {
-            &self.next
-        } else {
-            &self.main
-        }
+        if hash < self.boundary { &self.next } else { &self.main }
     }
 
     #[inline]
@@ -445,11 +430,7 @@ impl<E: Element> Dict<E> {
         let table = self.table(hash);
         let end = table.start(table.index(hash) + 1);
         // The last bucket of `next` may reach over the boundary; what lies there is in `main`.
-        if hash < self.boundary {
-            end.min(self.boundary >> 16)
-        } else {
-            end
-        }
+        if hash < self.boundary { end.min(self.boundary >> 16) } else { end }
     }
 
     /// The slot of an element with this hash that `is` accepts.
@@ -605,11 +586,7 @@ impl<E: Element> Dict<E> {
     fn move_bucket(&mut self, hasher: &Hasher) {
         let marks_suffice = self.main.marks_suffice(&self.next);
         self.pass_bucket(|dict, e, mark| {
-            let known = if marks_suffice {
-                dict.main.moves_to(&dict.next, dict.frontier, mark)
-            } else {
-                None
-            };
+            let known = if marks_suffice { dict.main.moves_to(&dict.next, dict.frontier, mark) } else { None };
             let (i, mark) = known.unwrap_or_else(|| {
                 let hash = hasher.hash(e.key());
                 (dict.next.index(hash), dict.next.mark(hash))

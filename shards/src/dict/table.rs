@@ -88,13 +88,7 @@ fn spare_at(n: u32) -> u8 {
 impl Table {
     /// A table of no buckets. Lookups in it meet one shared empty bucket, so they need no check.
     pub(super) const fn none() -> Self {
-        Self {
-            dir: (&raw const NO_BUCKET).cast_mut().cast(),
-            n: 0,
-            shift: 0,
-            group_bits: 0,
-            spare_at: 0,
-        }
+        Self { dir: (&raw const NO_BUCKET).cast_mut().cast(), n: 0, shift: 0, group_bits: 0, spare_at: 0 }
     }
 
     /// A table of `n` buckets; segments are not there yet (but a small table's only piece is).
@@ -115,12 +109,7 @@ impl Table {
     /// The mapping of a table of `n` buckets, without any memory.
     #[cfg(test)]
     pub(super) fn of_size(n: u32) -> Self {
-        Self {
-            n,
-            group_bits: group_bits(n),
-            spare_at: spare_at(n),
-            ..Self::none()
-        }
+        Self { n, group_bits: group_bits(n), spare_at: spare_at(n), ..Self::none() }
     }
 
     fn is_direct(&self) -> bool {
@@ -160,10 +149,7 @@ impl Table {
     /// What a slot of this table keeps of a hash.
     #[inline]
     pub(super) fn mark(&self, hash: u64) -> Mark {
-        Mark {
-            tag: ((hash << self.group_bits >> 56) as u8).max(1),
-            spare: (hash << self.spare_at >> 61) as u8,
-        }
+        Mark { tag: ((hash << self.group_bits >> 56) as u8).max(1), spare: (hash << self.spare_at >> 61) as u8 }
     }
 
     /// True when a growth to `next` can tell most elements' new places from their marks.
@@ -218,10 +204,7 @@ impl Table {
             // SAFETY: i < n, so its segment is inside the directory and its offset inside the
             // segment; by contract that segment is alive.
             unsafe {
-                let segment = *self
-                    .dir
-                    .cast::<*mut Bucket>()
-                    .add((i >> self.shift) as usize);
+                let segment = *self.dir.cast::<*mut Bucket>().add((i >> self.shift) as usize);
                 segment.add((i & ((1 << self.shift) - 1)) as usize)
             }
         }
@@ -235,12 +218,7 @@ impl Table {
             let segment = i >> self.shift;
             let buckets = allocate(self.segment_layout(segment)).cast::<Bucket>();
             // SAFETY: the directory has room for every segment of the table.
-            unsafe {
-                self.dir
-                    .cast::<*mut Bucket>()
-                    .add(segment as usize)
-                    .write(buckets)
-            };
+            unsafe { self.dir.cast::<*mut Bucket>().add(segment as usize).write(buckets) };
         }
         // SAFETY: the segment is alive now and nothing else refers to this bucket.
         unsafe { self.at(i).write(Bucket::EMPTY) };

@@ -14,11 +14,7 @@ const fn size(full: usize, under_miri: usize) -> usize {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases: if cfg!(miri) { 3 } else { cases },
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases: if cfg!(miri) { 3 } else { cases }, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// The smallest element: a key of eight bytes on the heap.
@@ -61,11 +57,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        Self {
-            hasher: Hasher::new([1, 2]),
-            dict: Dict::new(),
-            oracle: HashMap::new(),
-        }
+        Self { hasher: Hasher::new([1, 2]), dict: Dict::new(), oracle: HashMap::new() }
     }
     fn hash(&self, key: u64) -> u64 {
         self.hasher.hash(&key.to_ne_bytes())
@@ -91,10 +83,7 @@ impl Pair {
     }
     fn remove_ptr(&mut self, key: u64) {
         let other = Item::new(key);
-        assert!(
-            !self.dict.remove_ptr(self.hash(key), other),
-            "found by key, not by address"
-        );
+        assert!(!self.dict.remove_ptr(self.hash(key), other), "found by key, not by address");
         other.free();
         if let Some(item) = self.oracle.remove(&key) {
             assert!(self.dict.remove_ptr(self.hash(key), item));
@@ -105,8 +94,7 @@ impl Pair {
         if let Some(slot) = self.oracle.get_mut(&key) {
             let new = Item::new(key);
             let old = std::mem::replace(slot, new);
-            self.dict
-                .replace(self.hasher.hash(&key.to_ne_bytes()), old, new);
+            self.dict.replace(self.hasher.hash(&key.to_ne_bytes()), old, new);
             old.free();
         }
     }
@@ -362,11 +350,7 @@ fn steps_shrink_what_was_emptied() {
     (0..n - n / 100).for_each(|key| pair.remove(key));
     assert!(pair.dict.is_rehashing());
     while pair.dict.rehash_step(&pair.hasher, 10) {}
-    assert!(
-        pair.dict.bytes() < full / 40,
-        "{} of {full}",
-        pair.dict.bytes()
-    );
+    assert!(pair.dict.bytes() < full / 40, "{} of {full}", pair.dict.bytes());
     pair.check();
     (n - n / 100..n).for_each(|key| pair.remove(key));
     while pair.dict.rehash_step(&pair.hasher, 10) {}
@@ -455,8 +439,7 @@ fn samples_are_distinct_and_as_many_as_wanted() {
     let mut rng = rng(3);
     for wanted in [0, 1, 5, 50, 500, 600] {
         let mut seen = HashSet::new();
-        pair.dict
-            .sample(&mut rng, wanted, |e| assert!(seen.insert(e.number())));
+        pair.dict.sample(&mut rng, wanted, |e| assert!(seen.insert(e.number())));
         assert_eq!(seen.len(), wanted.min(500));
     }
 }
@@ -505,10 +488,7 @@ fn stats_count_what_is_there() {
     (0..500).for_each(|key| pair.insert(key));
     let text = pair.dict.stats();
     assert!(text.contains("number of elements: 500\n"), "{text}");
-    assert!(
-        text.contains(&format!("table size: {}\n", pair.dict.buckets())),
-        "{text}"
-    );
+    assert!(text.contains(&format!("table size: {}\n", pair.dict.buckets())), "{text}");
 }
 
 /// The other half of the promise of `moves_to`: it is seldom at a loss.
@@ -522,8 +502,7 @@ fn most_moves_need_no_second_look() {
         if old.marks_suffice(&new) {
             let mut place = |_: &u32| {
                 let hash = rng();
-                old.moves_to(&new, old.index(hash), old.mark(hash))
-                    .is_none()
+                old.moves_to(&new, old.index(hash), old.mark(hash)).is_none()
             };
             let lost = (0..1000).filter(&mut place).count();
             assert!(lost < 80, "{lost} of 1000 from {n}");
@@ -532,19 +511,12 @@ fn most_moves_need_no_second_look() {
         }
         n = next_size(n);
     }
-    assert!(
-        refills * 11 < sizes,
-        "{refills} of {sizes} steps touch every element"
-    );
+    assert!(refills * 11 < sizes, "{refills} of {sizes} steps touch every element");
 }
 
 #[test]
 fn hashers_of_one_seed_agree() {
-    let (a, b, c) = (
-        Hasher::new([1, 2]),
-        Hasher::new([1, 2]),
-        Hasher::new([1, 3]),
-    );
+    let (a, b, c) = (Hasher::new([1, 2]), Hasher::new([1, 2]), Hasher::new([1, 3]));
     assert_eq!(a.hash(b"key"), b.hash(b"key"));
     assert_ne!(a.hash(b"key"), c.hash(b"key"));
     assert_ne!(a.hash(b"key"), a.hash(b"key\0"));

@@ -17,9 +17,7 @@ struct Naive {
 
 impl Naive {
     fn encoding_of(text: &[u8]) -> Encoding {
-        let number = std::str::from_utf8(text)
-            .ok()
-            .and_then(|t| t.parse::<i64>().ok());
+        let number = std::str::from_utf8(text).ok().and_then(|t| t.parse::<i64>().ok());
         if number.is_some_and(|n| n.to_string().as_bytes() == text) {
             Encoding::Int
         } else if text.len() <= 44 {
@@ -196,22 +194,8 @@ fn the_ends_of_i64_are_canonical_and_what_lies_behind_is_not() {
     for text in ["0", "-1", "9223372036854775807", "-9223372036854775808"] {
         assert_eq!(canonical_i64(text.as_bytes()), Some(text.parse().unwrap()));
     }
-    let not = [
-        "",
-        "-",
-        "-0",
-        "01",
-        "+1",
-        " 1",
-        "1 ",
-        "9223372036854775808",
-        "1e3",
-        "0x1",
-    ];
-    for text in not
-        .iter()
-        .chain(&["-9223372036854775809", "99999999999999999999"])
-    {
+    let not = ["", "-", "-0", "01", "+1", " 1", "1 ", "9223372036854775808", "1e3", "0x1"];
+    for text in not.iter().chain(&["-9223372036854775809", "99999999999999999999"]) {
         assert_eq!(canonical_i64(text.as_bytes()), None, "{text}");
     }
 }
@@ -223,10 +207,7 @@ fn a_short_key_and_value_take_one_line() {
     // SAFETY: the only handle.
     unsafe {
         let with_expire = entry.set_expire(Some(5));
-        assert_eq!(
-            with_expire, entry,
-            "the slack of the class takes the expire"
-        );
+        assert_eq!(with_expire, entry, "the slack of the class takes the expire");
         // A shorter value of the same class stays in place, one of another class moves.
         assert_eq!(with_expire.overwrite_string(&[b'v'; 20]), entry);
         let small = entry.overwrite_string(b"v");
@@ -239,8 +220,8 @@ fn a_short_key_and_value_take_one_line() {
 #[test]
 fn size_classes_are_those_of_jemalloc() {
     let classes = [
-        16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896,
-        1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 5120,
+        16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536,
+        1792, 2048, 2560, 3072, 3584, 4096, 5120,
     ];
     for size in 1..=5120 {
         let class = classes.iter().copied().find(|&class| class >= size);
@@ -262,9 +243,7 @@ fn appending_byte_by_byte_moves_rarely() {
         entry = moved;
     }
     assert!(moves < 30, "{moves}");
-    let Some(StrRef::Bytes(text)) = entry.string() else {
-        panic!()
-    };
+    let Some(StrRef::Bytes(text)) = entry.string() else { panic!() };
     assert!(text.iter().enumerate().all(|(i, &byte)| byte == i as u8));
     assert!(entry.heap_bytes() <= 2 * len + 100);
     // SAFETY: the only handle.
@@ -277,10 +256,7 @@ fn a_collection_keeps_its_object_through_renames_and_expires() {
     let object = Box::new(Object::String(b"list".to_vec()));
     let mut entry = EntryPtr::new_object(b"k", Kind::List, Encoding::ListPack, object, Some(9));
     assert_eq!((entry.kind(), entry.kind().name()), (Kind::List, "list"));
-    assert_eq!(
-        (entry.encoding(), entry.encoding().name()),
-        (Encoding::ListPack, "listpack")
-    );
+    assert_eq!((entry.encoding(), entry.encoding().name()), (Encoding::ListPack, "listpack"));
     assert!(entry.string().is_none());
     entry.set_encoding(Encoding::QuickList);
     // SAFETY: the only handle, and no reference outlives its statement.
@@ -288,26 +264,14 @@ fn a_collection_keeps_its_object_through_renames_and_expires() {
         match entry.object_mut().unwrap() {
             Object::String(text) => text.push(b'!'),
         }
-        entry = entry
-            .set_expire(None)
-            .with_key(&[b'n'; 3000])
-            .set_expire(Some(3));
+        entry = entry.set_expire(None).with_key(&[b'n'; 3000]).set_expire(Some(3));
         assert_eq!(entry.key(), [b'n'; 3000]);
-        assert_eq!(
-            (entry.expire_at(), entry.encoding()),
-            (Some(3), Encoding::QuickList)
-        );
+        assert_eq!((entry.expire_at(), entry.encoding()), (Some(3), Encoding::QuickList));
         assert!(matches!(entry.object(), Some(Object::String(text)) if text == b"list!"));
         // SET over a list: the object goes, key and expire stay.
         entry = entry.overwrite_string(b"12");
-        assert_eq!(
-            (entry.kind(), entry.encoding()),
-            (Kind::String, Encoding::Int)
-        );
-        assert_eq!(
-            (entry.string(), entry.expire_at()),
-            (Some(StrRef::Int(12)), Some(3))
-        );
+        assert_eq!((entry.kind(), entry.encoding()), (Kind::String, Encoding::Int));
+        assert_eq!((entry.string(), entry.expire_at()), (Some(StrRef::Int(12)), Some(3)));
         entry.free();
     }
 }
@@ -316,14 +280,7 @@ fn a_collection_keeps_its_object_through_renames_and_expires() {
 fn kinds_and_encodings_come_back_from_their_bits() {
     use Encoding::*;
     for kind in [Kind::List, Kind::Set, Kind::ZSet, Kind::Hash, Kind::Stream] {
-        for encoding in [
-            HashTable,
-            IntSet,
-            SkipList,
-            QuickList,
-            Encoding::Stream,
-            ListPack,
-        ] {
+        for encoding in [HashTable, IntSet, SkipList, QuickList, Encoding::Stream, ListPack] {
             let object = Box::new(Object::String(Vec::new()));
             let entry = EntryPtr::new_object(b"", kind, encoding, object, None);
             assert_eq!((entry.kind(), entry.encoding()), (kind, encoding));

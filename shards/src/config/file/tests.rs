@@ -22,18 +22,11 @@ struct Texts(HashMap<&'static str, &'static str>);
 impl Files for Texts {
     fn include(&mut self, pattern: &[u8]) -> Result<Vec<u8>, String> {
         let name = std::str::from_utf8(pattern).unwrap();
-        self.0
-            .get(name)
-            .map(|text| text.as_bytes().to_vec())
-            .ok_or(format!("no file {name}"))
+        self.0.get(name).map(|text| text.as_bytes().to_vec()).ok_or(format!("no file {name}"))
     }
 
     fn change_dir(&mut self, dir: &str) -> Result<String, String> {
-        if dir == "gone" {
-            Err("No such file or directory".into())
-        } else {
-            Ok(format!("/{dir}"))
-        }
+        if dir == "gone" { Err("No such file or directory".into()) } else { Ok(format!("/{dir}")) }
     }
 }
 
@@ -64,24 +57,12 @@ fn lines_are_read_in_order() {
 
 #[test]
 fn save_lines_add_up_after_the_first() {
-    let points = |text| {
-        config(text)
-            .save
-            .iter()
-            .map(|p| (p.seconds, p.changes))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        points("save 900 1\nsave 300 10 60 1000"),
-        [(900, 1), (300, 10), (60, 1000)]
-    );
+    let points = |text| config(text).save.iter().map(|p| (p.seconds, p.changes)).collect::<Vec<_>>();
+    assert_eq!(points("save 900 1\nsave 300 10 60 1000"), [(900, 1), (300, 10), (60, 1000)]);
     assert_eq!(points("save \"900 1\""), [(900, 1)]);
     assert_eq!(points("save 900 1\nsave \"\""), []);
     assert_eq!(points("save \"\"\nsave 300 10"), [(300, 10)]);
-    assert_eq!(
-        points("save 1 1\ninclude a.conf\nsave 2 2"),
-        [(1, 1), (5, 5), (2, 2)]
-    );
+    assert_eq!(points("save 1 1\ninclude a.conf\nsave 2 2"), [(1, 1), (5, 5), (2, 2)]);
     assert_eq!(points("port 1").len(), 3);
 }
 
@@ -94,25 +75,14 @@ fn included_files_stand_in_their_place() {
 #[test]
 fn what_only_a_file_holds_is_kept() {
     let (config, warnings) =
-        load_text("rename-command CONFIG \"\"\nuser bob on >x\nloadmodule /m.so a\nm.x 1\n")
-            .unwrap();
-    assert_eq!(
-        config.rename_command[0].args,
-        [b"CONFIG".to_vec(), b"".to_vec()]
-    );
+        load_text("rename-command CONFIG \"\"\nuser bob on >x\nloadmodule /m.so a\nm.x 1\n").unwrap();
+    assert_eq!(config.rename_command[0].args, [b"CONFIG".to_vec(), b"".to_vec()]);
     assert_eq!(config.user[0].args.len(), 3);
     assert_eq!(config.loadmodule[0].line_number, 3);
-    let names: Vec<&str> = warnings
-        .iter()
-        .map(|warning| warning.name.as_str())
-        .collect();
+    let names: Vec<&str> = warnings.iter().map(|warning| warning.name.as_str()).collect();
     assert_eq!(names, ["loadmodule", "m.x"]);
-    let error = config.rename_command[0]
-        .error("No such command in rename-command")
-        .to_string();
-    assert!(error.ends_with(
-        "at line 1\n>>> 'rename-command CONFIG \"\"'\nNo such command in rename-command"
-    ));
+    let error = config.rename_command[0].error("No such command in rename-command").to_string();
+    assert!(error.ends_with("at line 1\n>>> 'rename-command CONFIG \"\"'\nNo such command in rename-command"));
 }
 
 #[test]
@@ -121,10 +91,7 @@ fn wrong_lines_stop_with_their_number_and_reason() {
         ("foo bar", "Bad directive or wrong number of arguments"),
         ("include", "Bad directive or wrong number of arguments"),
         ("include a b", "Bad directive or wrong number of arguments"),
-        (
-            "rename-command a",
-            "Bad directive or wrong number of arguments",
-        ),
+        ("rename-command a", "Bad directive or wrong number of arguments"),
         ("user", "Bad directive or wrong number of arguments"),
         ("\"\"", "Bad directive or wrong number of arguments"),
         ("port \"1", "Unbalanced quotes in configuration line"),
@@ -133,14 +100,8 @@ fn wrong_lines_stop_with_their_number_and_reason() {
         ("port 1 2", "wrong number of arguments"),
         ("port x", "argument couldn't be parsed into an integer"),
         ("port -1", "argument must be between 0 and 65535 inclusive"),
-        (
-            "unixsocketperm 9",
-            "argument couldn't be parsed as an octal number",
-        ),
-        (
-            "unixsocketperm 1000",
-            "argument must be between 0 and 777 inclusive",
-        ),
+        ("unixsocketperm 9", "argument couldn't be parsed as an octal number"),
+        ("unixsocketperm 1000", "argument must be between 0 and 777 inclusive"),
         ("maxmemory x", "argument must be a memory value"),
         ("appendonly maybe", "argument must be 'yes' or 'no'"),
         (
@@ -153,14 +114,8 @@ fn wrong_lines_stop_with_their_number_and_reason() {
         ("replicaof a", "wrong number of arguments"),
         ("replicaof a 70000", "Invalid master port"),
         ("appendfilename \"\"", "appendfilename can't be empty"),
-        (
-            "appenddirname a/b",
-            "appenddirname can't be a path, just a dirname",
-        ),
-        (
-            "sentinel monitor",
-            "sentinel directive while not in sentinel mode",
-        ),
+        ("appenddirname a/b", "appenddirname can't be a path, just a dirname"),
+        ("sentinel monitor", "sentinel directive while not in sentinel mode"),
         ("a.b", "Module config specified without value"),
     ] {
         let error = load_text(&format!("# one\n\n  {line} \r\n")).unwrap_err();
@@ -179,32 +134,21 @@ fn wrong_lines_stop_with_their_number_and_reason() {
 fn an_included_file_names_its_own_line() {
     let error = load_text("port 1\ninclude bad.conf").unwrap_err();
     assert!(matches!(error, LoadError::Line { line_number: 2, ref line, .. } if line == b"port x"));
-    assert_eq!(
-        load_text("include gone").unwrap_err().to_string(),
-        "no file gone"
-    );
+    assert_eq!(load_text("include gone").unwrap_err().to_string(), "no file gone");
 }
 
 #[test]
 fn files_that_include_themselves_end() {
     for text in ["include self.conf", "include twice.conf"] {
         let error = load_text(text).unwrap_err().to_string();
-        assert!(
-            error.ends_with("Too many nested include directives"),
-            "{error}"
-        );
+        assert!(error.ends_with("Too many nested include directives"), "{error}");
     }
 }
 
 #[test]
 fn a_cluster_node_has_one_database_and_no_replicaof() {
-    let error = load_text("cluster-enabled yes\nreplicaof h 1")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.ends_with("***\nreplicaof directive not allowed in cluster mode"),
-        "{error}"
-    );
+    let error = load_text("cluster-enabled yes\nreplicaof h 1").unwrap_err().to_string();
+    assert!(error.ends_with("***\nreplicaof directive not allowed in cluster mode"), "{error}");
     let (config, warnings) = load_text("cluster-enabled yes").unwrap();
     assert_eq!(config.databases, 1);
     assert!(warnings.iter().any(|warning| warning.name == "databases"));
@@ -218,27 +162,16 @@ fn hz_is_brought_into_range() {
 
 #[test]
 fn what_is_not_built_is_accepted_with_a_warning() {
-    let (config, warnings) =
-        load_text("appendonly yes\nappendonly yes\ntls-port 0\nreplica-read-only no\n").unwrap();
+    let (config, warnings) = load_text("appendonly yes\nappendonly yes\ntls-port 0\nreplica-read-only no\n").unwrap();
     assert!(config.appendonly);
     let shown: Vec<String> = warnings.iter().map(Warning::to_string).collect();
     assert_eq!(
         shown,
-        [
-            "WARNING: configuration directive 'appendonly' at line 1: what it governs is not built \
-          yet: it is kept and has no effect"
-        ]
+        ["WARNING: configuration directive 'appendonly' at line 1: what it governs is not built \
+          yet: it is kept and has no effect"]
     );
-    assert_eq!(
-        load_text("lua-replicate-commands yes").unwrap().1[0].name,
-        "lua-replicate-commands"
-    );
-    assert!(
-        load_text("port 1\nmaxmemory 1gb\nmaxmemory-policy allkeys-lru")
-            .unwrap()
-            .1
-            .is_empty()
-    );
+    assert_eq!(load_text("lua-replicate-commands yes").unwrap().1[0].name, "lua-replicate-commands");
+    assert!(load_text("port 1\nmaxmemory 1gb\nmaxmemory-policy allkeys-lru").unwrap().1.is_empty());
 }
 
 proptest! {

@@ -1,0 +1,101 @@
+//! How the server ends, and what it does when there is nothing to do.
+
+use std::time::Duration;
+
+use crate::harness::{Server, everywhere};
+use crate::wire::{Value, ok};
+
+#[test]
+fn signals_end_it_in_good_order() {
+    everywhere(&[1, 4], |placement| {
+        for (signal, line) in [
+            (libc::SIGTERM, "Received SIGTERM scheduling shutdown..."),
+            (libc::SIGINT, "Received SIGINT scheduling shutdown..."),
+        ] {
+            let mut server = placement.start(&[]);
+            // Clients in all states: idle, busy, and with half a request sent.
+            let mut conns: Vec<_> = (0..8).map(|_| server.connect()).collect();
+            for conn in &mut conns {
+                assert_eq!(conn.cmd("MSET a 1 b 2 c 3 d 4"), ok());
+            }
+            conns[0].send(b"*2\r\n$3\r\nGE");
+            server.signal(signal);
+            assert_eq!(server.wait_for_end().code(), Some(0), "{}", server.log());
+            let log = server.log();
+            for text in [line, "User requested shutdown...", "is now ready to exit, bye bye..."] {
+                assert!(log.contains(text), "{text} is not in the log:\n{log}");
+            }
+            for mut conn in conns {
+                assert_eq!(conn.read_to_end(), b"");
+            }
+        }
+    });
+}
+
+#[test]
+fn log_lines_have_the_form_of_redis() {
+    let server = Server::start(&["--shards", "2"].map(String::from));
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("Ready to accept connections")).unwrap();
+    // 1234:M 05 Jan 2026 12:34:56.789 * Ready to accept connections
+    let words: Vec<&str> = line.split(' ').collect();
+    assert_eq!(words[0], format!("{}:M", server.pid()));
+    let digits = |word: &str, count: usize| word.len() == count && word.bytes().all(|b| b.is_ascii_digit());
+    assert!(digits(words[1], 2) && words[2].len() == 3 && digits(words[3], 4), "{line}");
+    let form: String = words[4].chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    assert_eq!(form, "99:99:99.999", "{line}");
+    assert_eq!(words[5], "*", "{line}");
+}
+
+#[test]
+fn sighup_and_broken_pipes_do_not_end_it() {
+    everywhere(&[4], |placement| {
+        let server = placement.start(&[]);
+        let mut conn = server.connect();
+        server.signal(libc::SIGHUP);
+        server.signal(libc::SIGPIPE);
+        // Clients that ask for much and leave at once.
+        for _ in 0..50 {
+            let mut rude = server.connect();
+            assert_eq!(rude.call(&["SET", "k", &"x".repeat(200_000)]), ok());
+            rude.send(&b"GET k\r\n".repeat(20));
+        }
+        assert_eq!(conn.cmd("PING"), Value::Simple("PONG".into()));
+    });
+}
+
+#[test]
+fn an_idle_server_leaves_the_cpu_alone() {
+    everywhere(&[1, 4], |placement| {
+        let server = placement.start(&[]);
+        let conns: Vec<_> = (0..4).map(|_| server.connect()).collect();
+        std::thread::sleep(Duration::from_millis(300));
+        let before = server.cpu_ticks();
+        std::thread::sleep(Duration::from_secs(1));
+        let used = server.cpu_ticks() - before;
+        // A loop that spins uses 100 of them on one core; time events ten times a second use none that shows.
+        assert!(used <= 10, "{used}/100 s of CPU in one second of idling");
+        drop(conns);
+    });
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    let run = |word: &str| {
+        let out = std::process::Command::new(crate::harness::program()).arg(word).output().unwrap();
+        assert!(out.status.success(), "{word}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    assert!(run("--version").contains(env!("CARGO_PKG_VERSION")));
+    assert!(run("--help").contains("ringshard [/path/to/redis.conf] [--directive value ...] [-]"));
+}
+
+#[test]
+fn a_bad_directive_is_named_with_its_line() {
+    let (code, log) = Server::run_to_end(&["--no-such-directive", "1"].map(String::from));
+    assert_eq!(code, Some(1), "{log}");
+    for text in ["*** FATAL CONFIG FILE ERROR", "Reading the configuration file, at line", "no-such-directive"] {
+        assert!(log.contains(text), "{log}");
+    }
+    assert!(log.contains("Bad directive or wrong number of arguments"), "{log}");
+}
