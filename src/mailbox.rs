@@ -54,7 +54,12 @@ impl Mailbox {
                 fd => OwnedFd::from_raw_fd(fd),
             }
         };
-        Ok(Mailbox { head: AtomicPtr::new(ptr::null_mut()), asleep: AtomicBool::new(false), bell, ring: AtomicI32::new(-1) })
+        Ok(Mailbox {
+            head: AtomicPtr::new(ptr::null_mut()),
+            asleep: AtomicBool::new(false),
+            bell,
+            ring: AtomicI32::new(-1),
+        })
     }
 
     /// Puts mail in, and rings if the owner sleeps.

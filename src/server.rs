@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::*};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::*};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use ringshard_shards::config::EventLoop as Choice;
@@ -128,7 +128,10 @@ fn adjust_open_files(maxclients: u32) -> u32 {
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
-            log::warning(format!("Unable to obtain the current NOFILE limit ({}), assuming 1024 and setting the max clients configuration accordingly.", io::Error::last_os_error()));
+            log::warning(format!(
+                "Unable to obtain the current NOFILE limit ({}), assuming 1024 and setting the max clients configuration accordingly.",
+                io::Error::last_os_error()
+            ));
             return maxclients.min((1024 - RESERVED) as u32);
         }
         let old = limit.rlim_cur;
@@ -149,9 +152,16 @@ fn adjust_open_files(maxclients: u32) -> u32 {
             return maxclients;
         }
         let possible = best.saturating_sub(RESERVED) as u32;
-        log::warning(format!("You requested maxclients of {maxclients} requiring at least {wanted} max file descriptors."));
-        log::warning(format!("Server can't set maximum open files to {wanted} because of OS error: {}.", net::os_text(&io::Error::last_os_error())));
-        log::warning(format!("Current maximum open files is {best}. maxclients has been reduced to {possible} to compensate for low ulimit. If you need higher maxclients increase 'ulimit -n'."));
+        log::warning(format!(
+            "You requested maxclients of {maxclients} requiring at least {wanted} max file descriptors."
+        ));
+        log::warning(format!(
+            "Server can't set maximum open files to {wanted} because of OS error: {}.",
+            net::os_text(&io::Error::last_os_error())
+        ));
+        log::warning(format!(
+            "Current maximum open files is {best}. maxclients has been reduced to {possible} to compensate for low ulimit. If you need higher maxclients increase 'ulimit -n'."
+        ));
         possible
     }
 }

@@ -204,6 +204,8 @@ pub struct Outbox {
     parcels: Vec<Option<Box<Parcel>>>,
     dirty: Vec<ShardId>,
     ordered: bool,
+    /// Boxed because they travel so: a parcel that comes in goes out again without moving.
+    #[allow(clippy::vec_box)]
     spare: Vec<Box<Parcel>>,
     from: ShardId,
 }

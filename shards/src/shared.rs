@@ -159,7 +159,8 @@ impl Shared {
     pub fn new(config: Config, shards: usize, seed: [u64; 2], start_ms: i64, host: Arc<dyn Host>) -> Self {
         let hasher = Hasher::new(seed);
         let mut rng = crate::core::Rng::new(seed[0] ^ seed[1].rotate_left(32));
-        let run_id: String = (0..40).map(|_| char::from_digit((rng.next_u64() >> 60) as u32, 16).unwrap_or('0')).collect();
+        let run_id: String =
+            (0..40).map(|_| char::from_digit((rng.next_u64() >> 60) as u32, 16).unwrap_or('0')).collect();
         Shared {
             shards,
             hasher,

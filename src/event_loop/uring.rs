@@ -131,9 +131,11 @@ impl Uring {
     fn arm_receive(&mut self, index: u32) -> io::Result<()> {
         let connection = self.connections[index as usize].as_mut().expect("the caller saw it");
         connection.receiving = true;
-        let entry = opcode::RecvMulti::new(types::Fd(connection.fd.as_raw_fd()), GROUP)
-            .build()
-            .user_data(token(kind::RECEIVE, connection.generation, index));
+        let entry = opcode::RecvMulti::new(types::Fd(connection.fd.as_raw_fd()), GROUP).build().user_data(token(
+            kind::RECEIVE,
+            connection.generation,
+            index,
+        ));
         self.push(&entry)
     }
 
@@ -173,7 +175,9 @@ impl Uring {
 
     /// Lets a closing connection go when nothing of it is under way.
     fn try_free(&mut self, index: u32) {
-        let done = self.connections[index as usize].as_ref().is_some_and(|c| c.closing && !c.receiving && c.sending == Sending::Idle);
+        let done = self.connections[index as usize]
+            .as_ref()
+            .is_some_and(|c| c.closing && !c.receiving && c.sending == Sending::Idle);
         if done {
             self.connections[index as usize] = None;
             self.free.push(index);

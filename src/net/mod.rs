@@ -50,7 +50,7 @@ pub fn listen(config: &Config) -> Result<Vec<Listener>, String> {
                 "::*" => Ok(IpAddr::from([0u16; 8])),
                 text => text.parse().map_err(|_| "Name or service not known".to_string()),
             };
-            let port = config.port as u16;
+            let port = config.port;
             let opened = ip.and_then(|ip| {
                 tcp(SocketAddr::new(ip, port), config.tcp_backlog as i32).map_err(|e| (e, ip)).or_else(|(e, ip)| {
                     match e.raw_os_error() {
@@ -65,7 +65,9 @@ pub fn listen(config: &Config) -> Result<Vec<Listener>, String> {
                 Ok(Some(socket)) => listeners.push(Listener { socket, unix_path: None }),
                 Ok(None) => {}
                 Err(text) => {
-                    crate::log::warning(format!("Warning: Could not create server TCP listening socket {address}:{port}: bind: {text}"));
+                    crate::log::warning(format!(
+                        "Warning: Could not create server TCP listening socket {address}:{port}: bind: {text}"
+                    ));
                     return Err(format!("Failed listening on port {port} (tcp), aborting."));
                 }
             }
@@ -159,7 +161,7 @@ impl Acceptor {
                 }
                 let address = |address: io::Result<SockAddr>| address.ok().and_then(|a| a.as_socket());
                 let (remote, local) = (address(socket.peer_addr()), address(socket.local_addr()));
-                let text = |a: Option<SocketAddr>| a.map_or("?:0".into(), |a| format!("{}:{}", a.ip(), a.port()));
+                let text = |a: Option<SocketAddr>| a.map_or("?:0".into(), |a| a.to_string());
                 Peer {
                     address: text(remote),
                     local_address: text(local),
@@ -181,7 +183,9 @@ impl Acceptor {
         let hash = shared.hasher.hash(format!("{}#{}", peer.address, self.count).as_bytes());
         let n = shared.shards as u64;
         let (a, b) = ((hash as u32 as u64 * n) >> 32, ((hash >> 32) * n) >> 32);
-        let load = |shard: u64| shared.clients[shard as usize].0.load(Relaxed) + shared.arriving[shard as usize].0.load(Relaxed);
+        let load = |shard: u64| {
+            shared.clients[shard as usize].0.load(Relaxed) + shared.arriving[shard as usize].0.load(Relaxed)
+        };
         let home = if load(a) <= load(b) { a } else { b } as usize;
         shared.arriving[home].0.fetch_add(1, Relaxed);
         home

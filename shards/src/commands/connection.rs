@@ -16,8 +16,18 @@ const CLIENT: u32 = NOSCRIPT | LOADING | STALE;
 
 /// This family's rows.
 pub static TABLE: &[Command] = &[
-    Command::home("ping", ping, -1, FAST, CONNECTION).doc("1.0.0", "O(1)", "Answers, to show that the server lives.", "[message]"),
-    Command::home("echo", echo, 2, LOADING | STALE | FAST, CONNECTION).doc("1.0.0", "O(1)", "Returns its argument.", "message"),
+    Command::home("ping", ping, -1, FAST, CONNECTION).doc(
+        "1.0.0",
+        "O(1)",
+        "Answers, to show that the server lives.",
+        "[message]",
+    ),
+    Command::home("echo", echo, 2, LOADING | STALE | FAST, CONNECTION).doc(
+        "1.0.0",
+        "O(1)",
+        "Returns its argument.",
+        "message",
+    ),
     Command::home("auth", auth, -2, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, CONNECTION).doc(
         "1.0.0",
         "O(N), N being the number of passwords of the user",
@@ -30,7 +40,12 @@ pub static TABLE: &[Command] = &[
         "Chooses the protocol, and may authenticate and name the connection.",
         "[protover [AUTH username password] [SETNAME clientname]]",
     ),
-    Command::home("select", select, 2, LOADING | STALE | FAST, CONNECTION).doc("1.0.0", "O(1)", "Chooses the database.", "index"),
+    Command::home("select", select, 2, LOADING | STALE | FAST, CONNECTION).doc(
+        "1.0.0",
+        "O(1)",
+        "Chooses the database.",
+        "index",
+    ),
     Command::home("quit", quit, -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, CONNECTION).doc(
         "1.0.0",
         "O(1)",
@@ -43,8 +58,18 @@ pub static TABLE: &[Command] = &[
         "Brings the connection back to its first state.",
         "",
     ),
-    Command::container("client", CONNECTION).doc("2.4.0", "Depends on the subcommand", "Looks at and changes connections.", ""),
-    Command::home("client|id", client_id, 2, CLIENT, CONNECTION).doc("5.0.0", "O(1)", "Returns the connection's id.", ""),
+    Command::container("client", CONNECTION).doc(
+        "2.4.0",
+        "Depends on the subcommand",
+        "Looks at and changes connections.",
+        "",
+    ),
+    Command::home("client|id", client_id, 2, CLIENT, CONNECTION).doc(
+        "5.0.0",
+        "O(1)",
+        "Returns the connection's id.",
+        "",
+    ),
     Command::home("client|getname", client_getname, 2, CLIENT, CONNECTION).doc(
         "2.6.9",
         "O(1)",
@@ -130,7 +155,12 @@ pub static TABLE: &[Command] = &[
         "Describes the connection's tracking.",
         "",
     ),
-    Command::home("client|help", client_help, 2, LOADING | STALE, CONNECTION).doc("5.0.0", "O(1)", "Lists the subcommands.", ""),
+    Command::home("client|help", client_help, 2, LOADING | STALE, CONNECTION).doc(
+        "5.0.0",
+        "O(1)",
+        "Lists the subcommands.",
+        "",
+    ),
 ];
 
 fn ping(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
@@ -179,9 +209,11 @@ fn auth(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     match args.len() {
         2 => {
             if shard.core.config.requirepass.is_none() {
-                return Err("ERR AUTH <password> called without any password configured for the default user. Are you \
+                return Err(
+                    "ERR AUTH <password> called without any password configured for the default user. Are you \
                             sure your configuration is correct?"
-                    .into());
+                        .into(),
+                );
             }
             authenticate(shard, index, b"default", args.at(1))?;
         }
@@ -279,7 +311,7 @@ fn quit(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 
 fn reset(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     shard.end_multi(index);
-    let needs_auth = !shard.core.config.requirepass.is_none();
+    let needs_auth = shard.core.config.requirepass.is_some();
     let client = shard.client(index);
     client.gate &= !(gate::REPLY_OFF | gate::REPLY_SKIP | gate::REPLY_SKIP_NEXT | gate::NO_TOUCH | gate::TRACKING);
     client.gate &= !(gate::MONITOR | gate::SUBSCRIBED);

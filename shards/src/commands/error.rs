@@ -39,9 +39,7 @@ impl CommandError {
     /// The text of the reply, its code included.
     pub fn text(&self) -> Cow<'static, str> {
         match self {
-            CommandError::WrongType => {
-                "WRONGTYPE Operation against a key holding the wrong kind of value".into()
-            }
+            CommandError::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value".into(),
             CommandError::Syntax => "ERR syntax error".into(),
             CommandError::NotInteger => "ERR value is not an integer or out of range".into(),
             CommandError::NotFloat => "ERR value is not a valid float".into(),

@@ -114,10 +114,7 @@ pub static TABLE: &[Command] = &[
         "key newkey",
     ),
     Command::data("renamenx", renamenx, 3, WRITE | FAST, GENERIC)
-        .keys(&[
-            KeySpec::one(1, key::RW | key::ACCESS | key::DELETE),
-            KeySpec::one(2, key::OW | key::INSERT),
-        ])
+        .keys(&[KeySpec::one(1, key::RW | key::ACCESS | key::DELETE), KeySpec::one(2, key::OW | key::INSERT)])
         .doc("1.0.0", "O(1)", "Gives a key another name if that is free.", "key newkey"),
     Command::data("copy", copy, -3, WRITE | DENYOOM, GENERIC)
         .keys(&[KeySpec::one(1, key::RO | key::ACCESS), KeySpec::one(2, key::OW | key::UPDATE)])
@@ -172,7 +169,12 @@ pub static TABLE: &[Command] = &[
         "Exchanges two databases.",
         "index1 index2",
     ),
-    Command::container("object", GENERIC).doc("2.2.3", "Depends on the subcommand", "Looks at how values are kept.", ""),
+    Command::container("object", GENERIC).doc(
+        "2.2.3",
+        "Depends on the subcommand",
+        "Looks at how values are kept.",
+        "",
+    ),
     Command::data("object|encoding", object_encoding, 3, READONLY, GENERIC).keys(OBJECT_KEY).doc(
         "2.2.3",
         "O(1)",
@@ -783,9 +785,11 @@ fn object_freq(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return Ok(());
     };
     if !ctx.core.config.maxmemory_policy.is_lfu() {
-        return Err("ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
+        return Err(
+            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
                     switching between policies at runtime LRU and LFU data will take some time to adjust."
-            .into());
+                .into(),
+        );
     }
     let count = evict::lfu_count(entry.lru(), ctx.core);
     ctx.reply.integer(count as i64);

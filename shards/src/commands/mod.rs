@@ -30,7 +30,7 @@ use crate::db::{Keyspace, RedisDb};
 use crate::resp::Reply;
 
 pub use error::{CommandError, CommandResult};
-pub use spec::{Command, Handler, Group, KeySpec, Route, acl, flag, key};
+pub use spec::{Command, Group, Handler, KeySpec, Route, acl, flag, key};
 pub use table::{CommandId, CommandTable, UNKNOWN, table};
 
 /// A key with its hash.
@@ -91,12 +91,7 @@ impl<'a> Ctx<'a> {
 }
 
 /// Replies with the list of a container's subcommands, as `addReplyHelp` does.
-pub fn help(
-    shard: &mut crate::shard::Shard,
-    index: u32,
-    name: &str,
-    lines: &[(&str, &str)],
-) -> CommandResult {
+pub fn help(shard: &mut crate::shard::Shard, index: u32, name: &str, lines: &[(&str, &str)]) -> CommandResult {
     let mut reply = shard.client(index).reply();
     reply.array(1 + 2 * lines.len() + 2);
     reply.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));

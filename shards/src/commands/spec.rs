@@ -295,6 +295,9 @@ pub type DataFn = fn(&mut Ctx<'_>, Args<'_>) -> CommandResult;
 /// A function over the home shard and one of its clients (an index).
 pub type HomeFn = fn(&mut Shard, u32, Args<'_>) -> CommandResult;
 
+/// Calls back with the index of each key among the arguments.
+pub type FindKeys = fn(Args<'_>, &mut dyn FnMut(usize));
+
 /// What runs a command.
 #[derive(Clone, Copy)]
 pub enum Handler {
@@ -329,7 +332,7 @@ pub struct Command {
     /// The argument that is its one key, when that is all; 0 otherwise. The hot path's shortcut.
     pub single_key: u8,
     /// Finds keys that specifications cannot: calls back with the index of each.
-    pub find_keys: Option<fn(Args<'_>, &mut dyn FnMut(usize))>,
+    pub find_keys: Option<FindKeys>,
     /// How it finds its slices.
     pub route: Route,
     /// What runs it.

@@ -135,14 +135,12 @@ pub static TABLE: &[Command] = &[
             "Sets several keys to strings if none of them exists.",
             "key value [key value ...]",
         ),
-    Command::data("lcs", lcs, -3, READONLY, STRING)
-        .keys(&[KeySpec::range(1, 1, 1, key::RO | key::ACCESS)])
-        .doc(
-            "7.0.0",
-            "O(N*M), N and M being the lengths of the strings",
-            "Finds the longest common subsequence of two strings.",
-            "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
-        ),
+    Command::data("lcs", lcs, -3, READONLY, STRING).keys(&[KeySpec::range(1, 1, 1, key::RO | key::ACCESS)]).doc(
+        "7.0.0",
+        "O(N*M), N and M being the lengths of the strings",
+        "Finds the longest common subsequence of two strings.",
+        "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
+    ),
 ];
 
 /// Longest string a command may make, `proto-max-bulk-len`.
@@ -534,7 +532,7 @@ fn prefetch_keys(ctx: &mut Ctx<'_>, args: Args<'_>, first: usize, step: usize) {
 }
 
 fn mset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Err(CommandError::Arity("mset"));
     }
     prefetch_keys(ctx, args, 1, 2);
@@ -553,7 +551,7 @@ fn set_pairs(ctx: &mut Ctx<'_>, args: Args<'_>) {
 }
 
 fn msetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Err(CommandError::Arity("msetnx"));
     }
     for i in (1..args.len()).step_by(2) {

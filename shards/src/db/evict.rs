@@ -54,7 +54,7 @@ pub fn lfu_new(core: &Core) -> u32 {
 /// The counter of an LFU field, less what time took from it.
 pub fn lfu_count(field: u32, core: &Core) -> u32 {
     let elapsed = minutes(core).wrapping_sub(field >> 8) & 0xffff;
-    let decay = core.config.lfu_decay_time as u32;
+    let decay = core.config.lfu_decay_time;
     let periods = elapsed.checked_div(decay).unwrap_or(0);
     (field & 0xff).saturating_sub(periods)
 }
@@ -113,7 +113,8 @@ pub fn perform(core: &mut Core, keys: &mut Keyspace<'_>) -> Outcome {
         return Outcome::Full;
     }
     let clock = core.shared.host.ticks();
-    let budget = (tenacity_us(core.config.maxmemory_eviction_tenacity as u64) as f64 * core.shared.host.ticks_per_us()) as u64;
+    let budget =
+        (tenacity_us(core.config.maxmemory_eviction_tenacity as u64) as f64 * core.shared.host.ticks_per_us()) as u64;
     let started = clock();
     let mut evicted = 0u32;
     while used > limit {

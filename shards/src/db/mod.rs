@@ -201,10 +201,8 @@ impl RedisDb {
 
     /// Removes a key whose time has come, and counts it.
     pub fn expire_now(&mut self, core: &mut Core, key: Key<'_>) {
-        let watched_as_expired = self
-            .watched_keys
-            .get(key.bytes)
-            .is_some_and(|watchers| watchers.iter().all(|w| w.expired));
+        let watched_as_expired =
+            self.watched_keys.get(key.bytes).is_some_and(|watchers| watchers.iter().all(|w| w.expired));
         if !watched_as_expired {
             self.before_write(key.bytes);
         }
@@ -326,7 +324,14 @@ impl RedisDb {
     }
 
     /// Adds a collection under an absent key; announces the change.
-    pub fn add_object(&mut self, core: &mut Core, key: Key<'_>, kind: Kind, encoding: Encoding, object: Box<Object>) -> EntryPtr {
+    pub fn add_object(
+        &mut self,
+        core: &mut Core,
+        key: Key<'_>,
+        kind: Kind,
+        encoding: Encoding,
+        object: Box<Object>,
+    ) -> EntryPtr {
         self.before_write(key.bytes);
         let entry = EntryPtr::new_object(key.bytes, kind, encoding, object, None);
         self.add(core, key, entry);
@@ -455,7 +460,7 @@ impl RedisDb {
 
     fn free_all(&mut self) {
         self.expires = Dict::new();
-        let mut dict = std::mem::replace(&mut self.dict, Dict::new());
+        let mut dict = std::mem::take(&mut self.dict);
         dict.drain(&mut |entry: EntryPtr| {
             // SAFETY: the table that held the entry is gone, and so is the table of keys with a time to live.
             unsafe { entry.free() }
@@ -469,9 +474,7 @@ pub fn duplicate(entry: EntryPtr, key: &[u8]) -> EntryPtr {
     match (entry.string(), entry.object()) {
         (Some(StrRef::Int(n)), _) => EntryPtr::new_int(key, n, at),
         (Some(StrRef::Bytes(bytes)), _) => EntryPtr::new_string(key, bytes, at),
-        (None, Some(object)) => {
-            EntryPtr::new_object(key, entry.kind(), entry.encoding(), Box::new(object.clone()), at)
-        }
+        (None, Some(object)) => EntryPtr::new_object(key, entry.kind(), entry.encoding(), Box::new(object.clone()), at),
         (None, None) => unreachable!("a value is a string or an object"),
     }
 }

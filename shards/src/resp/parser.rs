@@ -270,9 +270,11 @@ mod tests {
             assert_eq!(got, Parsed::Broken(text.into()), "{}", input.escape_ascii());
         }
         let long = vec![b'1'; INLINE_MAX_BYTES + 2];
-        for (head, text) in
-            [("*", "too big mbulk count string"), ("*1\r\n$", "too big bulk count string"), ("", "too big inline request")]
-        {
+        for (head, text) in [
+            ("*", "too big mbulk count string"),
+            ("*1\r\n$", "too big bulk count string"),
+            ("", "too big inline request"),
+        ] {
             let input = [head.as_bytes(), &long].concat();
             let got = Parser::default().parse(&input, 0, &mut Vec::new(), &OPEN);
             assert_eq!(got, Parsed::Broken(text.into()));

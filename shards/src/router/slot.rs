@@ -78,7 +78,8 @@ mod tests {
 
     fn bitwise(bytes: &[u8]) -> u16 {
         bytes.iter().fold(0u16, |crc, byte| {
-            (0..8).fold(crc ^ (*byte as u16) << 8, |crc, _| if crc & 0x8000 != 0 { crc << 1 ^ 0x1021 } else { crc << 1 })
+            (0..8)
+                .fold(crc ^ (*byte as u16) << 8, |crc, _| if crc & 0x8000 != 0 { crc << 1 ^ 0x1021 } else { crc << 1 })
         })
     }
 

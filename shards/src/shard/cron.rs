@@ -128,11 +128,8 @@ impl Shard {
             }
         }
         if pause.all_until.load(Relaxed) == 0 {
-            let paused: Vec<u32> = self
-                .clients()
-                .filter(|client| client.wait == Wait::Pause)
-                .map(|client| client.index)
-                .collect();
+            let paused: Vec<u32> =
+                self.clients().filter(|client| client.wait == Wait::Pause).map(|client| client.index).collect();
             paused.into_iter().for_each(|index| self.wake(index));
         }
     }

@@ -53,7 +53,7 @@ impl CommandClock {
             last: ticks(),
             ns_per_tick: 1000.0 / per_us,
             slow_ticks: if slower < 0 { u64::MAX } else { (slower as f64 * per_us) as u64 },
-            latency_ticks: if latency_ms <= 0 { u64::MAX } else { (latency_ms as f64 * 1000.0 * per_us) as u64 },
+            latency_ticks: if latency_ms == 0 { u64::MAX } else { (latency_ms as f64 * 1000.0 * per_us) as u64 },
             tracking: core.config.latency_tracking,
         }
     }
@@ -201,7 +201,7 @@ impl Shard {
         if ticks < self.clock.slow_ticks || row.has(flag::SKIP_SLOWLOG) {
             return;
         }
-        let entry = Box::new(SlowEntry {
+        let entry = SlowEntry {
             id: 0,
             time: now,
             duration_us,
@@ -209,22 +209,22 @@ impl Shard {
             client: (client.index, client.id),
             address: String::new(),
             name: Vec::new(),
-        });
+        };
         match client.home == self.core.id {
             true => self.log_slow(entry),
-            false => self.outbox.note(client.home, Note::Slow(entry)),
+            false => self.outbox.note(client.home, Note::Slow(Box::new(entry))),
         }
     }
 
     /// Adds a slow command of one of this shard's clients to the log.
-    pub(crate) fn log_slow(&mut self, mut entry: Box<SlowEntry>) {
+    pub(crate) fn log_slow(&mut self, mut entry: SlowEntry) {
         let (index, id) = entry.client;
         if let Some(client) = self.client_by_id(index, id) {
             entry.address = client.peer.address.clone();
             entry.name = client.name.clone();
         }
         let max = self.core.config.slowlog_max_len as usize;
-        self.core.shared.slowlog.lock().expect("no holder panics").push(*entry, max);
+        self.core.shared.slowlog.lock().expect("no holder panics").push(entry, max);
     }
 
     /// Any command of any client: every check, then dispatch.
@@ -249,11 +249,9 @@ impl Shard {
         if matches!(row.handler, Handler::Container) {
             let text = match args.get(1) {
                 None => format!("ERR wrong number of arguments for '{}' command", row.name),
-                Some(sub) => format!(
-                    "ERR unknown subcommand '{}'. Try {} HELP.",
-                    cut(sub, 128),
-                    row.name.to_uppercase()
-                ),
+                Some(sub) => {
+                    format!("ERR unknown subcommand '{}'. Try {} HELP.", cut(sub, 128), row.name.to_uppercase())
+                }
             };
             return self.reject(index, id, text);
         }

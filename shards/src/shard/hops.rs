@@ -131,7 +131,7 @@ impl Shard {
             }
             Note::Answer(number, answers) => self.take_answers(number, from, answers),
             Note::Unwatch { client, keys } => self.unwatch_here(client, keys),
-            Note::Slow(entry) => self.log_slow(entry),
+            Note::Slow(entry) => self.log_slow(*entry),
         }
     }
 

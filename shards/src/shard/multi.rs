@@ -10,7 +10,7 @@ use super::{Shard, Waiting};
 use crate::args::Args;
 use crate::client::{Multi, Queued, WatchedKey, gate};
 use crate::commands::spec::Handler;
-use crate::commands::{CommandError, CommandId, CommandResult, Command, Group, KeySpec, flag, key};
+use crate::commands::{Command, CommandError, CommandId, CommandResult, Group, KeySpec, flag, key};
 use crate::db::{Keyspace, Watcher};
 use crate::message::{Answer, Note};
 use crate::resp::Reply;

@@ -83,7 +83,8 @@ impl Shard {
     /// A buffer whose bytes were sent.
     #[inline]
     pub fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BUFFER_BYTES && self.spare_buffers.len() < SPARE_BUFFERS {
+        if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BUFFER_BYTES && self.spare_buffers.len() < SPARE_BUFFERS
+        {
             buffer.clear();
             self.spare_buffers.push(buffer);
         }
@@ -160,5 +161,4 @@ impl Shard {
             self.wake(index);
         }
     }
-
 }
