@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use hdrhistogram::Histogram;
 use ringshard_shards::shard::{Effect, Event, Shard};
 
 use crate::mailbox::{Mail, Mailbox, Mailboxes};
@@ -102,6 +103,8 @@ pub struct EventLoop<P> {
     sleepers: Vec<usize>,
     /// Commands served by the end of the last turn.
     served: u64,
+    /// Durations of turns in µs, waiting left out.
+    turns: Histogram<u64>,
 }
 
 impl<P: Poller> EventLoop<P> {
@@ -129,6 +132,7 @@ impl<P: Poller> EventLoop<P> {
             accepted: Vec::new(),
             sleepers: Vec::new(),
             served: 0,
+            turns: Histogram::new_with_bounds(1, 60_000_000, 2).expect("constant bounds are valid"),
         }
     }
 
@@ -155,7 +159,23 @@ impl<P: Poller> EventLoop<P> {
             }
             self.ae_process_events(false)?;
         }
+        self.log_turns();
         Ok(true)
+    }
+
+    /// Says at the end how long the turns took: the time for which one client's work held up the others'.
+    fn log_turns(&self) {
+        let at = |q: f64| self.turns.value_at_quantile(q);
+        log::notice(format!(
+            "Shard {}: {} turns of the event loop, p50 {} µs, p99 {} µs, p99.9 {} µs, p99.99 {} µs, longest {} µs",
+            self.id,
+            self.turns.len(),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            at(0.9999),
+            self.turns.max()
+        ));
     }
 
     /// One turn that does not wait, for executors that have other work.
@@ -214,7 +234,9 @@ impl<P: Poller> EventLoop<P> {
             self.carry_out_effects();
         }
         let now = clock::monotonic_us();
-        self.server.note_turn(self.id, now.saturating_sub(self.shard.core.now_us.max(self.woke)));
+        let worked = now.saturating_sub(self.shard.core.now_us.max(self.woke));
+        self.server.note_turn(self.id, worked);
+        self.turns.saturating_record(worked.max(1));
         self.woke = now;
     }
 
