@@ -255,6 +255,101 @@ fn load_fails(args: &str) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
+#[test]
+fn tls_is_spoken_and_checked() {
+    let dir = std::env::temp_dir().join(format!("ringshard-bench-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ])
+        .args([
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        ])
+        // As its own authority, it must not claim to be one to pass for a server.
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", &file("key.pem"), "-out", &file("cert.pem")])
+        .stderr(Stdio::null())
+        .status();
+    if !made.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: no openssl to make a certificate with");
+        return;
+    }
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let (cert, key) = (file("cert.pem"), file("key.pem"));
+    let Some(redis) = Redis::start(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &cert,
+        "--tls-auth-clients",
+        "optional",
+    ]) else {
+        return;
+    };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if Instant::now() > deadline {
+            eprintln!("skipped: this redis-server speaks no TLS");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (i, trust) in ["--insecure".to_owned(), format!("--cacert {cert}")]
+        .iter()
+        .enumerate()
+    {
+        for kind in ["uring", "epoll"] {
+            for more in [
+                "-P 16 -n 3000",
+                "-r 2000 -s 0.5",
+                "-d 100000 -P 4 -n 300",
+                "--resp3 -n 300",
+            ] {
+                let args = format!(
+                    "--tls {trust} -w mixed:50 -k {} -c 3 {more} --warmup 0.1 --loop {kind}",
+                    50 + i
+                );
+                let (json, good) = load(port, &args);
+                assert!(good, "{args}: {json:#}");
+            }
+        }
+    }
+    let own = format!("--tls --cacert {cert} --cert {cert} --key {key} -w ping -n 10 -c 1");
+    assert!(load(port, &own).1);
+    // A certificate for another name, from no authority we know, or no TLS at all.
+    assert!(
+        load_fails(&format!(
+            "-p {port} --tls --cacert {cert} --sni example.org -w ping"
+        ))
+        .contains("TLS")
+    );
+    assert!(load_fails(&format!("-p {port} --tls -w ping")).contains("--cacert"));
+    assert!(load_fails(&format!("-p {} --tls --insecure -w ping", redis.port)).contains("TLS"));
+    drop(redis);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 /// The check against coordinated omission: the server stands still for 100 ms, and an open loop must show it at its
 /// true size, in the maximum and in the share of requests that were due meanwhile.
 #[test]

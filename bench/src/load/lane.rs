@@ -15,6 +15,7 @@
 use super::keys::{Distribution, Rng, Values, unit};
 use super::measure::{Board, Control, MEASURE, Recorder, STOP};
 use super::reply::{self, Head, Scan};
+use super::tls::Session;
 use super::workload::{Request, Source, Verdict, Workload};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -56,6 +57,10 @@ pub struct Conn {
     pub sending: bool,
     /// The peer is gone.
     pub dead: bool,
+    /// Bytes are sealed before they leave and opened when they come.
+    session: Option<Box<Session>>,
+    /// Composed and not sealed yet.
+    plain: Vec<u8>,
     pending: VecDeque<Request>,
     /// Ops that follow a reply: op, seed, key.
     follow: VecDeque<(u16, u64, u64)>,
@@ -152,7 +157,7 @@ impl Lane {
     }
 
     /// Adds a connection.
-    pub fn add(&mut self, fd: OwnedFd, node: u16, subscriber: bool) {
+    pub fn add(&mut self, fd: OwnedFd, session: Option<Box<Session>>, node: u16, subscriber: bool) {
         let index = self.conns.len() as u32;
         self.conns.push(Conn {
             fd,
@@ -160,6 +165,8 @@ impl Lane {
             queued: Vec::new(),
             sending: false,
             dead: false,
+            session,
+            plain: Vec::new(),
             pending: VecDeque::new(),
             follow: VecDeque::new(),
             partial: Vec::new(),
@@ -317,7 +324,9 @@ impl Lane {
             values: &plan.values,
         };
         let conn = &mut self.conns[c];
-        let out = if conn.sending {
+        let out = if conn.session.is_some() {
+            &mut conn.plain
+        } else if conn.sending {
             &mut conn.queued
         } else {
             &mut conn.out
@@ -327,6 +336,25 @@ impl Lane {
         self.recorder.bytes_out += (out.len() - before) as u64;
         conn.pending.push_back(request);
         self.in_flight += 1;
+    }
+
+    /// Seals what was composed, on a connection that speaks TLS.
+    #[inline]
+    fn seal(&mut self, c: usize) {
+        let conn = &mut self.conns[c];
+        let Some(session) = &mut conn.session else {
+            return;
+        };
+        let out = if conn.sending {
+            &mut conn.queued
+        } else {
+            &mut conn.out
+        };
+        let sealed = session.seal(&conn.plain, out);
+        conn.plain.clear();
+        if let Err(e) = sealed {
+            self.closed(c, &e.to_string());
+        }
     }
 
     /// Composes what may leave now; `to_send` then names the connections that have output.
@@ -360,6 +388,7 @@ impl Lane {
                     for _ in 0..n {
                         self.compose(c, now, now);
                     }
+                    self.seal(c);
                     self.to_send.push(c as u32);
                 }
             }
@@ -389,6 +418,7 @@ impl Lane {
                     }
                     let fresh = self.conns[c].out.is_empty();
                     self.compose(c, at, now);
+                    self.seal(c);
                     let conn = &mut self.conns[c];
                     if fresh && !conn.sending {
                         self.to_send.push(c as u32);
@@ -445,6 +475,22 @@ impl Lane {
     /// Bytes from the server.
     #[inline]
     pub fn on_data(&mut self, c: usize, data: &[u8], now: u64) {
+        let Some(session) = &mut self.conns[c].session else {
+            return self.on_plain(c, data, now);
+        };
+        match session.open(data) {
+            Ok(plain) => {
+                self.on_plain(c, &plain, now);
+                if let Some(session) = &mut self.conns[c].session {
+                    session.give_back(plain);
+                }
+            }
+            Err(e) => self.closed(c, &e.to_string()),
+        }
+    }
+
+    #[inline]
+    fn on_plain(&mut self, c: usize, data: &[u8], now: u64) {
         self.recorder.bytes_in += data.len() as u64;
         if self.conns[c].partial.is_empty() {
             let used = self.take_replies(c, data, now);
@@ -622,7 +668,7 @@ mod tests {
         };
         let mut lane = Lane::new(Arc::new(plan), &options);
         let (a, _) = UnixStream::pair().unwrap();
-        lane.add(OwnedFd::from(a), 0, false);
+        lane.add(OwnedFd::from(a), None, 0, false);
         let control = Control::default();
         control.measure(0);
         (lane, control, Board::default())

@@ -13,7 +13,7 @@
 //! | `uring.rs`, `epoll.rs` | the loops that move a lane's bytes |
 //! | `reply.rs` | where a reply ends |
 //! | `measure.rs` | histograms by second, phases |
-//! | `connect.rs`, `cluster.rs` | dialling, slots |
+//! | `connect.rs`, `cluster.rs`, `tls.rs` | dialling, slots, TLS |
 
 pub mod cluster;
 pub mod connect;
@@ -22,6 +22,7 @@ pub mod keys;
 pub mod lane;
 pub mod measure;
 pub mod reply;
+pub mod tls;
 pub mod uring;
 pub mod workload;
 
@@ -595,7 +596,7 @@ fn prepare(
                 client.ask(&["SUBSCRIBE", &format!("chn:{channel:012}")])?;
             }
         }
-        let (fd, ahead) = client
+        let (fd, ahead, session) = client
             .into_socket(nonblocking)
             .map_err(|e| format!("socket: {e}"))?;
         if !ahead.is_empty() {
@@ -604,7 +605,7 @@ fn prepare(
                 ahead.escape_ascii()
             ));
         }
-        lane.add(fd, node as u16, i >= connections);
+        lane.add(fd, session, node as u16, i >= connections);
         if INTERRUPTED.load(Ordering::Relaxed) {
             return Err("interrupted while dialling".to_owned());
         }
