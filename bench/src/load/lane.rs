@@ -389,7 +389,9 @@ impl Lane {
                         self.compose(c, now, now);
                     }
                     self.seal(c);
-                    self.to_send.push(c as u32);
+                    if !self.conns[c].sending {
+                        self.to_send.push(c as u32);
+                    }
                 }
             }
             Pace::Open { .. } => {
