@@ -181,6 +181,16 @@ fn odd_sizes_and_big_values_pass() {
             assert!(good, "{args}: {json:#}");
         }
     }
+    // Several threads share keys and connections.
+    let (json, good) = load(
+        redis.port,
+        "-w mixed:50 -k 1001 -n 3001 -c 7 -t 3 -P 2 --warmup 0 --distribution sequential",
+    );
+    assert!(good, "{json:#}");
+    assert_eq!(
+        (json["requests"].as_u64(), json["threads"].as_u64()),
+        (Some(3001), Some(3))
+    );
     // An open loop queues on connections whose output is under way.
     for kind in ["uring", "epoll"] {
         let args =

@@ -108,6 +108,8 @@ pub struct Lane {
     insert_offset: u64,
     budget: Option<u64>,
     in_flight: u64,
+    /// Since when some connection is free, ns.
+    free_since: u64,
     phase: u8,
     stop_seen: u64,
     drain_ns: u64,
@@ -150,6 +152,7 @@ impl Lane {
             insert_offset: options.index as u64,
             budget: options.budget,
             in_flight: 0,
+            free_since: 0,
             phase: 0,
             stop_seen: 0,
             drain_ns: options.drain_ns,
@@ -187,7 +190,7 @@ impl Lane {
         if phase != self.phase {
             if self.phase < MEASURE && phase >= MEASURE {
                 let start = control.window_start.load(Ordering::Relaxed);
-                self.recorder.open(start);
+                self.recorder.open(start, matches!(self.pace, Pace::Closed));
             }
             if phase == STOP {
                 self.stop_seen = now;
@@ -413,10 +416,10 @@ impl Lane {
                         *budget -= 1;
                     }
                     let c = c as usize;
-                    if self.phase == MEASURE && self.conns[c].pending.is_empty() {
-                        self.recorder
-                            .lag
-                            .saturating_record((now - at.min(now)).max(1));
+                    if self.phase == MEASURE {
+                        // While all connections are busy the server is late, not we.
+                        let possible = at.max(self.free_since).min(now);
+                        self.recorder.lag.saturating_record((now - possible).max(1));
                     }
                     let fresh = self.conns[c].out.is_empty();
                     self.compose(c, at, now);
@@ -518,6 +521,9 @@ impl Lane {
         };
         if free && !conn.ready && !conn.dead && !conn.subscriber {
             conn.ready = true;
+            if self.ready.is_empty() {
+                self.free_since = now;
+            }
             // A follow-up is due at once.
             if conn.follow.is_empty() {
                 self.ready.push_back(c as u32)
@@ -757,6 +763,8 @@ mod tests {
             lane.on_data(0, &reply, 205);
         }
         assert_eq!(seen, (1..=10).map(|i| 100 + 10 * i).collect::<Vec<u64>>());
+        // The first left 5 ns late; that the others could not leave earlier is the server's doing.
+        assert_eq!(lane.recorder.lag.max(), 5);
     }
 
     #[test]
