@@ -552,3 +552,79 @@ fn compare_measures_two_rows_and_names_what_is_missing() {
     assert_eq!(std::fs::read_dir(dir.join("out/raw")).unwrap().count(), 16);
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// Two revisions of a stand-in for this project's server: a program called `ringshard` that turns into Redis.
+#[test]
+fn ab_builds_and_compares_two_revisions() {
+    if Redis::start(&[]).is_none() {
+        return;
+    }
+    let dir = std::env::temp_dir().join(format!("ringshard-bench-ab-{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("src")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
+    let git = |args: &[&str]| {
+        let out = Command::new("git")
+            .args(["-c", "user.name=t", "-c", "user.email=t@example.invalid"])
+            .args(args)
+            .current_dir(&dir)
+            .output();
+        out.is_ok_and(|o| o.status.success())
+    };
+    if !git(&["init", "-q"]) {
+        eprintln!("skipped: git is not installed");
+        return;
+    }
+    write(
+        "Cargo.toml",
+        "[package]\nname = 'ringshard'\nversion = '0.0.0'\nedition = '2021'\n[workspace]\n",
+    );
+    write(".gitignore", "target/\n");
+    for revision in ["one", "two"] {
+        let main = r#"
+            use std::os::unix::process::CommandExt;
+            fn main() {
+                let args: Vec<String> = std::env::args().collect();
+                let port = args.iter().position(|a| a == "--port").unwrap() + 1;
+                let mut redis = std::process::Command::new("redis-server");
+                panic!("{}", redis.args(["--port", &args[port], "--save", ""]).exec());
+            }
+            // REVISION
+        "#;
+        write("src/main.rs", &main.replace("REVISION", revision));
+        assert!(git(&["add", "-A"]) && git(&["commit", "-qm", revision]));
+    }
+    let out = bench(&[
+        "ab", "HEAD~1", "HEAD", "-w", "get", "-n", "2", "-s", "0.3", "-k", "1000", "--warmup",
+        "0.1",
+    ])
+    .args(["-o", dir.join("out").to_str().unwrap()])
+    .current_dir(&dir)
+    .output()
+    .unwrap();
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr),
+    );
+    assert!(out.status.success(), "{stdout}\n{stderr}");
+    assert_eq!(stderr.matches("building").count(), 2, "{stderr}");
+    let summary: Value =
+        serde_json::from_slice(&std::fs::read(dir.join("out/summary.json")).unwrap()).unwrap();
+    let names: Vec<&str> = summary["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["engine"].as_str().unwrap())
+        .collect();
+    assert!(
+        names.len() == 2 && names[0].starts_with("a-") && names[1].starts_with("b-"),
+        "{names:?}"
+    );
+    // The checkouts are gone; the working copy is as it was.
+    let list = Command::new("git")
+        .args(["worktree", "list"])
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&list.stdout).lines().count(), 1);
+    std::fs::remove_dir_all(&dir).unwrap();
+}

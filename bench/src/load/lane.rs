@@ -25,6 +25,9 @@ use std::sync::atomic::Ordering;
 /// A reply that needs more than this is given up: no workload here asks for that much.
 const MAX_REPLY: usize = 1 << 30;
 
+/// Draws of keys until one belongs to a connection's node (cluster mode).
+const MAX_DRAWS: usize = 1_000_000;
+
 /// What all threads of a run share and never change.
 #[derive(Debug)]
 pub struct Plan {
@@ -283,12 +286,12 @@ impl Lane {
     }
 
     #[inline]
-    fn request(&mut self, c: usize, at: u64) -> Request {
+    fn request(&mut self, c: usize, at: u64) -> Option<Request> {
         let plan = &self.plan;
         if let Some((op, seed, key)) = self.conns[c].follow.pop_front() {
-            return Request { at, seed, key, op };
+            return Some(Request { at, seed, key, op });
         }
-        loop {
+        for _ in 0..MAX_DRAWS {
             let op = plan.workload.draw(&mut self.rng);
             let row = &plan.workload.ops[op as usize];
             let seed = if plan.distribution == Distribution::Sequential {
@@ -313,13 +316,16 @@ impl Lane {
             {
                 continue;
             }
-            return Request { at, seed, key, op };
+            return Some(Request { at, seed, key, op });
         }
+        None
     }
 
     #[inline]
     fn compose(&mut self, c: usize, at: u64, now: u64) {
-        let request = self.request(c, at);
+        let Some(request) = self.request(c, at) else {
+            return self.closed(c, "no key of the workload belongs to its node");
+        };
         let plan = &self.plan;
         let source = Source {
             distribution: &plan.distribution,
@@ -390,9 +396,12 @@ impl Lane {
                     }
                     for _ in 0..n {
                         self.compose(c, now, now);
+                        if self.conns[c].dead {
+                            break;
+                        }
                     }
                     self.seal(c);
-                    if !self.conns[c].sending {
+                    if !self.conns[c].sending && !self.conns[c].dead {
                         self.to_send.push(c as u32);
                     }
                 }
@@ -425,10 +434,10 @@ impl Lane {
                     self.compose(c, at, now);
                     self.seal(c);
                     let conn = &mut self.conns[c];
-                    if fresh && !conn.sending {
+                    if fresh && !conn.sending && !conn.dead {
                         self.to_send.push(c as u32);
                     }
-                    conn.ready = conn.pending.len() < self.plan.pipeline;
+                    conn.ready = !conn.dead && conn.pending.len() < self.plan.pipeline;
                     if conn.ready {
                         self.ready.push_back(c as u32);
                     }

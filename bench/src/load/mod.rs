@@ -848,10 +848,11 @@ impl Progress {
     }
 }
 
-/// Ctrl-C ends the run early; a second one ends the program.
+/// Ctrl-C or SIGTERM ends the run early; a second Ctrl-C ends the program.
 pub fn catch_interrupts() {
-    extern "C" fn handler(_: libc::c_int) {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+    extern "C" fn handler(signal: libc::c_int) {
+        // `timeout` and service managers send SIGTERM to the process and to its group: two are not more than one.
+        if INTERRUPTED.swap(true, Ordering::Relaxed) && signal == libc::SIGINT {
             // SAFETY: `_exit` is allowed in a signal handler.
             unsafe { libc::_exit(130) };
         }
