@@ -400,7 +400,7 @@ fn a_stall_shows_at_its_true_size_in_an_open_loop() {
             "{args}: a stall of {stall_us} µs shows as {max}"
         );
         assert!(
-            max <= stall_us + 150_000.0,
+            max <= stall_us + 400_000.0,
             "{args}: a stall of {stall_us} µs shows as {max}"
         );
         // Of 2.5 s, 100 ms are 4 %: the requests due in it waited from 100 ms down to nothing, so the upper half
@@ -551,6 +551,51 @@ fn compare_measures_two_rows_and_names_what_is_missing() {
     );
     assert_eq!(std::fs::read_dir(dir.join("out/raw")).unwrap().count(), 16);
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn own_cost_is_measured_beside_redis_benchmark() {
+    if Redis::start(&[]).is_none() {
+        return;
+    }
+    let file = std::env::temp_dir().join(format!(
+        "ringshard-bench-own-cost-{}.json",
+        std::process::id()
+    ));
+    let out = bench(&[
+        "own-cost",
+        "-n",
+        "1",
+        "-s",
+        "0.2",
+        "-P",
+        "16",
+        "-k",
+        "1000",
+        "--json",
+        file.to_str().unwrap(),
+    ])
+    .output()
+    .unwrap();
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let runs: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let runs = runs.as_array().unwrap();
+    assert_eq!(runs[0]["tool"], "ringshard-bench");
+    for run in runs {
+        assert!(
+            run["client_us_per_request"].as_f64().unwrap() > 0.0,
+            "{run:#}"
+        );
+        assert!(
+            run["requests_per_second"].as_f64().unwrap() > 0.0,
+            "{run:#}"
+        );
+    }
 }
 
 /// Two revisions of a stand-in for this project's server: a program called `ringshard` that turns into Redis.

@@ -724,13 +724,11 @@ fn conclude(
                 spec.rate.unwrap_or_default()
             )
         });
-    let waits = [
-        ("server", server.as_ref().map_or(0.0, |s| s.waited)),
-        ("client", client.waited),
-    ];
-    let disturbed = waits.iter().any(|w| w.1 > 0.05).then(|| {
-        let [(_, s), (_, c)] = waits.map(|(who, w)| (who, 100.0 * w));
-        format!("the server was kept waiting for a CPU {s:.0} % of the time and the client {c:.0} %: others run here")
+    let server_waited = server.as_ref().map(|s| 100.0 * s.waited);
+    let client_waited = 100.0 * client.waited;
+    let disturbed = (server_waited.unwrap_or(0.0).max(client_waited) > 5.0).then(|| {
+        let server = server_waited.map_or(String::new(), |w| format!("the server {w:.0} % of the time and "));
+        format!("others use these CPUs: {server}the client {client_waited:.0} % of the time was kept waiting for one")
     });
     let result = LoadResult {
         workload: spec.workload.clone(),
