@@ -7,7 +7,7 @@
 //!
 //! | file | noun |
 //! | --- | --- |
-//! | `workload.rs` | commands, their mix, what must come back |
+//! | `workload.rs`, `builtin.rs` | commands, their mix, what must come back |
 //! | `keys.rs` | which keys and values |
 //! | `lane.rs` | one thread's connections, no I/O |
 //! | `uring.rs`, `epoll.rs` | the loops that move a lane's bytes |
@@ -15,6 +15,7 @@
 //! | `measure.rs` | histograms by second, phases |
 //! | `connect.rs`, `cluster.rs`, `tls.rs` | dialling, slots, TLS |
 
+pub mod builtin;
 pub mod cluster;
 pub mod connect;
 pub mod epoll;
