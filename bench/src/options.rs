@@ -1,6 +1,7 @@
 //! The command line of `load`, and where its results go.
 
 use crate::load::connect::{Endpoint, Greeting};
+use crate::load::tls::Tls;
 use crate::load::{self, LoadSpec, LoopKind};
 use crate::procstat;
 use crate::result::{LoadResult, hgrm};
@@ -32,6 +33,24 @@ pub struct ServerOptions {
     /// Database number.
     #[arg(long, default_value_t = 0)]
     pub db: u32,
+    /// Speak TLS.
+    #[arg(long)]
+    pub tls: bool,
+    /// Certificate authority that the server's certificate must come from (PEM).
+    #[arg(long)]
+    pub cacert: Option<PathBuf>,
+    /// Accept any certificate.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Name that the certificate must have [default: --host].
+    #[arg(long)]
+    pub sni: Option<String>,
+    /// Own certificate, for servers that ask for one (PEM).
+    #[arg(long, requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, requires = "cert")]
+    pub key: Option<PathBuf>,
     /// Cluster mode: ask for the slots and send each key to its node.
     #[arg(long)]
     pub cluster: bool,
@@ -132,13 +151,31 @@ impl ServerOptions {
     }
 
     /// What is said first.
-    pub fn greeting(&self) -> Greeting {
-        Greeting {
+    pub fn greeting(&self) -> Result<Greeting, String> {
+        let tls = if self.tls {
+            if self.cacert.is_none() && !self.insecure {
+                return Err(
+                    "--tls needs --cacert FILE, or --insecure to accept any certificate".to_owned(),
+                );
+            }
+            let authority = self.cacert.as_deref().filter(|_| !self.insecure);
+            let own = self.cert.as_deref().zip(self.key.as_deref());
+            Some(Tls::new(
+                self.sni.as_deref().unwrap_or(&self.host),
+                authority,
+                own,
+            )?)
+        } else {
+            None
+        };
+        let (user, password) = (self.user.clone(), self.password.clone());
+        Ok(Greeting {
             resp3: self.resp3,
-            user: self.user.clone(),
-            password: self.password.clone(),
+            user,
+            password,
             db: self.db,
-        }
+            tls,
+        })
     }
 }
 
@@ -156,7 +193,7 @@ impl LoadOptions {
         }
         Ok(LoadSpec {
             endpoint: self.server.endpoint()?,
-            greeting: self.server.greeting(),
+            greeting: self.server.greeting()?,
             cluster: self.server.cluster,
             workload: self.workload.clone(),
             keys: self.keys,

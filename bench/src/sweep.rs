@@ -196,6 +196,10 @@ impl SweepOptions {
                 self.target_p99_us
             ),
         }
+        let first_broken = sweep.points.iter().find(|p| !keeps(p, self.target_p99_us));
+        if first_broken.is_some_and(|p| p.client_bound.is_some() || p.disturbed.is_some()) {
+            println!("ATTENTION: there the client or the machine was the limit, not the server");
+        }
         if let Some(path) = &self.sweep_json {
             let text = serde_json::to_string_pretty(&sweep).map_err(|e| e.to_string())?;
             std::fs::write(path, text)

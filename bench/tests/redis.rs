@@ -181,6 +181,16 @@ fn odd_sizes_and_big_values_pass() {
             assert!(good, "{args}: {json:#}");
         }
     }
+    // Several threads share keys and connections.
+    let (json, good) = load(
+        redis.port,
+        "-w mixed:50 -k 1001 -n 3001 -c 7 -t 3 -P 2 --warmup 0 --distribution sequential",
+    );
+    assert!(good, "{json:#}");
+    assert_eq!(
+        (json["requests"].as_u64(), json["threads"].as_u64()),
+        (Some(3001), Some(3))
+    );
     // An open loop queues on connections whose output is under way.
     for kind in ["uring", "epoll"] {
         let args =
@@ -255,6 +265,101 @@ fn load_fails(args: &str) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
+#[test]
+fn tls_is_spoken_and_checked() {
+    let dir = std::env::temp_dir().join(format!("ringshard-bench-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ])
+        .args([
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        ])
+        // As its own authority, it must not claim to be one to pass for a server.
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", &file("key.pem"), "-out", &file("cert.pem")])
+        .stderr(Stdio::null())
+        .status();
+    if !made.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: no openssl to make a certificate with");
+        return;
+    }
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let (cert, key) = (file("cert.pem"), file("key.pem"));
+    let Some(redis) = Redis::start(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &cert,
+        "--tls-auth-clients",
+        "optional",
+    ]) else {
+        return;
+    };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if Instant::now() > deadline {
+            eprintln!("skipped: this redis-server speaks no TLS");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (i, trust) in ["--insecure".to_owned(), format!("--cacert {cert}")]
+        .iter()
+        .enumerate()
+    {
+        for kind in ["uring", "epoll"] {
+            for more in [
+                "-P 16 -n 3000",
+                "-r 2000 -s 0.5",
+                "-d 100000 -P 4 -n 300",
+                "--resp3 -n 300",
+            ] {
+                let args = format!(
+                    "--tls {trust} -w mixed:50 -k {} -c 3 {more} --warmup 0.1 --loop {kind}",
+                    50 + i
+                );
+                let (json, good) = load(port, &args);
+                assert!(good, "{args}: {json:#}");
+            }
+        }
+    }
+    let own = format!("--tls --cacert {cert} --cert {cert} --key {key} -w ping -n 10 -c 1");
+    assert!(load(port, &own).1);
+    // A certificate for another name, from no authority we know, or no TLS at all.
+    assert!(
+        load_fails(&format!(
+            "-p {port} --tls --cacert {cert} --sni example.org -w ping"
+        ))
+        .contains("TLS")
+    );
+    assert!(load_fails(&format!("-p {port} --tls -w ping")).contains("--cacert"));
+    assert!(load_fails(&format!("-p {} --tls --insecure -w ping", redis.port)).contains("TLS"));
+    drop(redis);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 /// The check against coordinated omission: the server stands still for 100 ms, and an open loop must show it at its
 /// true size, in the maximum and in the share of requests that were due meanwhile.
 #[test]
@@ -295,7 +400,7 @@ fn a_stall_shows_at_its_true_size_in_an_open_loop() {
             "{args}: a stall of {stall_us} µs shows as {max}"
         );
         assert!(
-            max <= stall_us + 150_000.0,
+            max <= stall_us + 400_000.0,
             "{args}: a stall of {stall_us} µs shows as {max}"
         );
         // Of 2.5 s, 100 ms are 4 %: the requests due in it waited from 100 ms down to nothing, so the upper half
@@ -445,5 +550,126 @@ fn compare_measures_two_rows_and_names_what_is_missing() {
         "{readme}"
     );
     assert_eq!(std::fs::read_dir(dir.join("out/raw")).unwrap().count(), 16);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn own_cost_is_measured_beside_redis_benchmark() {
+    if Redis::start(&[]).is_none() {
+        return;
+    }
+    let file = std::env::temp_dir().join(format!(
+        "ringshard-bench-own-cost-{}.json",
+        std::process::id()
+    ));
+    let out = bench(&[
+        "own-cost",
+        "-n",
+        "1",
+        "-s",
+        "0.2",
+        "-P",
+        "16",
+        "-k",
+        "1000",
+        "--json",
+        file.to_str().unwrap(),
+    ])
+    .output()
+    .unwrap();
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let runs: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let runs = runs.as_array().unwrap();
+    assert_eq!(runs[0]["tool"], "ringshard-bench");
+    for run in runs {
+        assert!(
+            run["client_us_per_request"].as_f64().unwrap() > 0.0,
+            "{run:#}"
+        );
+        assert!(
+            run["requests_per_second"].as_f64().unwrap() > 0.0,
+            "{run:#}"
+        );
+    }
+}
+
+/// Two revisions of a stand-in for this project's server: a program called `ringshard` that turns into Redis.
+#[test]
+fn ab_builds_and_compares_two_revisions() {
+    if Redis::start(&[]).is_none() {
+        return;
+    }
+    let dir = std::env::temp_dir().join(format!("ringshard-bench-ab-{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("src")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
+    let git = |args: &[&str]| {
+        let out = Command::new("git")
+            .args(["-c", "user.name=t", "-c", "user.email=t@example.invalid"])
+            .args(args)
+            .current_dir(&dir)
+            .output();
+        out.is_ok_and(|o| o.status.success())
+    };
+    if !git(&["init", "-q"]) {
+        eprintln!("skipped: git is not installed");
+        return;
+    }
+    write(
+        "Cargo.toml",
+        "[package]\nname = 'ringshard'\nversion = '0.0.0'\nedition = '2021'\n[workspace]\n",
+    );
+    write(".gitignore", "target/\n");
+    for revision in ["one", "two"] {
+        let main = r#"
+            use std::os::unix::process::CommandExt;
+            fn main() {
+                let args: Vec<String> = std::env::args().collect();
+                let port = args.iter().position(|a| a == "--port").unwrap() + 1;
+                let mut redis = std::process::Command::new("redis-server");
+                panic!("{}", redis.args(["--port", &args[port], "--save", ""]).exec());
+            }
+            // REVISION
+        "#;
+        write("src/main.rs", &main.replace("REVISION", revision));
+        assert!(git(&["add", "-A"]) && git(&["commit", "-qm", revision]));
+    }
+    let out = bench(&[
+        "ab", "HEAD~1", "HEAD", "-w", "get", "-n", "2", "-s", "0.3", "-k", "1000", "--warmup",
+        "0.1",
+    ])
+    .args(["-o", dir.join("out").to_str().unwrap()])
+    .current_dir(&dir)
+    .output()
+    .unwrap();
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr),
+    );
+    assert!(out.status.success(), "{stdout}\n{stderr}");
+    assert_eq!(stderr.matches("building").count(), 2, "{stderr}");
+    let summary: Value =
+        serde_json::from_slice(&std::fs::read(dir.join("out/summary.json")).unwrap()).unwrap();
+    let names: Vec<&str> = summary["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["engine"].as_str().unwrap())
+        .collect();
+    assert!(
+        names.len() == 2 && names[0].starts_with("a-") && names[1].starts_with("b-"),
+        "{names:?}"
+    );
+    // The checkouts are gone; the working copy is as it was.
+    let list = Command::new("git")
+        .args(["worktree", "list"])
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&list.stdout).lines().count(), 1);
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -159,6 +159,7 @@ impl Server {
         let fill = |arg: &String| {
             arg.replace("{port}", &port.to_string())
                 .replace("{threads}", &threads.to_string())
+                .replace("{cpus}", &cpus.len().to_string())
                 .replace("{dir}", &dir.to_string_lossy())
         };
         let log = File::create(dir.join("log")).map_err(io)?;

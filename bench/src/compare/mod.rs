@@ -323,6 +323,11 @@ impl CompareOptions {
         if !run.left_out.is_empty() && !self.quiet {
             let names: Vec<&str> = run.left_out.keys().map(String::as_str).collect();
             eprintln!("not installed, left out: {}", names.join(", "));
+            if names.iter().any(|n| n.starts_with("ringshard")) {
+                eprintln!(
+                    "(this project's server: cargo build --release --bin ringshard, or --ringshard PATH)"
+                );
+            }
         }
         for suite in &suites {
             let rounds = self.rounds.unwrap_or(suite.rounds);

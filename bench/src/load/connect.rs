@@ -4,6 +4,7 @@
 //! words. Also a small blocking client for the runner's own questions (`INFO`, `CONFIG`, `CLUSTER SLOTS`).
 
 use super::reply::{self, Scan};
+use super::tls::{Session, Tls};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -52,6 +53,24 @@ pub struct Greeting {
     pub password: Option<String>,
     /// Database number.
     pub db: u32,
+    /// Speak TLS.
+    pub tls: Option<Tls>,
+}
+
+/// Where the system's congestion control is one that paces (bbr), loopback pays for timers that make no sense there.
+/// The client takes the plainest one for its own direction; the server's stays as the server made it.
+fn without_pacing(socket: &TcpStream) {
+    let name = b"reno";
+    // SAFETY: the name lives through the call and its length is given. If it is refused, things stay as they were.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            name.as_ptr().cast(),
+            name.len() as u32,
+        );
+    }
 }
 
 enum Socket {
@@ -62,6 +81,7 @@ enum Socket {
 /// A blocking connection.
 pub struct Client {
     socket: Socket,
+    session: Option<Box<Session>>,
     buf: Vec<u8>,
     endpoint: Endpoint,
 }
@@ -74,6 +94,9 @@ impl Client {
             Endpoint::Tcp(addr) => {
                 let s = TcpStream::connect_timeout(addr, Duration::from_secs(10))?;
                 s.set_nodelay(true)?;
+                if addr.ip().is_loopback() {
+                    without_pacing(&s);
+                }
                 s.set_read_timeout(wait)?;
                 s.set_write_timeout(wait)?;
                 Socket::Tcp(s)
@@ -87,6 +110,7 @@ impl Client {
         };
         Ok(Client {
             socket,
+            session: None,
             buf: Vec::new(),
             endpoint: endpoint.clone(),
         })
@@ -96,6 +120,15 @@ impl Client {
     pub fn connect(endpoint: &Endpoint, greeting: &Greeting) -> Result<Client, String> {
         let mut client =
             Client::dial(endpoint).map_err(|e| format!("cannot connect to {endpoint}: {e}"))?;
+        if let Some(tls) = &greeting.tls {
+            let mut session = tls.session()?;
+            let shaken = match &mut client.socket {
+                Socket::Tcp(s) => session.handshake(s),
+                Socket::Unix(s) => session.handshake(s),
+            };
+            shaken.map_err(|e| format!("TLS with {endpoint}: {e}"))?;
+            client.session = Some(Box::new(session));
+        }
         if greeting.resp3 {
             let mut hello = vec!["HELLO", "3"];
             if let Some(password) = &greeting.password {
@@ -139,6 +172,14 @@ impl Client {
 
     /// Sends bytes.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut sealed = Vec::new();
+        let bytes = match &mut self.session {
+            Some(session) => {
+                session.seal(bytes, &mut sealed)?;
+                &sealed
+            }
+            None => bytes,
+        };
         match &mut self.socket {
             Socket::Tcp(s) => s.write_all(bytes),
             Socket::Unix(s) => s.write_all(bytes),
@@ -165,7 +206,14 @@ impl Client {
                             "the server closed the connection",
                         ));
                     }
-                    self.buf.extend_from_slice(&chunk[..n]);
+                    match &mut self.session {
+                        Some(session) => {
+                            let plain = session.open(&chunk[..n])?;
+                            self.buf.extend_from_slice(&plain);
+                            session.give_back(plain);
+                        }
+                        None => self.buf.extend_from_slice(&chunk[..n]),
+                    }
                 }
                 Err(e) => return Err(io::Error::new(io::ErrorKind::InvalidData, e.to_string())),
             }
@@ -173,7 +221,10 @@ impl Client {
     }
 
     /// Gives the socket away, to a loop. Whatever was read ahead goes with it.
-    pub fn into_socket(self, nonblocking: bool) -> io::Result<(OwnedFd, Vec<u8>)> {
+    pub fn into_socket(
+        self,
+        nonblocking: bool,
+    ) -> io::Result<(OwnedFd, Vec<u8>, Option<Box<Session>>)> {
         let fd: OwnedFd = match self.socket {
             Socket::Tcp(s) => {
                 s.set_read_timeout(None)?;
@@ -188,7 +239,7 @@ impl Client {
                 s.into()
             }
         };
-        Ok((fd, self.buf))
+        Ok((fd, self.buf, self.session))
     }
 }
 

@@ -15,6 +15,7 @@
 use super::keys::{Distribution, Rng, Values, unit};
 use super::measure::{Board, Control, MEASURE, Recorder, STOP};
 use super::reply::{self, Head, Scan};
+use super::tls::Session;
 use super::workload::{Request, Source, Verdict, Workload};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -23,6 +24,9 @@ use std::sync::atomic::Ordering;
 
 /// A reply that needs more than this is given up: no workload here asks for that much.
 const MAX_REPLY: usize = 1 << 30;
+
+/// Draws of keys until one belongs to a connection's node (cluster mode).
+const MAX_DRAWS: usize = 1_000_000;
 
 /// What all threads of a run share and never change.
 #[derive(Debug)]
@@ -56,6 +60,10 @@ pub struct Conn {
     pub sending: bool,
     /// The peer is gone.
     pub dead: bool,
+    /// Bytes are sealed before they leave and opened when they come.
+    session: Option<Box<Session>>,
+    /// Composed and not sealed yet.
+    plain: Vec<u8>,
     pending: VecDeque<Request>,
     /// Ops that follow a reply: op, seed, key.
     follow: VecDeque<(u16, u64, u64)>,
@@ -103,6 +111,8 @@ pub struct Lane {
     insert_offset: u64,
     budget: Option<u64>,
     in_flight: u64,
+    /// Since when some connection is free, ns.
+    free_since: u64,
     phase: u8,
     stop_seen: u64,
     drain_ns: u64,
@@ -145,6 +155,7 @@ impl Lane {
             insert_offset: options.index as u64,
             budget: options.budget,
             in_flight: 0,
+            free_since: 0,
             phase: 0,
             stop_seen: 0,
             drain_ns: options.drain_ns,
@@ -152,7 +163,7 @@ impl Lane {
     }
 
     /// Adds a connection.
-    pub fn add(&mut self, fd: OwnedFd, node: u16, subscriber: bool) {
+    pub fn add(&mut self, fd: OwnedFd, session: Option<Box<Session>>, node: u16, subscriber: bool) {
         let index = self.conns.len() as u32;
         self.conns.push(Conn {
             fd,
@@ -160,6 +171,8 @@ impl Lane {
             queued: Vec::new(),
             sending: false,
             dead: false,
+            session,
+            plain: Vec::new(),
             pending: VecDeque::new(),
             follow: VecDeque::new(),
             partial: Vec::new(),
@@ -180,7 +193,7 @@ impl Lane {
         if phase != self.phase {
             if self.phase < MEASURE && phase >= MEASURE {
                 let start = control.window_start.load(Ordering::Relaxed);
-                self.recorder.open(start);
+                self.recorder.open(start, matches!(self.pace, Pace::Closed));
             }
             if phase == STOP {
                 self.stop_seen = now;
@@ -273,12 +286,12 @@ impl Lane {
     }
 
     #[inline]
-    fn request(&mut self, c: usize, at: u64) -> Request {
+    fn request(&mut self, c: usize, at: u64) -> Option<Request> {
         let plan = &self.plan;
         if let Some((op, seed, key)) = self.conns[c].follow.pop_front() {
-            return Request { at, seed, key, op };
+            return Some(Request { at, seed, key, op });
         }
-        loop {
+        for _ in 0..MAX_DRAWS {
             let op = plan.workload.draw(&mut self.rng);
             let row = &plan.workload.ops[op as usize];
             let seed = if plan.distribution == Distribution::Sequential {
@@ -303,13 +316,16 @@ impl Lane {
             {
                 continue;
             }
-            return Request { at, seed, key, op };
+            return Some(Request { at, seed, key, op });
         }
+        None
     }
 
     #[inline]
     fn compose(&mut self, c: usize, at: u64, now: u64) {
-        let request = self.request(c, at);
+        let Some(request) = self.request(c, at) else {
+            return self.closed(c, "no key of the workload belongs to its node");
+        };
         let plan = &self.plan;
         let source = Source {
             distribution: &plan.distribution,
@@ -317,7 +333,9 @@ impl Lane {
             values: &plan.values,
         };
         let conn = &mut self.conns[c];
-        let out = if conn.sending {
+        let out = if conn.session.is_some() {
+            &mut conn.plain
+        } else if conn.sending {
             &mut conn.queued
         } else {
             &mut conn.out
@@ -327,6 +345,25 @@ impl Lane {
         self.recorder.bytes_out += (out.len() - before) as u64;
         conn.pending.push_back(request);
         self.in_flight += 1;
+    }
+
+    /// Seals what was composed, on a connection that speaks TLS.
+    #[inline]
+    fn seal(&mut self, c: usize) {
+        let conn = &mut self.conns[c];
+        let Some(session) = &mut conn.session else {
+            return;
+        };
+        let out = if conn.sending {
+            &mut conn.queued
+        } else {
+            &mut conn.out
+        };
+        let sealed = session.seal(&conn.plain, out);
+        conn.plain.clear();
+        if let Err(e) = sealed {
+            self.closed(c, &e.to_string());
+        }
     }
 
     /// Composes what may leave now; `to_send` then names the connections that have output.
@@ -359,8 +396,14 @@ impl Lane {
                     }
                     for _ in 0..n {
                         self.compose(c, now, now);
+                        if self.conns[c].dead {
+                            break;
+                        }
                     }
-                    self.to_send.push(c as u32);
+                    self.seal(c);
+                    if !self.conns[c].sending && !self.conns[c].dead {
+                        self.to_send.push(c as u32);
+                    }
                 }
             }
             Pace::Open { .. } => {
@@ -382,18 +425,19 @@ impl Lane {
                         *budget -= 1;
                     }
                     let c = c as usize;
-                    if self.phase == MEASURE && self.conns[c].pending.is_empty() {
-                        self.recorder
-                            .lag
-                            .saturating_record((now - at.min(now)).max(1));
+                    if self.phase == MEASURE {
+                        // While all connections are busy the server is late, not we.
+                        let possible = at.max(self.free_since).min(now);
+                        self.recorder.lag.saturating_record((now - possible).max(1));
                     }
                     let fresh = self.conns[c].out.is_empty();
                     self.compose(c, at, now);
+                    self.seal(c);
                     let conn = &mut self.conns[c];
-                    if fresh && !conn.sending {
+                    if fresh && !conn.sending && !conn.dead {
                         self.to_send.push(c as u32);
                     }
-                    conn.ready = conn.pending.len() < self.plan.pipeline;
+                    conn.ready = !conn.dead && conn.pending.len() < self.plan.pipeline;
                     if conn.ready {
                         self.ready.push_back(c as u32);
                     }
@@ -445,6 +489,22 @@ impl Lane {
     /// Bytes from the server.
     #[inline]
     pub fn on_data(&mut self, c: usize, data: &[u8], now: u64) {
+        let Some(session) = &mut self.conns[c].session else {
+            return self.on_plain(c, data, now);
+        };
+        match session.open(data) {
+            Ok(plain) => {
+                self.on_plain(c, &plain, now);
+                if let Some(session) = &mut self.conns[c].session {
+                    session.give_back(plain);
+                }
+            }
+            Err(e) => self.closed(c, &e.to_string()),
+        }
+    }
+
+    #[inline]
+    fn on_plain(&mut self, c: usize, data: &[u8], now: u64) {
         self.recorder.bytes_in += data.len() as u64;
         if self.conns[c].partial.is_empty() {
             let used = self.take_replies(c, data, now);
@@ -470,6 +530,9 @@ impl Lane {
         };
         if free && !conn.ready && !conn.dead && !conn.subscriber {
             conn.ready = true;
+            if self.ready.is_empty() {
+                self.free_since = now;
+            }
             // A follow-up is due at once.
             if conn.follow.is_empty() {
                 self.ready.push_back(c as u32)
@@ -622,7 +685,7 @@ mod tests {
         };
         let mut lane = Lane::new(Arc::new(plan), &options);
         let (a, _) = UnixStream::pair().unwrap();
-        lane.add(OwnedFd::from(a), 0, false);
+        lane.add(OwnedFd::from(a), None, 0, false);
         let control = Control::default();
         control.measure(0);
         (lane, control, Board::default())
@@ -709,6 +772,8 @@ mod tests {
             lane.on_data(0, &reply, 205);
         }
         assert_eq!(seen, (1..=10).map(|i| 100 + 10 * i).collect::<Vec<u64>>());
+        // The first left 5 ns late; that the others could not leave earlier is the server's doing.
+        assert_eq!(lane.recorder.lag.max(), 5);
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub struct Recorder {
     latency: Vec<Histogram<u64>>,
     window_start: u64,
     window_end: u64,
+    /// Requests that began earlier do not count.
+    counts_from: u64,
     second: u64,
     second_ends: u64,
     second_errors: u64,
@@ -117,6 +119,7 @@ impl Recorder {
             latency: (0..ops).map(|_| histogram()).collect(),
             window_start: u64::MAX,
             window_end: u64::MAX,
+            counts_from: u64::MAX,
             second: 0,
             second_ends: u64::MAX,
             second_errors: 0,
@@ -131,9 +134,11 @@ impl Recorder {
         }
     }
 
-    /// Starts counting: what was recorded so far is forgotten.
-    pub fn open(&mut self, window_start: u64) {
+    /// Starts counting. An open loop counts what was due in the window; a closed loop whatever is answered from here
+    /// on, or a request that takes longer than the window would count nowhere.
+    pub fn open(&mut self, window_start: u64, closed: bool) {
         self.window_start = window_start;
+        self.counts_from = if closed { 0 } else { window_start };
         self.second = 0;
         self.second_ends = window_start + 1_000_000_000;
         self.misses = 0;
@@ -150,7 +155,7 @@ impl Recorder {
     /// runs of them are recorded at once.
     #[inline]
     pub fn record(&mut self, op: u16, at: u64, now: u64) {
-        if at < self.window_start || at >= self.window_end {
+        if at < self.counts_from || at >= self.window_end {
             return;
         }
         if self.run.2 > 0 && self.run.0 == op && self.run.1 == now - at {
@@ -228,7 +233,7 @@ mod tests {
         let board = Board::default();
         let mut r = Recorder::new(2);
         r.record(0, 5, 10);
-        r.open(1_000);
+        r.open(1_000, false);
         r.record(0, 999, 2_000); // Began before the window.
         for i in 0..100u64 {
             r.record(0, 1_000 + i, 1_000 + i + 500);

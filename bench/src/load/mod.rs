@@ -7,14 +7,15 @@
 //!
 //! | file | noun |
 //! | --- | --- |
-//! | `workload.rs` | commands, their mix, what must come back |
+//! | `workload.rs`, `builtin.rs` | commands, their mix, what must come back |
 //! | `keys.rs` | which keys and values |
 //! | `lane.rs` | one thread's connections, no I/O |
 //! | `uring.rs`, `epoll.rs` | the loops that move a lane's bytes |
 //! | `reply.rs` | where a reply ends |
 //! | `measure.rs` | histograms by second, phases |
-//! | `connect.rs`, `cluster.rs` | dialling, slots |
+//! | `connect.rs`, `cluster.rs`, `tls.rs` | dialling, slots, TLS |
 
+pub mod builtin;
 pub mod cluster;
 pub mod connect;
 pub mod epoll;
@@ -22,6 +23,7 @@ pub mod keys;
 pub mod lane;
 pub mod measure;
 pub mod reply;
+pub mod tls;
 pub mod uring;
 pub mod workload;
 
@@ -348,6 +350,7 @@ fn execute(
     let mut handles = Vec::new();
     for options in lanes {
         let (spec, plan, nodes) = (spec.clone(), plan.clone(), nodes.to_vec());
+        let main = std::thread::current();
         let (control, boards, ready_tx, go, failed) = (
             control.clone(),
             boards.clone(),
@@ -401,6 +404,7 @@ fn execute(
                     }
                 };
                 board.finished.store(true, Ordering::Release);
+                main.unpark();
                 end.map_err(|e| format!("{name} loop: {e}"))?;
                 Ok::<Harvest, String>((lane, name))
             });
@@ -463,7 +467,8 @@ fn execute(
         if now >= end_at {
             break;
         }
-        nap((end_at - now).min(if bounded { 2_000_000 } else { 100_000_000 }));
+        // A lane that finishes wakes us; polling for it would cost as much as some requests do.
+        std::thread::park_timeout(Duration::from_nanos((end_at - now).min(100_000_000)));
         merged.collect(&boards);
         progress.show(
             now_ns() - start,
@@ -592,7 +597,7 @@ fn prepare(
                 client.ask(&["SUBSCRIBE", &format!("chn:{channel:012}")])?;
             }
         }
-        let (fd, ahead) = client
+        let (fd, ahead, session) = client
             .into_socket(nonblocking)
             .map_err(|e| format!("socket: {e}"))?;
         if !ahead.is_empty() {
@@ -601,7 +606,7 @@ fn prepare(
                 ahead.escape_ascii()
             ));
         }
-        lane.add(fd, node as u16, i >= connections);
+        lane.add(fd, session, node as u16, i >= connections);
         if INTERRUPTED.load(Ordering::Relaxed) {
             return Err("interrupted while dialling".to_owned());
         }
@@ -720,13 +725,11 @@ fn conclude(
                 spec.rate.unwrap_or_default()
             )
         });
-    let waits = [
-        ("server", server.as_ref().map_or(0.0, |s| s.waited)),
-        ("client", client.waited),
-    ];
-    let disturbed = waits.iter().any(|w| w.1 > 0.05).then(|| {
-        let [(_, s), (_, c)] = waits.map(|(who, w)| (who, 100.0 * w));
-        format!("the server was kept waiting for a CPU {s:.0} % of the time and the client {c:.0} %: others run here")
+    let server_waited = server.as_ref().map(|s| 100.0 * s.waited);
+    let client_waited = 100.0 * client.waited;
+    let disturbed = (server_waited.unwrap_or(0.0).max(client_waited) > 5.0).then(|| {
+        let server = server_waited.map_or(String::new(), |w| format!("the server {w:.0} % of the time and "));
+        format!("others use these CPUs: {server}the client {client_waited:.0} % of the time was kept waiting for one")
     });
     let result = LoadResult {
         workload: spec.workload.clone(),
@@ -844,10 +847,11 @@ impl Progress {
     }
 }
 
-/// Ctrl-C ends the run early; a second one ends the program.
+/// Ctrl-C or SIGTERM ends the run early; a second Ctrl-C ends the program.
 pub fn catch_interrupts() {
-    extern "C" fn handler(_: libc::c_int) {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+    extern "C" fn handler(signal: libc::c_int) {
+        // `timeout` and service managers send SIGTERM to the process and to its group: two are not more than one.
+        if INTERRUPTED.swap(true, Ordering::Relaxed) && signal == libc::SIGINT {
             // SAFETY: `_exit` is allowed in a signal handler.
             unsafe { libc::_exit(130) };
         }

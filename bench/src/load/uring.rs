@@ -3,7 +3,8 @@
 //!
 //! The one idea: per turn one `io_uring_enter` submits every send and collects every reply. A send asks for no
 //! completion when it succeeds (`CQE_SKIP_SUCCESS`): in a closed loop the replies prove that it left, and half of
-//! the completions disappear. `MSG_WAITALL` makes the kernel finish short sends itself.
+//! the completions disappear. `MSG_WAITALL` makes the kernel finish short sends itself. Sends of more than a page
+//! may wait in the kernel for room, so those are watched to their end.
 
 use super::lane::{Lane, Pace};
 use super::measure::{Board, Control, now_ns};
@@ -103,6 +104,10 @@ pub struct Uring {
     buffers: Buffers,
 }
 
+/// The longest send that asks for no completion: the kernel copies it while it is submitted, as long as the socket
+/// has room for a page, and it has when all former requests are answered.
+const UNWATCHED: u32 = 4096;
+
 const RECV: u64 = 0;
 const SEND: u64 = 1;
 
@@ -178,7 +183,8 @@ impl Uring {
                 let conn = &mut lane.conns[c];
                 let (ptr, len) = (conn.out.as_ptr(), conn.out.len() as u32);
                 // In a closed loop nothing is composed before the replies are in, so `out` is free again then.
-                conn.sending = !closed;
+                let watched = !closed || len > UNWATCHED;
+                conn.sending = watched;
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
                 let entry = if fixed {
                     opcode::Send::new(types::Fixed(c as u32), ptr, len)
@@ -189,10 +195,10 @@ impl Uring {
                         .flags(flags)
                         .build()
                 };
-                let skip = if closed {
-                    squeue::Flags::SKIP_SUCCESS
-                } else {
+                let skip = if watched {
                     squeue::Flags::empty()
+                } else {
+                    squeue::Flags::SKIP_SUCCESS
                 };
                 self.push(&entry.user_data((c as u64) << 1 | SEND).flags(skip))?;
             }
@@ -207,9 +213,6 @@ impl Uring {
             for &(data, result, flags) in &events {
                 let c = (data >> 1) as usize;
                 if data & 1 == SEND {
-                    if closed && result >= 0 {
-                        continue;
-                    }
                     if result < 0 {
                         lane.closed(
                             c,
@@ -284,7 +287,7 @@ impl Uring {
 
 /// In a closed loop the replies of a batch show that its bytes left.
 fn recycle_out(lane: &mut Lane, c: usize) {
-    if lane.idle(c) {
+    if lane.idle(c) && !lane.conns[c].sending {
         lane.conns[c].out.clear();
     }
 }
