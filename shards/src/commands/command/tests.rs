@@ -134,10 +134,10 @@ impl Redis {
             assert!(n > 0, "redis-server closed the connection");
             bytes.extend_from_slice(&chunk[..n]);
             // Whole replies end with a line; looking only then keeps this linear enough.
-            if bytes.ends_with(b"\r\n") {
-                if let Some((value, _)) = Value::parse(&bytes) {
-                    return value;
-                }
+            if bytes.ends_with(b"\r\n")
+                && let Some((value, _)) = Value::parse(&bytes)
+            {
+                return value;
             }
         }
     }
