@@ -110,7 +110,7 @@ const TEMPLATES: &[&str] = &[
     "CLIENT NO-EVICT {word}",
     "CLIENT UNBLOCK {i}",
     "CLIENT UNBLOCK {i} {word}",
-    "CLIENT KILL {word} {i}",
+    "CLIENT KILL {word} {pattern}",
     "CLIENT LIST TYPE {word}",
     "CLIENT PAUSE {word}",
     "CLIENT GETREDIR",
@@ -125,8 +125,8 @@ const TEMPLATES: &[&str] = &[
     "WATCH {k*}",
     "WATCH {k}",
     "UNWATCH",
-    "{word}",
-    "{word} {v} {v}",
+    "{name}",
+    "{name} {v} {v}",
 ];
 
 const VALUES: &[&[u8]] = &[
@@ -186,6 +186,7 @@ const INTEGERS: &[&str] = &[
 
 const SMALL: &[&str] =
     &["0", "1", "2", "3", "5", "10", "40", "44", "45", "100", "300", "-1", "-2", "-3", "-5", "-100", "x", ""];
+/// Of few digits: Redis adds in 80-bit floats and this server in decimals, which differ in the eighteenth place.
 const FLOATS: &[&str] = &[
     "0",
     "1",
@@ -287,7 +288,7 @@ fn expand(name: &str, random: &mut Random, out: &mut Vec<Vec<u8>>) {
         "word" => one(random.pick(WORDS).as_bytes()),
         "name" => one(random.pick(NAMES).as_bytes()),
         "hello" => one(random.pick(HELLOS).as_bytes()),
-        "cursor" => one(random.pick(&["x", "-1", "", "1.5"]).as_bytes()),
+        "cursor" => one(random.pick(&["x", "1.5", "0x1", "99999999999999999999"]).as_bytes()),
         "db" => match random.below(10) {
             0 => one(random.pick(&["-1", "16", "99999999999", "x", ""]).as_bytes()),
             _ => one(random.below(DATABASES).to_string().as_bytes()),
@@ -393,6 +394,14 @@ fn same_meaning(command: &[Vec<u8>], ours: &Value, theirs: &Value) -> bool {
     if ours == theirs {
         return true;
     }
+    // Where an error quotes an argument that is no text, Redis stops at a NUL and passes other bytes on.
+    let plain = |word: &Vec<u8>| word.iter().all(|byte| (b' '..=b'~').contains(byte));
+    if let (Value::Error(a), Value::Error(b)) = (ours, theirs) {
+        if !command.iter().all(plain) {
+            let words = |text: &str| text.split(' ').take(3).map(String::from).collect::<Vec<_>>();
+            return words(a) == words(b);
+        }
+    }
     match name_of(command).as_str() {
         "ttl" | "expiretime" => close(3),
         "pttl" | "pexpiretime" => close(3000),
@@ -402,6 +411,12 @@ fn same_meaning(command: &[Vec<u8>], ours: &Value, theirs: &Value) -> bool {
         // The cursor that ends an iteration ends it; its keys have no order.
         "scan" => match (ours, theirs) {
             (Value::Array(a), Value::Array(b)) => a.len() == 2 && b.len() == 2 && sorted(&a[1]).is_some(),
+            _ => false,
+        },
+        // Ids, addresses and memory differ.
+        "client" => match (ours, theirs) {
+            (Value::Int(_), Value::Int(_)) => command[1].eq_ignore_ascii_case(b"id"),
+            (Value::Bulk(a), Value::Bulk(b)) => a.starts_with(b"id=") && b.starts_with(b"id="),
             _ => false,
         },
         // Versions and ids differ.
@@ -455,7 +470,10 @@ fn sequence(server: &Server, redis: &Redis, seed: u64, history: &mut Vec<String>
         pair.ours.send(&bytes);
         pair.theirs.send(&bytes);
         for command in &pipeline {
-            let (theirs, their_bytes) = pair.theirs.try_read().expect("Redis answers");
+            let (theirs, their_bytes) = match pair.theirs.try_read() {
+                Ok(reply) => reply,
+                Err(error) => panic!("seed {seed}: Redis does not answer {} ({error})", show(command)),
+            };
             let (ours, our_bytes) = match pair.ours.try_read() {
                 Ok(reply) => reply,
                 Err(error) => {

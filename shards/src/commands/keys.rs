@@ -465,12 +465,20 @@ fn renamenx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     rename_generic(ctx, args, true)
 }
 
-/// A database's number from an argument.
-fn db_arg(ctx: &Ctx<'_>, text: &[u8], out_of_range: &'static str) -> Result<u16, CommandError> {
+/// An argument that Redis reads as a C `int`, with its error for what is a number and no `int`.
+fn int_arg(text: &[u8]) -> Result<i32, CommandError> {
     let n = parse_i64(text).ok_or(CommandError::NotInteger)?;
-    match n >= 0 && n < ctx.core.config.databases as i64 {
+    i32::try_from(n).map_err(|_| {
+        "ERR value is out of range, value must between -2147483648 and 2147483647".into()
+    })
+}
+
+/// A database's number from an argument.
+fn db_arg(ctx: &Ctx<'_>, text: &[u8]) -> Result<u16, CommandError> {
+    let n = int_arg(text)?;
+    match n >= 0 && (n as u64) < ctx.core.config.databases as u64 {
         true => Ok(n as u16),
-        false => Err(out_of_range.into()),
+        false => Err("ERR DB index is out of range".into()),
     }
 }
 
@@ -482,7 +490,7 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
             replace = true;
         } else if args.is(i, "db") && i + 1 < args.len() {
             i += 1;
-            to_db = db_arg(ctx, args.at(i), "ERR DB index is out of range")?;
+            to_db = db_arg(ctx, args.at(i))?;
         } else {
             return Err(CommandError::Syntax);
         }
@@ -515,10 +523,7 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn move_key(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    let to_db = match parse_i64(args.at(2)) {
-        None => return Err(CommandError::NotInteger),
-        Some(_) => db_arg(ctx, args.at(2), "ERR DB index is out of range")?,
-    };
+    let to_db = db_arg(ctx, args.at(2))?;
     let from_db = ctx.client.db;
     if to_db == from_db {
         return Err("ERR source and destination objects are the same".into());
@@ -715,9 +720,9 @@ fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn swapdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    let parse = |index: usize, which: &str| match parse_i64(args.at(index)) {
-        None => Err(CommandError::new(format!("ERR invalid {which} DB index"))),
-        Some(_) => db_arg(ctx, args.at(index), "ERR DB index is out of range"),
+    let parse = |index: usize, which: &str| match int_arg(args.at(index)) {
+        Err(_) => Err(CommandError::new(format!("ERR invalid {which} DB index"))),
+        Ok(_) => db_arg(ctx, args.at(index)),
     };
     let (a, b) = (parse(1, "first")? as usize, parse(2, "second")? as usize);
     ctx.dirty += 1;
