@@ -391,7 +391,8 @@ fn pttl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn expiretime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    ttl_generic(ctx, args, |at, _| (at + 500) / 1000)
+    // Rounded without a sum that could overflow: times may lie as far ahead as an i64 reaches.
+    ttl_generic(ctx, args, |at, _| at / 1000 + (at % 1000 >= 500) as i64)
 }
 
 fn pexpiretime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
@@ -466,7 +467,7 @@ fn renamenx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 /// An argument that Redis reads as a C `int`, with its error for what is a number and no `int`.
-fn int_arg(text: &[u8]) -> Result<i32, CommandError> {
+pub fn int_arg(text: &[u8]) -> Result<i32, CommandError> {
     let n = parse_i64(text).ok_or(CommandError::NotInteger)?;
     i32::try_from(n).map_err(|_| {
         "ERR value is out of range, value must between -2147483648 and 2147483647".into()
@@ -720,11 +721,16 @@ fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn swapdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    let parse = |index: usize, which: &str| match int_arg(args.at(index)) {
-        Err(_) => Err(CommandError::new(format!("ERR invalid {which} DB index"))),
-        Ok(_) => db_arg(ctx, args.at(index)),
+    // Both are read before either is held against the number of databases.
+    let read = |index: usize, which: &str| {
+        int_arg(args.at(index)).map_err(|_| CommandError::new(format!("ERR invalid {which} DB index")))
     };
-    let (a, b) = (parse(1, "first")? as usize, parse(2, "second")? as usize);
+    let (a, b) = (read(1, "first")?, read(2, "second")?);
+    let databases = 0..ctx.core.config.databases as i64;
+    if !databases.contains(&(a as i64)) || !databases.contains(&(b as i64)) {
+        return Err("ERR DB index is out of range".into());
+    }
+    let (a, b) = (a as usize, b as usize);
     ctx.dirty += 1;
     if a != b {
         let hasher = ctx.core.hasher.clone();
