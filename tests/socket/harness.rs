@@ -145,7 +145,17 @@ impl Launch {
                 before_exec.as_mut().map_or(Ok(()), |run| run())
             });
         }
-        let child = command.spawn().expect("the server's program runs");
+        let mut spawned = command.spawn();
+        // A program that was just copied is still open for writing in children that other tests fork meanwhile, until
+        // these have become what they run.
+        for _ in 0..200 {
+            if !matches!(&spawned, Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            spawned = command.spawn();
+        }
+        let child = spawned.expect("the server's program runs");
         Server { child, port, dir: self.dir, log, exited: None }
     }
 

@@ -393,7 +393,8 @@ fn pttl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn expiretime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    ttl_generic(ctx, args, |at, _| (at + 500) / 1000)
+    // Rounded without a sum that could overflow: times may lie as far ahead as an i64 reaches.
+    ttl_generic(ctx, args, |at, _| at / 1000 + (at % 1000 >= 500) as i64)
 }
 
 fn pexpiretime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
@@ -467,12 +468,20 @@ fn renamenx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     rename_generic(ctx, args, true)
 }
 
-/// A database's number from an argument.
-fn db_arg(ctx: &Ctx<'_>, text: &[u8], out_of_range: &'static str) -> Result<u16, CommandError> {
+/// An argument that Redis reads as a C `int`, with its error for what is a number and no `int`.
+pub fn int_arg(text: &[u8]) -> Result<i32, CommandError> {
     let n = parse_i64(text).ok_or(CommandError::NotInteger)?;
-    match n >= 0 && n < ctx.core.config.databases as i64 {
+    i32::try_from(n).map_err(|_| {
+        "ERR value is out of range, value must between -2147483648 and 2147483647".into()
+    })
+}
+
+/// A database's number from an argument.
+fn db_arg(ctx: &Ctx<'_>, text: &[u8]) -> Result<u16, CommandError> {
+    let n = int_arg(text)?;
+    match n >= 0 && (n as u64) < ctx.core.config.databases as u64 {
         true => Ok(n as u16),
-        false => Err(out_of_range.into()),
+        false => Err("ERR DB index is out of range".into()),
     }
 }
 
@@ -484,7 +493,7 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
             replace = true;
         } else if args.is(i, "db") && i + 1 < args.len() {
             i += 1;
-            to_db = db_arg(ctx, args.at(i), "ERR DB index is out of range")?;
+            to_db = db_arg(ctx, args.at(i))?;
         } else {
             return Err(CommandError::Syntax);
         }
@@ -517,10 +526,7 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn move_key(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    let to_db = match parse_i64(args.at(2)) {
-        None => return Err(CommandError::NotInteger),
-        Some(_) => db_arg(ctx, args.at(2), "ERR DB index is out of range")?,
-    };
+    let to_db = db_arg(ctx, args.at(2))?;
     let from_db = ctx.client.db;
     if to_db == from_db {
         return Err("ERR source and destination objects are the same".into());
@@ -717,11 +723,16 @@ fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn swapdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    let parse = |index: usize, which: &str| match parse_i64(args.at(index)) {
-        None => Err(CommandError::new(format!("ERR invalid {which} DB index"))),
-        Some(_) => db_arg(ctx, args.at(index), "ERR DB index is out of range"),
+    // Both are read before either is held against the number of databases.
+    let read = |index: usize, which: &str| {
+        int_arg(args.at(index)).map_err(|_| CommandError::new(format!("ERR invalid {which} DB index")))
     };
-    let (a, b) = (parse(1, "first")? as usize, parse(2, "second")? as usize);
+    let (a, b) = (read(1, "first")?, read(2, "second")?);
+    let databases = 0..ctx.core.config.databases as i64;
+    if !databases.contains(&(a as i64)) || !databases.contains(&(b as i64)) {
+        return Err("ERR DB index is out of range".into());
+    }
+    let (a, b) = (a as usize, b as usize);
     ctx.dirty += 1;
     if a != b {
         let hasher = ctx.core.hasher.clone();

@@ -177,23 +177,33 @@ fn get(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 /// Options of `SET` and `GETEX`.
 #[derive(Default)]
-struct SetOptions {
+struct SetOptions<'a> {
     nx: bool,
     xx: bool,
     get: bool,
-    ttl: Option<Ttl>,
+    keep_ttl: bool,
     persist: bool,
+    /// A time to live: its text, whether in seconds, whether a point in time.
+    expire: Option<(&'a [u8], bool, bool)>,
 }
 
-fn set_options(ctx: &Ctx<'_>, args: Args<'_>, from: usize, name: &str) -> Result<SetOptions, CommandError> {
+impl SetOptions<'_> {
+    /// The point in time that was asked for, in Unix ms. Only now its number is looked at: `GETEX` answers for a key
+    /// that does not exist before it complains.
+    fn expire_at(&self, ctx: &Ctx<'_>, name: &str) -> Result<Option<i64>, CommandError> {
+        self.expire
+            .map(|(text, seconds, absolute)| parse_expire_at(ctx.core.now_ms, text, seconds, absolute, name, true))
+            .transpose()
+    }
+}
+
+fn set_options<'a>(args: Args<'a>, from: usize, name: &str) -> Result<SetOptions<'a>, CommandError> {
     let mut options = SetOptions::default();
-    let mut expire: Option<(&[u8], bool, bool)> = None;
-    let mut keep = false;
     let mut i = from;
     let for_set = name == "set";
     while let Some(word) = args.get(i) {
         let next = args.get(i + 1);
-        let free = expire.is_none() && !keep && !options.persist;
+        let free = !options.keep_ttl && !options.persist;
         let is = |w: &str| word.eq_ignore_ascii_case(w.as_bytes());
         if for_set && is("nx") && !options.xx {
             options.nx = true;
@@ -201,9 +211,9 @@ fn set_options(ctx: &Ctx<'_>, args: Args<'_>, from: usize, name: &str) -> Result
             options.xx = true;
         } else if for_set && is("get") {
             options.get = true;
-        } else if for_set && is("keepttl") && expire.is_none() {
-            keep = true;
-        } else if !for_set && is("persist") && expire.is_none() {
+        } else if for_set && is("keepttl") && options.expire.is_none() {
+            options.keep_ttl = true;
+        } else if !for_set && is("persist") && options.expire.is_none() {
             options.persist = true;
         } else if let (true, Some(value)) = (free, next) {
             let (seconds, absolute) = match () {
@@ -213,17 +223,16 @@ fn set_options(ctx: &Ctx<'_>, args: Args<'_>, from: usize, name: &str) -> Result
                 _ if is("pxat") => (false, true),
                 _ => return Err(CommandError::Syntax),
             };
-            expire = Some((value, seconds, absolute));
+            // The same option may come again, and the last one counts; another one may not.
+            if options.expire.is_some_and(|(_, s, a)| (s, a) != (seconds, absolute)) {
+                return Err(CommandError::Syntax);
+            }
+            options.expire = Some((value, seconds, absolute));
             i += 1;
         } else {
             return Err(CommandError::Syntax);
         }
         i += 1;
-    }
-    if let Some((value, seconds, absolute)) = expire {
-        options.ttl = Some(Ttl::At(parse_expire_at(ctx.core.now_ms, value, seconds, absolute, name, true)?));
-    } else if keep {
-        options.ttl = Some(Ttl::Keep);
     }
     Ok(options)
 }
@@ -237,7 +246,12 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         ctx.reply.ok();
         return Ok(());
     }
-    let options = set_options(ctx, args, 3, "set")?;
+    let options = set_options(args, 3, "set")?;
+    let ttl = match options.expire_at(ctx, "set")? {
+        Some(at) => Ttl::At(at),
+        None if options.keep_ttl => Ttl::Keep,
+        None => Ttl::Clear,
+    };
     let key = ctx.key(args, 1);
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     let found = db.lookup_write(ctx.core, key);
@@ -254,7 +268,6 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         }
         return Ok(());
     }
-    let ttl = options.ttl.unwrap_or(Ttl::Clear);
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     db.set_string(ctx.core, key, args.at(2), ttl);
     ctx.changed(Event::STRING, "set", key.bytes);
@@ -328,23 +341,24 @@ fn getdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    let options = set_options(ctx, args, 2, "getex")?;
+    let options = set_options(args, 2, "getex")?;
     let key = ctx.key(args, 1);
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     let Some(entry) = db.lookup_read_kind(ctx.core, key, Kind::String)? else {
         ctx.reply.null();
         return Ok(());
     };
+    let expire_at = options.expire_at(ctx, "getex")?;
     reply_string(ctx, entry);
     let db = ctx.keys.db(ctx.client.db, key.bytes);
-    match options.ttl {
-        Some(Ttl::At(at)) if at <= ctx.core.now_ms => {
+    match expire_at {
+        Some(at) if at <= ctx.core.now_ms => {
             db.delete(key);
             ctx.changed(Event::GENERIC, "del", key.bytes);
         }
-        Some(ttl @ Ttl::At(_)) => {
+        Some(at) => {
             db.before_write(key.bytes);
-            db.set_ttl(ctx.core, key, entry, ttl);
+            db.set_ttl(ctx.core, key, entry, Ttl::At(at));
             ctx.changed(Event::GENERIC, "expire", key.bytes);
         }
         _ if options.persist && entry.expire_at().is_some() => {
