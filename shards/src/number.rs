@@ -115,12 +115,16 @@ pub fn add_decimal(a: &[u8], b: &[u8]) -> Result<String, crate::commands::Comman
     Ok(text.trim_end_matches('0').trim_end_matches('.').to_string())
 }
 
-/// A plain decimal in units of 10^-17; `None` for exponents, more decimals, or over 20 digits before the point.
+/// A decimal in units of 10^-17; `None` for more decimals, or over 20 digits before the point.
 fn fixed(text: &[u8]) -> Option<i128> {
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
         all => (false, all),
+    };
+    let (digits, exponent) = match digits.iter().position(|b| matches!(b, b'e' | b'E')) {
+        Some(e) => (&digits[..e], parse_exponent(&digits[e + 1..])?),
+        None => (digits, 0),
     };
     let (whole, fraction) = match digits.iter().position(|b| *b == b'.') {
         Some(point) => (&digits[..point], &digits[point + 1..]),
@@ -136,8 +140,25 @@ fn fixed(text: &[u8]) -> Option<i128> {
         }
         value = value * 10 + (digit - b'0') as i128;
     }
-    value *= 10i128.pow(17 - fraction.len() as u32);
+    // 10^-17 units: `fraction` and the exponent move the point.
+    match 17 - fraction.len() as i32 + exponent {
+        shift @ 0..=38 => value = value.checked_mul(10i128.checked_pow(shift as u32)?)?,
+        shift @ -38..0 => {
+            let unit = 10i128.pow(-shift as u32);
+            if value % unit != 0 {
+                return None;
+            }
+            value /= unit;
+        }
+        _ => return None,
+    }
     Some(if negative { -value } else { value })
+}
+
+/// The number behind an `e`, if it is small enough to matter for [`fixed`].
+fn parse_exponent(text: &[u8]) -> Option<i32> {
+    let digits = text.strip_prefix(b"+").unwrap_or(text);
+    parse_i64(digits).filter(|e| e.abs() <= 38).map(|e| e as i32)
 }
 
 fn format_fixed(value: i128) -> String {

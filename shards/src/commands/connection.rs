@@ -293,8 +293,8 @@ fn hello(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
 }
 
 fn select(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
-    let n = parse_i64(args.at(1)).ok_or(CommandError::NotInteger)?;
-    if n < 0 || n >= shard.core.config.databases as i64 {
+    let n = super::keys::int_arg(args.at(1))?;
+    if n < 0 || n as u64 >= shard.core.config.databases as u64 {
         return Err("ERR DB index is out of range".into());
     }
     let client = shard.client(index);
@@ -464,11 +464,12 @@ fn list_options(args: Args<'_>) -> Result<(Option<String>, Option<Vec<u64>>), Co
 }
 
 fn client_type(name: &[u8]) -> Result<String, CommandError> {
-    let name = String::from_utf8_lossy(name).to_lowercase();
+    let given = String::from_utf8_lossy(name);
+    let name = given.to_lowercase();
     match name.as_str() {
         "normal" | "pubsub" | "master" => Ok(name),
         "replica" | "slave" => Ok("replica".into()),
-        _ => Err(format!("ERR Unknown client type '{name}'").into()),
+        _ => Err(format!("ERR Unknown client type '{given}'").into()),
     }
 }
 
@@ -563,7 +564,11 @@ fn count(answers: &[Answer]) -> usize {
 fn unblock_options(args: Args<'_>) -> Result<(u64, bool), CommandError> {
     let error = match args.get(3) {
         None => false,
-        Some(_) if args.len() > 4 => return Err(CommandError::Arity("client|unblock")),
+        Some(_) if args.len() > 4 => {
+            let name = String::from_utf8_lossy(args.at(1));
+            let text = format!("ERR unknown subcommand or wrong number of arguments for '{name}'. Try CLIENT HELP.");
+            return Err(text.into());
+        }
         Some(_) if args.is(3, "timeout") => false,
         Some(_) if args.is(3, "error") => true,
         Some(_) => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".into()),

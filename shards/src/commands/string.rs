@@ -502,7 +502,7 @@ fn incrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let old = found.as_ref().map_or_else(|| b"0".to_vec(), text_of);
     let sum = crate::number::add_decimal(&old, args.at(2))?;
     let db = ctx.keys.db(ctx.client.db, key.bytes);
-    db.set_string(ctx.core, key, sum.as_bytes(), Ttl::Keep);
+    db.set_text(ctx.core, key, sum.as_bytes());
     ctx.changed(Event::STRING, "incrbyfloat", key.bytes);
     ctx.reply.bulk(sum.as_bytes());
     Ok(())

@@ -7,7 +7,6 @@
 use super::Slice;
 use crate::commands::Key;
 use crate::core::Core;
-use crate::dict::Element;
 use crate::entry::EntryPtr;
 
 /// What one shard remembers between cycles.
@@ -58,11 +57,11 @@ impl ExpireCycle {
         let started = clock();
         let elapsed_us = || ((clock().wrapping_sub(started)) as f64 / ticks_per_us) as u64;
 
-        self.timed_out = false;
+        let ran_out = std::mem::replace(&mut self.timed_out, false);
         let (mut total_sampled, mut total_expired) = (0usize, 0usize);
         let databases = slice.dbs.len();
         // Redis looks at 16 databases a call unless the last cycle ran out of time.
-        for _ in 0..databases.min(if self.timed_out { databases } else { 16 }) {
+        for _ in 0..if ran_out { databases } else { databases.min(16) } {
             let index = slice.expire_db % databases;
             slice.expire_db = (index + 1) % databases;
             let db = &mut slice.dbs[index];
@@ -81,7 +80,7 @@ impl ExpireCycle {
                         break;
                     }
                 }
-                let (mut expired, mut ttl_sum, mut ttl_count) = (0, 0i64, 0i64);
+                let (mut expired, mut ttl_sum, mut ttl_count) = (0, 0i128, 0i128);
                 for entry in &sampled {
                     match entry.expire_at() {
                         Some(at) if at <= core.now_ms => {
@@ -91,14 +90,15 @@ impl ExpireCycle {
                             expired += 1;
                         }
                         Some(at) => {
-                            ttl_sum += at - core.now_ms;
+                            // Times may lie as far ahead as an i64 reaches.
+                            ttl_sum += i128::from(at) - i128::from(core.now_ms);
                             ttl_count += 1;
                         }
                         None => {}
                     }
                 }
                 if ttl_count > 0 {
-                    let average = ttl_sum / ttl_count;
+                    let average = (ttl_sum / ttl_count) as i64;
                     // A running average, as Redis keeps it: 2 % of each new sample.
                     db.avg_ttl = if db.avg_ttl == 0 { average } else { db.avg_ttl / 50 * 49 + average / 50 };
                 }
@@ -126,10 +126,4 @@ impl ExpireCycle {
         let current = if total_sampled > 0 { total_expired as f64 / total_sampled as f64 * 100.0 } else { 0.0 };
         self.stale_percent = current * 0.05 + self.stale_percent * 0.95;
     }
-}
-
-/// Whether `entry` is past its time.
-pub fn is_expired(entry: EntryPtr, now_ms: i64) -> bool {
-    debug_assert!(!entry.key().is_empty() || entry.to_ptr().is_aligned());
-    entry.expire_at().is_some_and(|at| at <= now_ms)
 }

@@ -378,6 +378,20 @@ impl RedisDb {
         moved
     }
 
+    /// Sets a string and keeps its time to live, without looking for an integer in it: the results of `INCRBYFLOAT` are
+    /// texts in Redis, whatever they look like.
+    pub fn set_text(&mut self, core: &mut Core, key: Key<'_>, value: &[u8]) {
+        if self.dict.find(key.hash, key.bytes).is_none() {
+            self.set_string(core, key, b"", Ttl::Clear);
+        }
+        self.before_write(key.bytes);
+        let entry = self.dict.find(key.hash, key.bytes).expect("it was there or was just written");
+        // SAFETY: the entry is this database's, and whatever pointed to it is replaced below.
+        let moved = unsafe { entry.overwrite_text(value) };
+        self.moved(key.hash, entry, moved);
+        self.touch(core, moved);
+    }
+
     /// Gives a string `len` bytes, new ones zero, and lets `write` change them.
     pub fn modify_string<T>(
         &mut self,
@@ -473,7 +487,21 @@ pub fn duplicate(entry: EntryPtr, key: &[u8]) -> EntryPtr {
     let at = entry.expire_at();
     match (entry.string(), entry.object()) {
         (Some(StrRef::Int(n)), _) => EntryPtr::new_int(key, n, at),
-        (Some(StrRef::Bytes(bytes)), _) => EntryPtr::new_string(key, bytes, at),
+        (Some(StrRef::Bytes(bytes)), _) => {
+            let mut copy = EntryPtr::new_string(key, bytes, at);
+            if copy.encoding() != entry.encoding() {
+                // A text that looks like a number, as `INCRBYFLOAT` leaves it, stays a text, and what was changed in
+                // place stays raw.
+                // SAFETY: nothing points to the new entry yet.
+                unsafe {
+                    copy = copy.overwrite_text(bytes);
+                    if copy.encoding() != entry.encoding() {
+                        copy = copy.string_mut(bytes.len()).0;
+                    }
+                }
+            }
+            copy
+        }
         (None, Some(object)) => EntryPtr::new_object(key, entry.kind(), entry.encoding(), Box::new(object.clone()), at),
         (None, None) => unreachable!("a value is a string or an object"),
     }

@@ -336,7 +336,11 @@ impl Shard {
             Handler::Data(_) => {
                 if row.name == "watch" {
                     if let Err(text) = self.note_watches(index, args) {
-                        return self.reject(index, id, text);
+                        // The command runs and fails: what is queued is not spoilt by that.
+                        self.core.stats.count_error(&text);
+                        self.core.stats.commands[id as usize].failed += 1;
+                        self.reply_in_order(index, |reply| reply.error(&text));
+                        return Next::Done;
                     }
                 }
                 let owners = match single {
@@ -417,6 +421,14 @@ impl Shard {
         let client = self.client(index);
         if client.gate & gate::MULTI != 0 {
             client.gate |= gate::DIRTY_EXEC;
+        }
+        if id != UNKNOWN && self.core.table.row(id).name == "exec" {
+            // An EXEC that is refused ends the transaction all the same, and says so even without one.
+            let reason = text.split_once(' ').map_or("", |(_, reason)| reason);
+            let text = format!("EXECABORT Transaction discarded because of: {reason}");
+            self.end_multi(index);
+            self.reply_in_order(index, |reply| reply.error(&text));
+            return Next::Done;
         }
         self.reply_in_order(index, |reply| reply.error(&text));
         Next::Done
@@ -552,7 +564,7 @@ fn unknown_command(args: Args<'_>) -> String {
             break;
         }
         let part = cut(arg, 128 - shown);
-        shown += part.len();
+        shown += part.len() + "'' ".len();
         text.push_str(&format!("'{part}' "));
     }
     text
