@@ -569,6 +569,11 @@ impl<E: Element> Dict<E> {
                 }
             }
         }
+        if self.main.n() == 0 {
+            // The dict had run empty in the midst of a shrink, whose last move gave its buckets back.
+            self.main = Table::new(1);
+            self.main.open(0);
+        }
     }
 
     fn begin_shrink(&mut self) {

@@ -371,6 +371,24 @@ fn inserts_overtake_no_shrink() {
     pair.check();
 }
 
+/// Whatever stands half-way when the last element goes, the dict is an empty one like any other: it once wrote into the
+/// shared empty bucket, when the shrink under way ended with the next insert.
+#[test]
+fn a_dict_that_runs_empty_in_a_shrink_takes_new_elements() {
+    for begun in 0..size(500, 60) {
+        let mut pair = Pair::new();
+        let elements = size(2_000, 200) as u64;
+        (0..elements).for_each(|key| pair.insert(key));
+        (elements / 10..elements).for_each(|key| pair.remove(key));
+        let hasher = pair.hasher.clone();
+        pair.dict.rehash_step(&hasher, begun);
+        (0..elements / 10).for_each(|key| pair.remove(key));
+        assert!(pair.dict.is_empty());
+        (0..100).for_each(|key| pair.insert(key));
+        assert_eq!(pair.dict.len(), 100);
+    }
+}
+
 #[test]
 fn drain_gives_everything_once_and_frees_the_table() {
     for n in [0, 1, 10, 85, size(1000, 130), size(50_000, 200)] {
