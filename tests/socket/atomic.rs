@@ -177,8 +177,8 @@ fn rename_between_shards_loses_nothing() {
     with_keys(|_, server, keys| {
         // Five values in eight places.
         let mut conn = server.connect();
-        for n in 0..5 {
-            assert_eq!(conn.call(&["SET", &keys[n], &format!("value{n}")]), ok());
+        for (n, key) in keys[..5].iter().enumerate() {
+            assert_eq!(conn.call(&["SET", key, &format!("value{n}")]), ok());
         }
         let check = |conn: &mut Conn| {
             let seen = conn.call(&with("MGET", keys));

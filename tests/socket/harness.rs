@@ -109,7 +109,7 @@ impl Drop for Dir {
 pub struct Server {
     child: Child,
     pub port: u16,
-    pub dir: Dir,
+    _dir: Dir,
     log: PathBuf,
     exited: Option<ExitStatus>,
 }
@@ -156,7 +156,7 @@ impl Launch {
             spawned = command.spawn();
         }
         let child = spawned.expect("the server's program runs");
-        Server { child, port, dir: self.dir, log, exited: None }
+        Server { child, port, _dir: self.dir, log, exited: None }
     }
 
     /// Starts a server and waits until it is ready.
