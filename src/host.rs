@@ -52,6 +52,11 @@ impl Host for Process {
         *clock::TICKS_PER_US
     }
 
+    fn sleep(&self, us: u64) -> bool {
+        std::thread::sleep(std::time::Duration::from_micros(us));
+        true
+    }
+
     fn used_memory(&self) -> usize {
         crate::alloc::used_memory()
     }

@@ -171,7 +171,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
     let mut values = startup.config.clone();
     values.maxclients = adjust_open_files(values.maxclients);
     let shards = startup.shards() as usize;
-    let choice = choose_event_loop(values.event_loop)?;
+    let choice = choose_event_loop(values.event_loop, shards)?;
     let listeners = net::listen(&values)?;
     let seed = || {
         let mut bytes = [0u8; 8];
@@ -199,11 +199,11 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
 }
 
 /// The loop to use: what was asked for, or what works.
-fn choose_event_loop(asked: Choice) -> Result<&'static str, String> {
+fn choose_event_loop(asked: Choice, shards: usize) -> Result<&'static str, String> {
     if asked == Choice::Epoll {
         return Ok("epoll");
     }
-    match try_uring() {
+    match try_uring(shards) {
         Ok(()) => Ok("uring"),
         Err(reason) if asked == Choice::Uring => Err(format!("Failed creating the event loop: {reason}")),
         Err(reason) => {
@@ -213,11 +213,16 @@ fn choose_event_loop(asked: Choice) -> Result<&'static str, String> {
     }
 }
 
-/// Makes all that a shard on io_uring needs, once, and drops it.
-fn try_uring() -> Result<(), String> {
-    Ring::new().map_err(|error| ring::explain(&error))?;
-    let made = executor("probe", None).make();
-    made.map(drop).map_err(|error| format!("cannot create the executor: {error}"))
+/// Makes all that the shards need on io_uring, all of it at once as they will hold it, and drops it: rings count as
+/// locked memory, so a limit may have room for some and not for all.
+fn try_uring(shards: usize) -> Result<(), String> {
+    let mut held = Vec::with_capacity(shards);
+    for _ in 0..shards {
+        let ring = Ring::new().map_err(|error| ring::explain(&error))?;
+        let executor = executor("probe", None).make();
+        held.push((ring, executor.map_err(|error| format!("cannot create the executor: {error}"))?));
+    }
+    Ok(())
 }
 
 fn executor(name: &str, cpu: Option<usize>) -> LocalExecutorBuilder {
