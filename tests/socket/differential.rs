@@ -330,7 +330,8 @@ fn command(random: &mut Random) -> Vec<Vec<u8>> {
     // A wrong number of arguments now and then.
     if random.one_in(25) {
         words.truncate(1 + random.below(words.len()));
-    } else if random.one_in(40) {
+    } else if random.one_in(40) && name_of(&words) != "hello" {
+        // (Redis 7.0 has set HELLO's name already when it finds a wrong word behind it, 7.4 has not.)
         words.push(random.pick(VALUES).to_vec());
     }
     words
@@ -565,7 +566,7 @@ fn setting(name: &str, default: u64) -> u64 {
 #[test]
 fn replies_and_keys_are_those_of_redis() {
     let Some(redis) = Redis::start(&["--databases", "16"]) else { return };
-    let sequences = setting("RINGSHARD_DIFF_SEQUENCES", 150);
+    let sequences = setting("RINGSHARD_DIFF_SEQUENCES", 300);
     let first = setting("RINGSHARD_DIFF_SEED", 1);
     everywhere(&[1, 4], |placement| {
         let server = placement.start(&[]);

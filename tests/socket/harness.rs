@@ -193,7 +193,8 @@ impl Server {
         assert!(self.try_wait_until_ready(), "the server ended at its start:\n{}", self.log());
     }
 
-    fn try_wait_until_ready(&mut self) -> bool {
+    /// Waits until the log says that connections are taken; false if the process ended instead.
+    pub fn try_wait_until_ready(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while !self.log().contains("Ready to accept connections") {
             if let Some(status) = self.child.try_wait().unwrap() {
