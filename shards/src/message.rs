@@ -198,6 +198,12 @@ impl Parcel {
     }
 }
 
+/// Parcels kept for reuse, beside two for each other shard.
+const SPARE_PARCELS: usize = 16;
+
+/// A parcel that has grown beyond so many bytes is not kept.
+const SPARE_PARCEL_BYTES: usize = 256 * 1024;
+
 /// The messages a shard has to send.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -266,7 +272,9 @@ impl Outbox {
 
     /// Gives a parcel back for reuse.
     pub fn recycle(&mut self, mut parcel: Box<Parcel>) {
-        if self.spare.len() < 2 * self.parcels.len() && parcel.requests.bytes.capacity() <= 1 << 20 {
+        // As many come in as go out, but not in step: a small store would be empty half of the time.
+        let small = parcel.requests.bytes.capacity() + parcel.replies.bytes.capacity() <= SPARE_PARCEL_BYTES;
+        if small && self.spare.len() < SPARE_PARCELS + 2 * self.parcels.len() {
             parcel.clear();
             self.spare.push(parcel);
         }
