@@ -4,5 +4,6 @@
 //! (`types/`) choose between them by size, as Redis's thresholds say.
 
 pub mod listpack;
+pub mod pair;
 
 pub use listpack::ListPack;
