@@ -471,7 +471,9 @@ fn renamenx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 /// An argument that Redis reads as a C `int`, with its error for what is a number and no `int`.
 pub fn int_arg(text: &[u8]) -> Result<i32, CommandError> {
     let n = parse_i64(text).ok_or(CommandError::NotInteger)?;
-    i32::try_from(n).map_err(|_| "ERR value is out of range, value must between -2147483648 and 2147483647".into())
+    i32::try_from(n).map_err(|_| {
+        "ERR value is out of range, value must between -2147483648 and 2147483647".into()
+    })
 }
 
 /// A database's number from an argument.

@@ -701,7 +701,7 @@ mod tests {
             any::<i64>().prop_map(|n| n.to_string().into_bytes()),
             (any::<i64>(), 0..64u32).prop_map(|(n, shift)| (n >> shift).to_string().into_bytes()),
             prop::collection::vec(any::<u8>(), 0..8),
-            prop::collection::vec(b'0'..b'9', 0..24),
+            prop::collection::vec(b'0'..=b'9', 0..24),
             (any::<u8>(), 0..300usize).prop_map(|(b, n)| vec![b; n]),
             (any::<u8>(), 4000..20000usize).prop_map(|(b, n)| vec![b; n]),
         ]

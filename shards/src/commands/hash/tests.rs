@@ -198,9 +198,10 @@ fn command(rng: &mut Rng) -> Vec<String> {
     };
     let field = |rng: &mut Rng| match rng.below(30) {
         0 => "f".repeat(70),
-        n => format!("{}", if n % 2 == 0 { n.to_string() } else { format!("f{n}") }),
+        n if n % 2 == 0 => n.to_string(),
+        n => format!("f{n}"),
     };
-    let words = match rng.below(20) {
+    match rng.below(20) {
         0..5 => {
             let mut words = vec!["hset".into(), key];
             for _ in 0..1 + rng.below(3) {
@@ -222,8 +223,7 @@ fn command(rng: &mut Rng) -> Vec<String> {
         17 => vec!["object".into(), "encoding".into(), key],
         18 => vec!["hset".into(), key, field(rng)],
         _ => vec![["del", "type", "exists"][rng.below(3) as usize].into(), key],
-    };
-    words
+    }
 }
 
 /// A reply as text; those without an order are sorted.
