@@ -7,6 +7,7 @@
 //! Counterpart: `computeDatasetDigest` (`debug.c`).
 
 use crate::entry::{EntryPtr, Kind};
+use crate::object::Object;
 
 /// 20 bytes that stand for data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,15 @@ impl Digest {
             Kind::String => {
                 let text = entry.string().expect("a string has a text");
                 self.mix(text.as_bytes(&mut itoa::Buffer::new()));
+            }
+            Kind::Hash => {
+                let Some(Object::Hash(hash)) = entry.object() else { unreachable!("a hash is an Object::Hash") };
+                hash.for_each(|field, value| {
+                    let mut pair = Digest::default();
+                    pair.mix(field.as_bytes(&mut itoa::Buffer::new()));
+                    pair.mix(value.as_bytes(&mut itoa::Buffer::new()));
+                    self.xor_digest(&pair);
+                });
             }
             kind => unreachable!("{} values are not built", kind.name()),
         }

@@ -4,11 +4,16 @@
 //! `Box<Object>`. A new type of collection adds its variant here, with what it answers to
 //! `heap_bytes`. Redis's counterpart is what `robj.ptr` points to.
 
+use crate::entry::Encoding;
+use crate::types::Hash;
+
 /// A boxed value of an entry.
 #[derive(Clone, Debug)]
 pub enum Object {
     /// A string longer than an entry holds inline. Its spare capacity is what `APPEND` grows into.
     String(Vec<u8>),
+    /// A hash.
+    Hash(Hash),
 }
 
 impl Object {
@@ -17,6 +22,15 @@ impl Object {
         size_of::<Self>()
             + match self {
                 Self::String(bytes) => bytes.capacity(),
+                Self::Hash(hash) => hash.heap_bytes(),
             }
+    }
+
+    /// How it lies in memory.
+    pub fn encoding(&self) -> Encoding {
+        match self {
+            Self::String(_) => Encoding::Raw,
+            Self::Hash(hash) => hash.encoding(),
+        }
     }
 }

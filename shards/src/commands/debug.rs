@@ -537,7 +537,9 @@ mod tests {
             "[36b23a1456b2dce2c3ed252c456761301dba8060 5251ee9402fed6b9bcdb402b90a4e9c7dff427f9 \
              0000000000000000000000000000000000000000]",
         );
-        t.check("DEBUG DIGEST-VALUE", "[]");
+        t.check("DEBUG DIGEST-VALUE", "[]").check("FLUSHALL", "OK").check("HSET h a 1 b two c 3.5", "3");
+        t.check("DEBUG DIGEST-VALUE h", "[c98c1cac1c02865e09655a041763ad83843f9d07]");
+        t.check("DEBUG DIGEST", "866e5647f505067870aa22430093e05495729780");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod config;
 pub mod connection;
 pub mod debug;
 pub mod error;
+pub mod hash;
 pub mod info;
 pub mod keys;
 pub mod latency;

@@ -15,6 +15,7 @@ static FAMILIES: &[&[Command]] = &[
     super::connection::TABLE,
     super::string::TABLE,
     super::keys::TABLE,
+    super::hash::TABLE,
     super::server::TABLE,
     super::info::TABLE,
     super::config::TABLE,

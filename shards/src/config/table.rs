@@ -586,10 +586,10 @@ directives! {
     section "Encodings" {
         /// Hashes up to so many fields are kept in one flat allocation.
         hash_max_listpack_entries: usize = 512,
-            "hash-max-listpack-entries" | "hash-max-ziplist-entries", int(0, i64::MAX), MUTABLE, NotYet;
+            "hash-max-listpack-entries" | "hash-max-ziplist-entries", int(0, i64::MAX), MUTABLE, Yes;
         /// The longest field or value in such a hash.
         hash_max_listpack_value: usize = 64,
-            "hash-max-listpack-value" | "hash-max-ziplist-value", memory(0, LONG_MAX), MUTABLE, NotYet;
+            "hash-max-listpack-value" | "hash-max-ziplist-value", memory(0, LONG_MAX), MUTABLE, Yes;
         /// The size of a node of a list: so many elements, or -1 to -5 for 4, 8, 16, 32 or 64 kb.
         list_max_listpack_size: i64 = -2,
             "list-max-listpack-size" | "list-max-ziplist-size", int(i32::MIN as i64, INT_MAX), MUTABLE, NotYet;

@@ -338,6 +338,24 @@ impl RedisDb {
         entry
     }
 
+    /// Lets `change` alter the collection of an entry of this database, and notes its encoding after that; announces
+    /// the change.
+    pub fn with_object_mut<T>(
+        &mut self,
+        key: Key<'_>,
+        mut entry: EntryPtr,
+        change: impl FnOnce(&mut Object) -> T,
+    ) -> T {
+        self.before_write(key.bytes);
+        // SAFETY: the entry is this database's, which `&mut self` holds meanwhile, so that no reference into it that
+        // a lookup gave is alive.
+        let object = unsafe { entry.object_mut() }.expect("a collection is boxed");
+        let result = change(object);
+        let encoding = object.encoding();
+        entry.set_encoding(encoding);
+        result
+    }
+
     /// Puts `moved` in the place of `old`, which is dead if they differ.
     #[inline]
     pub fn moved(&mut self, hash: u64, old: EntryPtr, moved: EntryPtr) {

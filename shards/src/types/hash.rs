@@ -1,0 +1,439 @@
+//! `Hash`: fields with values, in one listpack while small and in a table when not.
+//!
+//! The listpack alternates fields and values in the order in which they came. A hash becomes a table when it has more
+//! than `hash-max-listpack-entries` fields or a field or value is longer than `hash-max-listpack-value`, and stays
+//! one. Counterpart: the `hashType*` functions of `t_hash.c`.
+
+use crate::config::Config;
+use crate::core::Rng;
+use crate::dict::{Dict, Hasher};
+use crate::encodings::ListPack;
+use crate::encodings::pair::PairPtr;
+use crate::entry::{Encoding, StrRef};
+
+/// A hash. See the head of the file.
+#[derive(Clone)]
+pub struct Hash(Form);
+
+#[derive(Clone)]
+enum Form {
+    Pack(ListPack),
+    Table(Box<Table>),
+}
+
+/// The size up to which a hash is a listpack.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Fields.
+    pub entries: usize,
+    /// Bytes of the longest field or value.
+    pub value: usize,
+}
+
+impl Limits {
+    /// Those of the configuration.
+    pub fn of(config: &Config) -> Self {
+        Limits { entries: config.hash_max_listpack_entries, value: config.hash_max_listpack_value }
+    }
+}
+
+/// A dict that owns its pairs.
+struct Table {
+    dict: Dict<PairPtr>,
+    /// A copy of the process's, so that removing and cloning need no other.
+    hasher: Hasher,
+    /// Bytes of the pairs.
+    bytes: usize,
+}
+
+impl Table {
+    fn new(hasher: &Hasher) -> Self {
+        Table { dict: Dict::new(), hasher: hasher.clone(), bytes: 0 }
+    }
+
+    fn find(&self, field: &[u8]) -> Option<PairPtr> {
+        self.dict.find(self.hasher.hash(field), field)
+    }
+
+    fn add(&mut self, hash: u64, field: &[u8], value: &[u8]) {
+        let pair = PairPtr::new(field, value);
+        self.bytes += pair.heap_bytes();
+        self.dict.insert(&self.hasher, hash, pair);
+    }
+
+    fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
+        let hash = self.hasher.hash(field);
+        let Some(old) = self.dict.find(hash, field) else {
+            self.add(hash, field, value);
+            return true;
+        };
+        // SAFETY: `&mut self` leaves no reference into a pair alive.
+        if !unsafe { old.overwrite(value) } {
+            let new = PairPtr::new(field, value);
+            self.dict.replace(hash, old, new);
+            self.bytes = self.bytes + new.heap_bytes() - old.heap_bytes();
+            // SAFETY: the dict held the only handle, and holds the new one now.
+            unsafe { old.free() };
+        }
+        false
+    }
+
+    fn remove(&mut self, field: &[u8]) -> bool {
+        let Some(pair) = self.dict.remove(self.hasher.hash(field), field) else { return false };
+        self.bytes -= pair.heap_bytes();
+        // SAFETY: the dict held the only handle.
+        unsafe { pair.free() };
+        // Removing alone never shrinks a table; a few buckets' work each time keeps it in proportion.
+        self.dict.rehash_step(&self.hasher, 2);
+        true
+    }
+}
+
+impl Clone for Table {
+    fn clone(&self) -> Self {
+        let mut copy = Table::new(&self.hasher);
+        self.dict.for_each(|pair| copy.add(self.hasher.hash(pair.field()), pair.field(), pair.value()));
+        copy
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: `drain` takes the only handle of each pair out of the dict.
+        self.dict.drain(|pair| unsafe { pair.free() });
+    }
+}
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Hash {
+    /// An empty hash.
+    pub fn new() -> Self {
+        Hash(Form::Pack(ListPack::new()))
+    }
+
+    /// How it lies in memory.
+    pub fn encoding(&self) -> Encoding {
+        match self.0 {
+            Form::Pack(_) => Encoding::ListPack,
+            Form::Table(_) => Encoding::HashTable,
+        }
+    }
+
+    /// Bytes of the heap.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Pack(pack) => pack.heap_bytes(),
+            Form::Table(table) => size_of::<Table>() + table.dict.bytes() + table.bytes,
+        }
+    }
+
+    /// Number of fields.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Form::Pack(pack) => pack.len() / 2,
+            Form::Table(table) => table.dict.len(),
+        }
+    }
+
+    /// True when it has no field.
+    pub fn is_empty(&self) -> bool {
+        match &self.0 {
+            Form::Pack(pack) => pack.is_empty(),
+            Form::Table(table) => table.dict.is_empty(),
+        }
+    }
+
+    /// Gives the value of a field, or `None`, to `f`.
+    #[inline]
+    pub fn get<T>(&self, field: &[u8], f: impl FnOnce(Option<StrRef<'_>>) -> T) -> T {
+        match &self.0 {
+            Form::Pack(pack) => f(find(pack, field).and_then(|at| pack.next(at)).map(|at| pack.get(at))),
+            Form::Table(table) => f(table.find(field).as_ref().map(|pair| StrRef::Bytes(pair.value()))),
+        }
+    }
+
+    /// Whether it has this field.
+    pub fn contains(&self, field: &[u8]) -> bool {
+        self.get(field, |value| value.is_some())
+    }
+
+    /// Becomes a table if these fields and values, to be set, ask for one: by their number or by the length of one.
+    pub fn prepare<'a>(
+        &mut self,
+        hasher: &Hasher,
+        limits: Limits,
+        texts: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+    ) {
+        let Form::Pack(pack) = &self.0 else { return };
+        let many = texts.len() / 2 > limits.entries;
+        let long = texts.clone().any(|text| text.len() > limits.value);
+        if many || long || !pack.has_room(texts.map(<[u8]>::len).fold(0, usize::saturating_add)) {
+            self.make_table(hasher);
+        }
+    }
+
+    /// Sets a field; says whether it is new.
+    pub fn set(&mut self, hasher: &Hasher, limits: Limits, field: &[u8], value: &[u8]) -> bool {
+        if let Form::Pack(pack) = &self.0
+            && (field.len().max(value.len()) > limits.value || !pack.has_room(field.len() + value.len() + 32))
+        {
+            self.make_table(hasher);
+        }
+        let pack = match &mut self.0 {
+            Form::Table(table) => return table.set(field, value),
+            Form::Pack(pack) => pack,
+        };
+        let value_at = find(pack, field).and_then(|at| pack.next(at));
+        match value_at {
+            Some(at) => {
+                pack.replace(at, value);
+            }
+            None => {
+                pack.push(field);
+                pack.push(value);
+            }
+        }
+        if pack.len() / 2 > limits.entries {
+            self.make_table(hasher);
+        }
+        value_at.is_none()
+    }
+
+    /// Removes a field; says whether it was there.
+    pub fn remove(&mut self, field: &[u8]) -> bool {
+        match &mut self.0 {
+            Form::Table(table) => table.remove(field),
+            Form::Pack(pack) => {
+                let Some(at) = find(pack, field) else { return false };
+                pack.delete_range(at, 2);
+                true
+            }
+        }
+    }
+
+    /// Gives every field with its value to `f`.
+    pub fn for_each(&self, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) {
+        match &self.0 {
+            Form::Table(table) => {
+                table.dict.for_each(|pair| f(StrRef::Bytes(pair.field()), StrRef::Bytes(pair.value())));
+            }
+            Form::Pack(pack) => {
+                let mut texts = pack.iter();
+                while let (Some(field), Some(value)) = (texts.next(), texts.next()) {
+                    f(field, value);
+                }
+            }
+        }
+    }
+
+    /// One step of a scan: gives some fields with their values to `f` and returns the next cursor, 0 at the end.
+    /// A listpack is given whole.
+    pub fn scan(&self, cursor: u64, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) -> u64 {
+        match &self.0 {
+            Form::Table(table) => {
+                table.dict.scan(cursor, &mut |pair| f(StrRef::Bytes(pair.field()), StrRef::Bytes(pair.value())))
+            }
+            Form::Pack(_) => {
+                self.for_each(f);
+                0
+            }
+        }
+    }
+
+    /// Gives `count` random fields to `f`, each drawn from all. The hash must not be empty.
+    pub fn random(&self, rng: &mut Rng, count: usize, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) {
+        match &self.0 {
+            Form::Table(table) => {
+                for _ in 0..count {
+                    let pair = table.dict.random(&mut || rng.next_u64()).expect("a hash has fields");
+                    f(StrRef::Bytes(pair.field()), StrRef::Bytes(pair.value()));
+                }
+            }
+            Form::Pack(pack) => {
+                // One walk for all the draws, as seeking each would take the square of the length.
+                let texts: Vec<_> = pack.iter().collect();
+                for _ in 0..count {
+                    let at = 2 * rng.below(texts.len() as u64 / 2) as usize;
+                    f(texts[at], texts[at + 1]);
+                }
+            }
+        }
+    }
+
+    /// Gives `count` different random fields to `f`, or all if there are no more.
+    pub fn random_distinct(&self, rng: &mut Rng, count: usize, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) {
+        let len = self.len();
+        if count >= len {
+            return self.for_each(f);
+        }
+        if let Form::Table(table) = &self.0
+            && count < len / 3
+        {
+            let mut seen = std::collections::HashSet::new();
+            // Two draws of three are new, so this ends; the bound is for a table too sparse to draw from evenly.
+            for _ in 0..64 + 16 * count {
+                let pair = table.dict.random(&mut || rng.next_u64()).expect("a hash has fields");
+                if seen.len() < count && seen.insert(pair.field().as_ptr()) {
+                    f(StrRef::Bytes(pair.field()), StrRef::Bytes(pair.value()));
+                }
+                if seen.len() == count {
+                    return;
+                }
+            }
+            let mut missing = count - seen.len();
+            table.dict.for_each(|pair| {
+                if missing > 0 && seen.insert(pair.field().as_ptr()) {
+                    missing -= 1;
+                    f(StrRef::Bytes(pair.field()), StrRef::Bytes(pair.value()));
+                }
+            });
+            return;
+        }
+        // Selection sampling (Knuth, algorithm S): one walk in which each field is taken with the chance that makes
+        // every subset equally likely.
+        let (mut left, mut wanted) = (len as u64, count as u64);
+        self.for_each(|field, value| {
+            if wanted > 0 && rng.below(left) < wanted {
+                wanted -= 1;
+                f(field, value);
+            }
+            left -= 1;
+        });
+    }
+
+    fn make_table(&mut self, hasher: &Hasher) {
+        if let Form::Table(_) = self.0 {
+            return;
+        }
+        let mut table = Box::new(Table::new(hasher));
+        self.for_each(|field, value| {
+            let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
+            table.set(field.as_bytes(&mut a), value.as_bytes(&mut b));
+        });
+        self.0 = Form::Table(table);
+    }
+}
+
+/// Offset of a field in a listpack of pairs.
+fn find(pack: &ListPack, field: &[u8]) -> Option<usize> {
+    pack.find(pack.first()?, field, 1)
+}
+
+impl std::fmt::Debug for Hash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hash").field("encoding", &self.encoding().name()).field("len", &self.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::core::Rng;
+    use proptest::prelude::*;
+
+    fn text(value: StrRef<'_>) -> Vec<u8> {
+        value.as_bytes(&mut itoa::Buffer::new()).to_vec()
+    }
+
+    fn all(hash: &Hash) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let (mut pairs, mut count) = (BTreeMap::new(), 0);
+        hash.for_each(|field, value| {
+            pairs.insert(text(field), text(value));
+            count += 1;
+        });
+        assert_eq!((pairs.len(), hash.len(), hash.is_empty()), (count, count, count == 0));
+        pairs
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn as_a_map(
+            entries in prop::sample::select(vec![0, 4, 1000]),
+            ops in prop::collection::vec((0..4u8, 0..60u32, prop_oneof!["[0-9]{1,3}", "[a-z]{0,12}"]), 1..200),
+            seed in any::<u64>(),
+        ) {
+            let hasher = Hasher::new([seed, 7]);
+            let limits = Limits { entries, value: 8 };
+            let (mut hash, mut oracle) = (Hash::new(), BTreeMap::new());
+            let mut table = false;
+            for (op, field, value) in ops {
+                let field = if field % 3 == 0 { format!("f{field}") } else { field.to_string() }.into_bytes();
+                let value = value.into_bytes();
+                if op == 3 {
+                    prop_assert_eq!(hash.remove(&field), oracle.remove(&field).is_some());
+                } else {
+                    table |= value.len() > limits.value;
+                    let new = hash.set(&hasher, limits, &field, &value);
+                    prop_assert_eq!(new, oracle.insert(field.clone(), value).is_none());
+                }
+                table |= oracle.len() > entries;
+                prop_assert_eq!(hash.encoding() == Encoding::HashTable, table);
+                prop_assert_eq!(hash.get(&field, |v| v.map(text)), oracle.get(&field).cloned());
+                prop_assert_eq!(hash.contains(&field), oracle.contains_key(&field));
+            }
+            prop_assert_eq!(&all(&hash), &oracle);
+            let copy = hash.clone();
+            prop_assert_eq!(&all(&copy), &oracle);
+            let (mut scanned, mut cursor) = (BTreeMap::new(), 0);
+            loop {
+                cursor = hash.scan(cursor, |f, v| { scanned.insert(text(f), text(v)); });
+                if cursor == 0 { break }
+            }
+            prop_assert_eq!(&scanned, &oracle);
+            let mut rng = Rng::new(seed);
+            for count in [0, 1, oracle.len() / 4, oracle.len() / 2, oracle.len(), oracle.len() + 3] {
+                let mut seen = BTreeSet::new();
+                let mut given = 0;
+                hash.random_distinct(&mut rng, count, |f, v| {
+                    assert_eq!(oracle.get(&text(f)), Some(&text(v)));
+                    seen.insert(text(f));
+                    given += 1;
+                });
+                prop_assert_eq!((seen.len(), given), (count.min(oracle.len()), count.min(oracle.len())));
+                if !oracle.is_empty() {
+                    let mut given = 0;
+                    hash.random(&mut rng, count, |f, v| {
+                        assert_eq!(oracle.get(&text(f)), Some(&text(v)));
+                        given += 1;
+                    });
+                    prop_assert_eq!(given, count);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn draws_are_even() {
+        let hasher = Hasher::new([1, 2]);
+        for entries in [0, 100] {
+            let mut hash = Hash::new();
+            for n in 0..20 {
+                hash.set(&hasher, Limits { entries, value: 64 }, n.to_string().as_bytes(), b"v");
+            }
+            let mut rng = Rng::new(5);
+            for count in [1, 5, 15] {
+                let mut hits = [0u32; 20];
+                let rounds = 8000;
+                for _ in 0..rounds {
+                    let hit = &mut |f: StrRef<'_>, _: StrRef<'_>| {
+                        hits[std::str::from_utf8(&text(f)).unwrap().parse::<usize>().unwrap()] += 1;
+                    };
+                    hash.random_distinct(&mut rng, count, hit);
+                }
+                let expected = rounds * count as u32 / 20;
+                // Six standard deviations of a count of 400 and more, roughly.
+                let even = |h: &u32| h.abs_diff(expected) < expected * 3 / 10;
+                assert!(hits.iter().all(even), "{count} of 20, at most {entries} flat: {hits:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The types of values: what a hash, a set, a list is, whichever way it lies in memory.
+//!
+//! A type chooses between encodings (`encodings/`, `dict/`) by size, under the directives that Redis has for it, and
+//! knows nothing of keys or commands.
+
+pub mod hash;
+
+pub use hash::Hash;
