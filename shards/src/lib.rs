@@ -11,6 +11,7 @@ pub mod core;
 pub mod db;
 pub mod dict;
 pub mod digest;
+pub mod encodings;
 pub mod entry;
 pub mod glob;
 pub mod latency;

@@ -1,0 +1,8 @@
+//! How collections lie in memory: the flat ones for small collections, and what they grow into.
+//!
+//! Each file is one structure that knows nothing of keys, commands or the configuration; the types
+//! (`types/`) choose between them by size, as Redis's thresholds say.
+
+pub mod listpack;
+
+pub use listpack::ListPack;
