@@ -3,6 +3,8 @@
 //! Each file is one structure that knows nothing of keys, commands or the configuration; the types
 //! (`types/`) choose between them by size, as Redis's thresholds say.
 
+pub mod intset;
 pub mod listpack;
 
+pub use intset::IntSet;
 pub use listpack::ListPack;
