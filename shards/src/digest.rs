@@ -7,6 +7,7 @@
 //! Counterpart: `computeDatasetDigest` (`debug.c`).
 
 use crate::entry::{EntryPtr, Kind};
+use crate::object::Object;
 
 /// 20 bytes that stand for data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,11 @@ impl Digest {
             Kind::String => {
                 let text = entry.string().expect("a string has a text");
                 self.mix(text.as_bytes(&mut itoa::Buffer::new()));
+            }
+            Kind::Set => {
+                // Members have no order, so nothing is mixed between them.
+                let Some(Object::Set(set)) = entry.object() else { unreachable!("a set's object") };
+                set.for_each(|member| self.xor(member.as_bytes(&mut itoa::Buffer::new())));
             }
             kind => unreachable!("{} values are not built", kind.name()),
         }

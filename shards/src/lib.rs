@@ -29,6 +29,7 @@ pub mod stats;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transaction;
+pub mod types;
 
 /// The version of Redis whose commands and replies this follows, as `HELLO` and `INFO` report it.
 pub const REDIS_VERSION: &str = "7.4.0";

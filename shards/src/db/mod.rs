@@ -338,6 +338,19 @@ impl RedisDb {
         entry
     }
 
+    /// Lets `change` work on the object of an entry of this database, and notes the encoding that it leaves. The caller
+    /// has announced the change; `change` does not look at the entry.
+    pub fn with_object_mut<T>(&mut self, mut entry: EntryPtr, change: impl FnOnce(&mut Object) -> T) -> T {
+        // SAFETY: the entry is this database's, which is borrowed, so that nobody else reaches it through the table.
+        let object = unsafe { entry.object_mut() }.expect("a collection is an object");
+        let result = change(object);
+        let encoding = object.encoding();
+        if let Some(encoding) = encoding.filter(|encoding| *encoding != entry.encoding()) {
+            entry.set_encoding(encoding);
+        }
+        result
+    }
+
     /// Puts `moved` in the place of `old`, which is dead if they differ.
     #[inline]
     pub fn moved(&mut self, hash: u64, old: EntryPtr, moved: EntryPtr) {

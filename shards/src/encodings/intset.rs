@@ -212,10 +212,7 @@ mod tests {
         assert!(set.insert(5) && set.insert(-1) && !set.insert(5));
         assert_eq!(set.as_bytes(), [2, 0, 0, 0, 2, 0, 0, 0, 0xff, 0xff, 5, 0]);
         assert!(set.insert(70_000));
-        assert_eq!(
-            set.as_bytes(),
-            [4, 0, 0, 0, 3, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 5, 0, 0, 0, 0x70, 0x11, 1, 0]
-        );
+        assert_eq!(set.as_bytes(), [4, 0, 0, 0, 3, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 5, 0, 0, 0, 0x70, 0x11, 1, 0]);
         assert!(set.insert(i64::MIN) && set.remove(70_000));
         // It never becomes narrower again.
         assert_eq!((set.width(), set.len(), set.first(), set.last()), (8, 3, Some(i64::MIN), Some(5)));

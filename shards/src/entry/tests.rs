@@ -263,6 +263,7 @@ fn a_collection_keeps_its_object_through_renames_and_expires() {
     unsafe {
         match entry.object_mut().unwrap() {
             Object::String(text) => text.push(b'!'),
+            other => panic!("{other:?} was a string"),
         }
         entry = entry.set_expire(None).with_key(&[b'n'; 3000]).set_expire(Some(3));
         assert_eq!(entry.key(), [b'n'; 3000]);
