@@ -51,6 +51,11 @@ impl Digest {
                     self.xor_digest(&pair);
                 });
             }
+            Kind::Set => {
+                // Members have no order, so nothing is mixed between them.
+                let Some(Object::Set(set)) = entry.object() else { unreachable!("a set's object") };
+                set.for_each(|member| self.xor(member.as_bytes(&mut itoa::Buffer::new())));
+            }
             kind => unreachable!("{} values are not built", kind.name()),
         }
         if entry.expire_at().is_some() {

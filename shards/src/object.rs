@@ -2,10 +2,10 @@
 //!
 //! An entry (`entry.rs`) holds short strings and integers itself and everything else as a
 //! `Box<Object>`. A new type of collection adds its variant here, with what it answers to
-//! `heap_bytes`. Redis's counterpart is what `robj.ptr` points to.
+//! `heap_bytes` and `encoding`. Redis's counterpart is what `robj.ptr` points to.
 
 use crate::entry::Encoding;
-use crate::types::Hash;
+use crate::types::{Hash, Set};
 
 /// A boxed value of an entry.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub enum Object {
     String(Vec<u8>),
     /// A hash.
     Hash(Hash),
+    /// A set.
+    Set(Set),
 }
 
 impl Object {
@@ -23,6 +25,7 @@ impl Object {
             + match self {
                 Self::String(bytes) => bytes.capacity(),
                 Self::Hash(hash) => hash.heap_bytes(),
+                Self::Set(set) => set.heap_bytes(),
             }
     }
 
@@ -31,6 +34,7 @@ impl Object {
         match self {
             Self::String(_) => Encoding::Raw,
             Self::Hash(hash) => hash.encoding(),
+            Self::Set(set) => set.encoding(),
         }
     }
 }

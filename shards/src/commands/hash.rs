@@ -148,7 +148,8 @@ fn change<T>(
     let limits = Limits::of(&ctx.core.config);
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     if let Some(entry) = found {
-        return db.with_object_mut(key, entry, |object| match object {
+        db.before_write(key.bytes);
+        return db.with_object_mut(entry, |object| match object {
             Object::Hash(hash) => f(hash, &ctx.core.hasher, limits),
             _ => unreachable!("a hash is an Object::Hash"),
         });

@@ -18,6 +18,7 @@ pub mod latency;
 pub mod lolwut;
 pub mod memory;
 pub mod server;
+pub mod set;
 pub mod slowlog;
 pub mod spec;
 pub mod string;

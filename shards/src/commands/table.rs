@@ -14,6 +14,7 @@ pub const UNKNOWN: CommandId = CommandId::MAX;
 static FAMILIES: &[&[Command]] = &[
     super::connection::TABLE,
     super::string::TABLE,
+    super::set::TABLE,
     super::keys::TABLE,
     super::hash::TABLE,
     super::server::TABLE,

@@ -598,13 +598,13 @@ directives! {
             "list-compress-depth", int(0, INT_MAX), MUTABLE, NotYet;
         /// Sets of integers up to so many members are kept in a sorted array.
         set_max_intset_entries: usize = 512,
-            "set-max-intset-entries", int(0, i64::MAX), MUTABLE, NotYet;
+            "set-max-intset-entries", int(0, i64::MAX), MUTABLE, Yes;
         /// Sets up to so many members are kept in one flat allocation.
         set_max_listpack_entries: usize = 128,
-            "set-max-listpack-entries", int(0, i64::MAX), MUTABLE, NotYet;
+            "set-max-listpack-entries", int(0, i64::MAX), MUTABLE, Yes;
         /// The longest member of such a set.
         set_max_listpack_value: usize = 64,
-            "set-max-listpack-value", int(0, i64::MAX), MUTABLE, NotYet;
+            "set-max-listpack-value", int(0, i64::MAX), MUTABLE, Yes;
         /// Sorted sets up to so many members are kept in one flat allocation.
         zset_max_listpack_entries: usize = 128,
             "zset-max-listpack-entries" | "zset-max-ziplist-entries", int(0, i64::MAX), MUTABLE, NotYet;

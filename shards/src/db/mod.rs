@@ -338,15 +338,9 @@ impl RedisDb {
         entry
     }
 
-    /// Lets `change` alter the collection of an entry of this database, and notes its encoding after that; announces
-    /// the change.
-    pub fn with_object_mut<T>(
-        &mut self,
-        key: Key<'_>,
-        mut entry: EntryPtr,
-        change: impl FnOnce(&mut Object) -> T,
-    ) -> T {
-        self.before_write(key.bytes);
+    /// Lets `change` alter the collection of an entry of this database, and notes its encoding after that. The caller
+    /// has announced the change by [`RedisDb::before_write`]: a command that finds nothing to change must not.
+    pub fn with_object_mut<T>(&mut self, mut entry: EntryPtr, change: impl FnOnce(&mut Object) -> T) -> T {
         // SAFETY: the entry is this database's, which `&mut self` holds meanwhile, so that no reference into it that
         // a lookup gave is alive.
         let object = unsafe { entry.object_mut() }.expect("a collection is boxed");

@@ -3,7 +3,9 @@
 //! Each file is one structure that knows nothing of keys, commands or the configuration; the types
 //! (`types/`) choose between them by size, as Redis's thresholds say.
 
+pub mod intset;
 pub mod listpack;
 pub mod pair;
 
+pub use intset::IntSet;
 pub use listpack::ListPack;

@@ -169,6 +169,11 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// Writes the head of `list` as a set of `n` members.
+    pub fn close_set(&mut self, list: OpenList, n: usize) {
+        self.close(list, if self.resp == 3 { b'~' } else { b'*' }, n);
+    }
+
     fn close(&mut self, list: OpenList, kind: u8, n: usize) {
         let mut head = Vec::with_capacity(16);
         Reply { out: &mut head, resp: self.resp }.head(kind, n as i64);

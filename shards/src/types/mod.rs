@@ -4,5 +4,8 @@
 //! knows nothing of keys or commands.
 
 pub mod hash;
+pub mod member;
+pub mod set;
 
 pub use hash::Hash;
+pub use set::Set;

@@ -180,6 +180,7 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ("cluster|slots", "flags", "7.2 serves it while loading"),
     ("command|getkeys", "arity", "7.2 lets the command have no arguments"),
     ("command|getkeysandflags", "arity", "7.2 lets the command have no arguments"),
+    ("sinterstore", "key specs", "7.4 says that it overwrites its destination"),
     ("wait", "flags", "7.2 lets scripts call it, and names it blocking"),
     ("wait", "categories", "7.2 names it blocking"),
 ];
