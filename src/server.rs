@@ -225,6 +225,18 @@ fn try_uring(shards: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// Tries again for up to two seconds: the kernel gives the locked memory of a ring back some time after the ring was
+/// dropped, so what the probe held may still be counted when a shard makes its own.
+fn patiently<T, E>(mut make: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    for _ in 0..100 {
+        if let Ok(made) = make() {
+            return Ok(made);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    make()
+}
+
 fn executor(name: &str, cpu: Option<usize>) -> LocalExecutorBuilder {
     LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
         .name(name)
@@ -354,7 +366,7 @@ fn run_on_epoll(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, c
 
 fn run_on_uring(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, cpu: Option<usize>, ready: &Ready) {
     let name = format!("shard-{}", shard.core.id);
-    let executor = match executor(&name, cpu).make() {
+    let executor = match patiently(|| executor(&name, cpu).make()) {
         Ok(executor) => executor,
         Err(error) => {
             let _ = ready.send(Err(format!("Failed creating the event loop: cannot create the executor: {error}")));
@@ -363,7 +375,7 @@ fn run_on_uring(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, c
     };
     executor.run(async move {
         let mailboxes = server.mailboxes.clone();
-        let poller = match Ring::new() {
+        let poller = match patiently(Ring::new) {
             Ok(ring) => {
                 let mailbox = mailboxes.of(shard.core.id as usize);
                 mailbox.set_ring(ring.fd());

@@ -20,12 +20,6 @@ pub mod gate {
     pub const DIRTY_EXEC: u32 = 1 << 2;
     /// Subscribed, in RESP2: few commands are allowed.
     pub const SUBSCRIBED: u32 = 1 << 3;
-    /// `CLIENT REPLY OFF`.
-    pub const REPLY_OFF: u32 = 1 << 4;
-    /// `CLIENT REPLY SKIP`: the next command gets no reply.
-    pub const REPLY_SKIP_NEXT: u32 = 1 << 5;
-    /// `CLIENT REPLY SKIP`: this command gets no reply.
-    pub const REPLY_SKIP: u32 = 1 << 6;
     /// `CLIENT NO-TOUCH`.
     pub const NO_TOUCH: u32 = 1 << 7;
     /// Closes when its output is sent.

@@ -284,13 +284,7 @@ impl Shard {
         if self.client(index).gate & gate::MULTI != 0 && !super::multi::runs_inside_multi(row.name) {
             return self.enqueue(index, id, args);
         }
-        let next = self.dispatch(index, id, args, single);
-        if let Some(client) = self.clients[index as usize].as_deref_mut() {
-            if next != Next::Again && client.gate & gate::REPLY_SKIP_NEXT != 0 && row.name != "client|reply" {
-                client.gate &= !gate::REPLY_SKIP_NEXT;
-            }
-        }
-        next
+        self.dispatch(index, id, args, single)
     }
 
     fn protected_allowed(&mut self, index: u32, name: &str) -> bool {

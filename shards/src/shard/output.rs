@@ -58,7 +58,7 @@ impl Shard {
     pub fn take_output(&mut self, index: u32) -> Vec<u8> {
         let Some(client) = self.clients[index as usize].as_deref_mut() else { return Vec::new() };
         client.flush_queued = false;
-        if client.gate & (gate::REPLY_OFF | gate::CLOSE_AFTER_REPLY) != 0 {
+        if client.gate & gate::CLOSE_AFTER_REPLY != 0 {
             return self.take_output_slow(index);
         }
         if client.out.is_empty() || (client.out.len() < HOLD_BYTES && client.awaits_replies()) {
