@@ -28,5 +28,5 @@ pub const SPARE_BUFFERS: usize = 256;
 /// A query buffer larger than this is given back when it runs empty (Redis: `PROTO_RESIZE_THRESHOLD`).
 pub const QUERY_KEEP_BYTES: usize = 32 * 1024;
 
-/// Most clients a broadcast question may describe in one answer before it is cut into parts.
+/// Hash slots, as in Redis Cluster.
 pub const SLOTS: u16 = 16384;

@@ -7,7 +7,7 @@
 use super::dispatch::Next;
 use super::{Input, Shard};
 use crate::args::{ArgRef, Args, OwnedArgs};
-use crate::client::{Query, Wait, gate};
+use crate::client::{Query, gate};
 use crate::commands::{CommandId, UNKNOWN};
 use crate::limits::BATCH_COMMANDS;
 use crate::resp::{Limits, Parsed};
@@ -280,11 +280,5 @@ impl Shard {
         self.reply_in_order(index, |reply| reply.error(&text));
         self.core.stats.count_error(&text);
         self.close_after_reply(index);
-    }
-
-    /// Whether a client waits for nothing.
-    #[allow(dead_code)]
-    pub(crate) fn is_ready(&self, index: u32) -> bool {
-        self.clients[index as usize].as_deref().is_some_and(|client| client.wait == Wait::No)
     }
 }
