@@ -51,6 +51,10 @@ impl Digest {
                     self.xor_digest(&pair);
                 });
             }
+            Kind::List => {
+                let Some(Object::List(list)) = entry.object() else { unreachable!("a list's object") };
+                list.for_each(|element| self.mix(element.as_bytes(&mut itoa::Buffer::new())));
+            }
             Kind::Set => {
                 // Members have no order, so nothing is mixed between them.
                 let Some(Object::Set(set)) = entry.object() else { unreachable!("a set's object") };

@@ -5,7 +5,7 @@
 //! `heap_bytes` and `encoding`. Redis's counterpart is what `robj.ptr` points to.
 
 use crate::entry::Encoding;
-use crate::types::{Hash, Set};
+use crate::types::{Hash, List, Set};
 
 /// A boxed value of an entry.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub enum Object {
     String(Vec<u8>),
     /// A hash.
     Hash(Hash),
+    /// A list.
+    List(List),
     /// A set.
     Set(Set),
 }
@@ -25,6 +27,7 @@ impl Object {
             + match self {
                 Self::String(bytes) => bytes.capacity(),
                 Self::Hash(hash) => hash.heap_bytes(),
+                Self::List(list) => list.heap_bytes(),
                 Self::Set(set) => set.heap_bytes(),
             }
     }
@@ -34,6 +37,7 @@ impl Object {
         match self {
             Self::String(_) => Encoding::Raw,
             Self::Hash(hash) => hash.encoding(),
+            Self::List(list) => list.encoding(),
             Self::Set(set) => set.encoding(),
         }
     }

@@ -127,7 +127,7 @@ pub struct Shared {
 /// What `DEBUG` sets for features that look at it.
 #[derive(Debug)]
 pub struct DebugSettings {
-    /// From how many bytes on a list's element stands alone.
+    /// From how many bytes on a list's element stands alone; 0 leaves that to `list-max-listpack-size`.
     pub quicklist_packed_threshold: AtomicU64,
     /// Scripts may call commands that are closed to them.
     pub disable_deny_scripts: AtomicBool,
@@ -138,7 +138,7 @@ pub struct DebugSettings {
 impl Default for DebugSettings {
     fn default() -> Self {
         DebugSettings {
-            quicklist_packed_threshold: AtomicU64::new(1 << 30),
+            quicklist_packed_threshold: AtomicU64::new(0),
             disable_deny_scripts: AtomicBool::new(false),
             skip_checksum_validation: AtomicBool::new(false),
         }

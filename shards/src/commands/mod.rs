@@ -15,6 +15,7 @@ pub mod hash;
 pub mod info;
 pub mod keys;
 pub mod latency;
+pub mod list;
 pub mod lolwut;
 pub mod memory;
 pub mod server;

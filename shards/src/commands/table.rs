@@ -17,6 +17,7 @@ static FAMILIES: &[&[Command]] = &[
     super::set::TABLE,
     super::keys::TABLE,
     super::hash::TABLE,
+    super::list::TABLE,
     super::server::TABLE,
     super::info::TABLE,
     super::config::TABLE,

@@ -411,6 +411,16 @@ impl ListPack {
         Iter { pack: self, front: HEADER, back: self.end() }
     }
 
+    /// The elements from the one at `at` on.
+    pub fn iter_from(&self, at: usize) -> Iter<'_> {
+        Iter { pack: self, front: at, back: self.end() }
+    }
+
+    /// The elements before the one at `at`, which may be the end.
+    pub fn iter_to(&self, at: usize) -> Iter<'_> {
+        Iter { pack: self, front: HEADER, back: at }
+    }
+
     // ------------------------------------------------------------------ changing
 
     /// Appends a text; as an integer if it is the canonical spelling of one.
@@ -462,6 +472,27 @@ impl ListPack {
             removed += 1;
         }
         self.cut(at, to, removed);
+    }
+
+    /// Keeps the elements of which `keep` says so; every byte moves at most once.
+    pub fn retain(&mut self, mut keep: impl FnMut(StrRef<'_>) -> bool) {
+        let (mut at, mut to, mut removed) = (HEADER, HEADER, 0);
+        let end = self.end();
+        while at < end {
+            let next = at + self.size(at);
+            if keep(self.get(at)) {
+                if removed > 0 {
+                    self.bytes.copy_within(at..next, to);
+                }
+                to += next - at;
+            } else {
+                removed += 1;
+            }
+            at = next;
+        }
+        if removed > 0 {
+            self.cut(to, end, removed);
+        }
     }
 
     /// Takes the elements from `at` on into a sequence of their own.

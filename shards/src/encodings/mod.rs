@@ -6,6 +6,8 @@
 pub mod intset;
 pub mod listpack;
 pub mod pair;
+pub mod quicklist;
 
 pub use intset::IntSet;
 pub use listpack::ListPack;
+pub use quicklist::QuickList;

@@ -4,8 +4,10 @@
 //! knows nothing of keys or commands.
 
 pub mod hash;
+pub mod list;
 pub mod member;
 pub mod set;
 
 pub use hash::Hash;
+pub use list::List;
 pub use set::Set;
