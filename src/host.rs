@@ -1,7 +1,8 @@
 //! What the process tells the machine: memory, CPU time, and facts about the build and the machine for `INFO`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 use ringshard_shards::shared::{AllocatorFacts, Host, HostFacts};
 
@@ -13,6 +14,31 @@ pub struct Process {
     pub event_loop: &'static str,
     /// Counters of all loops.
     pub loops: Arc<LoopCounters>,
+    /// Where work is done that no client waits for.
+    pub background: Background,
+}
+
+/// A thread for work that no client waits for; it is started with the first piece (Redis: `bio.c`).
+#[derive(Default)]
+pub struct Background(OnceLock<Sender<Box<dyn FnOnce() + Send>>>);
+
+impl Background {
+    /// Has `work` done soon; at once where there can be no thread for it.
+    pub fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        let queue = self.0.get_or_init(|| {
+            let (sender, receiver) = channel::<Box<dyn FnOnce() + Send>>();
+            // Where no thread starts the receiver is dropped with the closure, and every send gives its work back.
+            let _ = std::thread::Builder::new().name("lazyfree".into()).spawn(move || {
+                for work in receiver {
+                    work();
+                }
+            });
+            sender
+        });
+        if let Err(refused) = queue.send(work) {
+            (refused.0)();
+        }
+    }
 }
 
 /// What loops count, a shard each on a cache line of its own.
@@ -55,6 +81,10 @@ impl Host for Process {
     fn sleep(&self, us: u64) -> bool {
         std::thread::sleep(std::time::Duration::from_micros(us));
         true
+    }
+
+    fn run_later(&self, work: Box<dyn FnOnce() + Send>) {
+        self.background.run(work);
     }
 
     fn used_memory(&self) -> usize {

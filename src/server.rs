@@ -17,7 +17,7 @@ use crate::event_loop::epoll::Epoll;
 use crate::event_loop::ring::{self, Ring};
 use crate::event_loop::uring::Uring;
 use crate::event_loop::{EventLoop, FileWork, Poller};
-use crate::host::{LoopCounters, Process};
+use crate::host::{Background, LoopCounters, Process};
 use crate::mailbox::{Mail, Mailboxes};
 use crate::net::{Acceptor, Listener};
 use crate::signals::{self, Wake};
@@ -180,7 +180,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         u64::from_ne_bytes(bytes)
     };
     let loops = Arc::new(LoopCounters::new(shards));
-    let host = Arc::new(Process { event_loop: choice, loops: loops.clone() });
+    let host = Arc::new(Process { event_loop: choice, loops: loops.clone(), background: Background::default() });
     let mut shared = Shared::new(values, shards, [seed(), seed()], clock::now().0, host);
     shared.process_id = std::process::id();
     shared.executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();

@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use crate::commands::block::BlockRequest;
 use crate::commands::{CommandTable, table};
 use crate::config::Config;
 use crate::dict::Hasher;
+use crate::propagate::Effects;
 use crate::router::ShardId;
 use crate::shared::Shared;
 use crate::stats::Stats;
@@ -79,6 +81,12 @@ pub struct Core {
     pub dict_resizing: bool,
     /// Whether the command being run leaves no trace in LRU and statistics (`CLIENT NO-TOUCH`).
     pub no_touch: bool,
+    /// What the command being run does, in words that do it again.
+    pub effects: Effects,
+    /// Whether commands may not wait: inside `MULTI`, in scripts.
+    pub deny_blocking: bool,
+    /// What the command that has just run waits for.
+    pub block_request: Option<Box<BlockRequest>>,
 }
 
 impl Core {
@@ -102,6 +110,9 @@ impl Core {
             cron_paused: false,
             dict_resizing: true,
             no_touch: false,
+            effects: Effects::default(),
+            deny_blocking: false,
+            block_request: None,
         }
     }
 

@@ -19,6 +19,7 @@ pub mod limits;
 pub mod message;
 pub mod number;
 pub mod object;
+pub mod propagate;
 pub mod quote;
 pub mod resp;
 pub mod router;

@@ -8,7 +8,9 @@ use crate::args::{ArgRef, Args};
 use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
+use crate::db::blocked::BlockId;
 use crate::router::ShardId;
+use crate::shard::blocking::Unblock;
 use crate::slowlog::SlowEntry;
 use crate::stats::ShardReport;
 use crate::transaction::TxId;
@@ -165,6 +167,20 @@ pub enum Note {
         client: u64,
         /// The keys.
         keys: Vec<crate::client::WatchedKey>,
+    },
+    /// A key that a client of the receiver waits for is ready; its other keys are elsewhere.
+    Ready {
+        /// The client's place.
+        index: u32,
+        /// Its wait.
+        id: BlockId,
+    },
+    /// A wait for keys of the receiver ends.
+    Unblock {
+        /// Which.
+        id: BlockId,
+        /// With what.
+        how: Unblock,
     },
     /// A command ran long; its client's home knows the rest of the entry.
     Slow(Box<SlowEntry>),

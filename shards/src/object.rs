@@ -32,6 +32,18 @@ impl Object {
             }
     }
 
+    /// About how many allocations freeing it takes.
+    pub fn free_effort(&self) -> usize {
+        match self.encoding() {
+            Encoding::HashTable => match self {
+                Self::Hash(hash) => hash.len(),
+                Self::Set(set) => set.len(),
+                _ => 1,
+            },
+            _ => 1,
+        }
+    }
+
     /// How it lies in memory.
     pub fn encoding(&self) -> Encoding {
         match self {

@@ -22,6 +22,10 @@ pub trait Host: Send + Sync {
     fn used_memory(&self) -> usize;
     /// Facts for `INFO` and `MEMORY STATS`.
     fn facts(&self) -> HostFacts;
+    /// Runs work that no client waits for, where it holds up none.
+    fn run_later(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
     /// Asks the allocator to return unused memory (`MEMORY PURGE`).
     fn purge(&self);
     /// Blocks the calling thread for so many µs (`DEBUG SLEEP`), within the command, so that its duration is seen.
@@ -100,6 +104,10 @@ pub struct Shared {
     pub slowlog: Mutex<SlowLog>,
     /// Latency events.
     pub latency: Mutex<LatencyMonitor>,
+    /// Values that wait to be freed out of the way.
+    pub lazyfree_pending: AtomicUsize,
+    /// Values that were freed out of the way.
+    pub lazyfreed_objects: AtomicU64,
     /// Highest memory use seen.
     pub peak_memory: AtomicUsize,
     /// Memory in use at the start, before any key.
@@ -174,6 +182,8 @@ impl Shared {
             keys: (0..shards).map(|_| Lone::default()).collect(),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
+            lazyfree_pending: AtomicUsize::new(0),
+            lazyfreed_objects: AtomicU64::new(0),
             peak_memory: AtomicUsize::new(0),
             startup_memory: AtomicUsize::new(0),
             start_ms,

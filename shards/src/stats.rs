@@ -114,8 +114,6 @@ counters! {
     acl_access_denied_auth,
     /// Commands refused by the ACL.
     acl_access_denied_cmd,
-    /// Objects freed out of the way of clients.
-    lazyfreed_objects,
 }
 
 /// Most error codes that are counted apart; a script could invent codes without end (Redis: 128).
@@ -176,6 +174,8 @@ pub struct ShardReport {
     pub clients: usize,
     /// Clients blocked.
     pub blocked_clients: usize,
+    /// Keys that clients wait for, and those of them that someone waits for to go.
+    pub blocking_keys: [usize; 2],
     /// Clients in `MULTI` with watched keys.
     pub watching_clients: usize,
     /// Clients in pub/sub.
@@ -220,6 +220,7 @@ impl ShardReport {
         self.stale_percent = self.stale_percent.max(other.stale_percent);
         self.hops_waiting += other.hops_waiting;
         for i in 0..2 {
+            self.blocking_keys[i] += other.blocking_keys[i];
             self.max_buffers[i] = self.max_buffers[i].max(other.max_buffers[i]);
         }
         for i in 0..3 {

@@ -307,6 +307,25 @@ impl World {
         self.shards[shard].step(event);
     }
 
+    /// Has every shard write down what its commands do (see [`World::effects`]).
+    pub fn log_effects(&mut self) {
+        self.shards.iter_mut().for_each(|shard| shard.core.effects.on = true);
+    }
+
+    /// What commands did since the last look, one line a command, the shards' logs after each other.
+    pub fn effects(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for shard in &mut self.shards {
+            let bytes = shard.take_effects();
+            let commands = Value::parse_all(&bytes);
+            lines.extend(commands.iter().map(|command| {
+                let words = command.items().into_iter().map(|word| word.text());
+                words.collect::<Vec<_>>().join(" ")
+            }));
+        }
+        lines
+    }
+
     /// Takes what a shard has left; says whether there was anything.
     fn collect(&mut self, shard: usize) -> bool {
         let mut moved = false;

@@ -300,7 +300,12 @@ impl<P: Poller> EventLoop<P> {
                 return Some(0);
             }
         }
-        Some(self.next_cron_us.saturating_sub(now))
+        let cron = self.next_cron_us.saturating_sub(now);
+        let deadline = self
+            .shard
+            .next_deadline_ms()
+            .map_or(u64::MAX, |at| (at - self.shard.core.now_ms).max(0) as u64 * 1000 + 1000);
+        Some(cron.min(deadline))
     }
 
     fn time_events(&mut self) {

@@ -8,6 +8,7 @@ use crate::commands::CommandId;
 use crate::message::Answer;
 use crate::resp::{Parser, Reply};
 use crate::router::ShardId;
+use crate::shard::blocking::BlockedClient;
 use order::ReplyOrder;
 
 /// Bits of [`Client::gate`]. While all are clear, a plain command needs no further look at its client.
@@ -52,6 +53,8 @@ pub enum Wait {
     Driver,
     /// The end of `CLIENT PAUSE`.
     Pause,
+    /// Keys.
+    Blocked,
 }
 
 /// What a command on any shard needs to know of the client that sent it.
@@ -215,6 +218,8 @@ pub struct Client {
     pub no_evict: bool,
     /// What a command that waits for answers or a driver's work will go on with.
     pub parked: Option<Box<(CommandId, OwnedArgs)>>,
+    /// The keys it waits for.
+    pub blocked: Option<Box<BlockedClient>>,
 }
 
 impl Client {
@@ -248,6 +253,7 @@ impl Client {
             over_soft_limit_since: 0,
             no_evict: false,
             parked: None,
+            blocked: None,
         }
     }
 

@@ -45,6 +45,11 @@ impl ReplyOrder {
         self.base + self.slots.len() as u64 - 1
     }
 
+    /// The number of the last slot, of which there is one.
+    pub fn last(&self) -> u64 {
+        self.base + self.slots.len() as u64 - 1
+    }
+
     /// The buffer for a reply that is written now but has to wait; [`ReplyOrder::close_ready`] ends it.
     pub fn open_ready(&mut self) -> (&mut Vec<u8>, usize) {
         let start = self.held.len();

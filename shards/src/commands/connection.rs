@@ -390,6 +390,9 @@ pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> Client
             flags.push(letter);
         }
     }
+    if client.blocked.is_some() {
+        flags.push('b');
+    }
     if client.no_evict {
         flags.push('e');
     }

@@ -257,7 +257,8 @@ fn clients(text: &mut Text, core: &Core, report: &ShardReport) {
     text.line("watching_clients", report.watching_clients);
     text.line("clients_in_timeout_table", 0);
     text.line("total_watched_keys", report.watched_keys);
-    text.zeros(&["total_blocking_keys", "total_blocking_keys_on_nokey"]);
+    text.line("total_blocking_keys", report.blocking_keys[0]);
+    text.line("total_blocking_keys_on_nokey", report.blocking_keys[1]);
 }
 
 fn memory(text: &mut Text, core: &Core, report: &ShardReport) {
@@ -308,8 +309,8 @@ fn memory(text: &mut Text, core: &Core, report: &ShardReport) {
     text.line("mem_allocator", allocator.map_or("jemalloc", |(_, name)| name.as_str()));
     text.line("mem_overhead_db_hashtable_rehashing", memory.rehashing_bytes);
     text.line("active_defrag_running", 0);
-    text.line("lazyfree_pending_objects", 0);
-    text.line("lazyfreed_objects", report.stats.lazyfreed_objects);
+    text.line("lazyfree_pending_objects", core.shared.lazyfree_pending.load(Relaxed));
+    text.line("lazyfreed_objects", core.shared.lazyfreed_objects.load(Relaxed));
 }
 
 fn persistence(text: &mut Text, core: &Core, report: &ShardReport) {

@@ -29,7 +29,7 @@ pub static TABLE: &[Command] = &[
         "Removes keys.",
         "key [key ...]",
     ),
-    Command::data("unlink", del, -2, WRITE | FAST, GENERIC).keys(ALL_DELETE).doc(
+    Command::data("unlink", unlink, -2, WRITE | FAST, GENERIC).keys(ALL_DELETE).doc(
         "4.0.0",
         "O(1) for each key; memory is freed out of the client's way",
         "Removes keys and frees them later.",
@@ -231,12 +231,20 @@ pub fn parse_expire_at(
 }
 
 fn del(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    delete_generic(ctx, args, ctx.core.config.lazyfree_lazy_user_del)
+}
+
+fn unlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    delete_generic(ctx, args, true)
+}
+
+fn delete_generic(ctx: &mut Ctx<'_>, args: Args<'_>, lazily: bool) -> CommandResult {
     let mut removed = 0;
     for i in 1..args.len() {
         let key = ctx.key_of(args.at(i));
         let db = ctx.keys.db(ctx.client.db, key.bytes);
         // An expired key is not there any more, and not counted.
-        if db.find(ctx.core, key).is_some() && db.delete(key) {
+        if db.find(ctx.core, key).is_some() && db.delete_lazily(ctx.core, key, lazily) {
             ctx.changed(Event::GENERIC, "del", key.bytes);
             removed += 1;
         }
@@ -435,7 +443,7 @@ fn rename_generic(ctx: &mut Ctx<'_>, args: Args<'_>, only_if_free: bool) -> Comm
             ctx.reply.integer(0);
             return Ok(());
         }
-        target.delete(to);
+        target.delete_lazily(ctx.core, to, ctx.core.config.lazyfree_lazy_server_del);
         ctx.changed(Event::GENERIC, "del", to.bytes);
     }
     let at = source.expire_at();
@@ -690,28 +698,30 @@ fn dbsize(ctx: &mut Ctx<'_>, _: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-fn flush_flags(args: Args<'_>) -> CommandResult {
+/// Whether a flush frees out of the way.
+fn flush_flags(ctx: &Ctx<'_>, args: Args<'_>) -> Result<bool, CommandError> {
     match args.len() {
-        1 => Ok(()),
-        2 if args.is(1, "async") || args.is(1, "sync") => Ok(()),
+        1 => Ok(ctx.core.config.lazyfree_lazy_user_flush),
+        2 if args.is(1, "async") => Ok(true),
+        2 if args.is(1, "sync") => Ok(false),
         _ => Err(CommandError::Syntax),
     }
 }
 
 fn flushdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    flush_flags(args)?;
+    let lazily = flush_flags(ctx, args)?;
     for db in ctx.keys.dbs(ctx.client.db) {
-        ctx.dirty += db.empty(&ctx.core.hasher) as u64;
+        ctx.dirty += db.empty(ctx.core, lazily) as u64;
     }
     ctx.reply.ok();
     Ok(())
 }
 
 fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    flush_flags(args)?;
+    let lazily = flush_flags(ctx, args)?;
     for slice in ctx.keys.slices() {
         for db in &mut slice.dbs {
-            ctx.dirty += db.empty(&ctx.core.hasher) as u64;
+            ctx.dirty += db.empty(ctx.core, lazily) as u64;
         }
     }
     // FLUSHALL is a change even of an empty server, as in Redis.

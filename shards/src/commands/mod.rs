@@ -5,6 +5,7 @@
 //! settled before it runs. To add a command: write the function in its family's file and give it a row in that
 //! file's `TABLE`.
 
+pub mod block;
 pub mod cluster;
 pub mod command;
 pub mod config;
@@ -90,6 +91,20 @@ impl<'a> Ctx<'a> {
     pub fn changed(&mut self, class: u32, event: &'static str, key: &[u8]) {
         self.dirty += 1;
         self.core.notify(class, event, key, self.client.db);
+    }
+}
+
+impl Ctx<'_> {
+    /// Says what stands for this command in the log and on replicas instead of its own words; several such effects
+    /// are repeated in order. The second word must be a key, or there must be no key: each effect goes to one slice.
+    pub fn effect(&mut self, words: &[&[u8]]) {
+        self.core.effects.replaced = true;
+        self.core.effects.push(self.client.db, words);
+    }
+
+    /// This command's own words are not repeated.
+    pub fn no_effect(&mut self) {
+        self.core.effects.replaced = true;
     }
 }
 

@@ -544,19 +544,19 @@ directives! {
             "activerehashing", Kind::Bool, MUTABLE, Yes;
         /// Free evicted values in the background.
         lazyfree_lazy_eviction: bool = false,
-            "lazyfree-lazy-eviction", Kind::Bool, MUTABLE, NotYet;
+            "lazyfree-lazy-eviction", Kind::Bool, MUTABLE, Yes;
         /// Free expired values in the background.
         lazyfree_lazy_expire: bool = false,
-            "lazyfree-lazy-expire", Kind::Bool, MUTABLE, NotYet;
+            "lazyfree-lazy-expire", Kind::Bool, MUTABLE, Yes;
         /// Free overwritten values in the background.
         lazyfree_lazy_server_del: bool = false,
-            "lazyfree-lazy-server-del", Kind::Bool, MUTABLE, NotYet;
+            "lazyfree-lazy-server-del", Kind::Bool, MUTABLE, Yes;
         /// Let DEL free in the background, as UNLINK does.
         lazyfree_lazy_user_del: bool = false,
-            "lazyfree-lazy-user-del", Kind::Bool, MUTABLE, NotYet;
+            "lazyfree-lazy-user-del", Kind::Bool, MUTABLE, Yes;
         /// Let FLUSHALL and FLUSHDB free in the background unless told SYNC.
         lazyfree_lazy_user_flush: bool = false,
-            "lazyfree-lazy-user-flush", Kind::Bool, MUTABLE, NotYet;
+            "lazyfree-lazy-user-flush", Kind::Bool, MUTABLE, Yes;
         /// Move values about to win back fragmented memory.
         activedefrag: bool = false,
             "activedefrag", Kind::Bool, MUTABLE, NotYet;

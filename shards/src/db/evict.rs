@@ -150,9 +150,10 @@ fn evict_one(core: &mut Core, keys: &mut Keyspace<'_>, policy: MaxmemoryPolicy) 
         };
         let Some((db, name)) = victim else { continue };
         let key = Key { hash: core.hasher.hash(&name), bytes: &name };
-        if slice.dbs[db].delete(key) {
+        if slice.dbs[db].delete_lazily(core, key, core.config.lazyfree_lazy_eviction) {
             core.stats.evicted_keys += 1;
             core.notify(Event::EVICTED, "evicted", &name, db as u16);
+            core.effects.push(db as u16, &[b"DEL", &name]);
             return true;
         }
     }

@@ -4,16 +4,19 @@
 //! set off (watched keys now, client tracking and snapshots later) hangs on one hook, [`RedisDb::before_write`].
 //! Counterpart: `db.c`.
 
+pub mod blocked;
 pub mod evict;
 pub mod expire;
+pub mod lazyfree;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::commands::{CommandError, Key};
 use crate::core::{Core, Event};
 use crate::dict::{Dict, Element, Hasher};
 use crate::entry::{Encoding, EntryPtr, Kind, StrRef};
 use crate::object::Object;
+use crate::propagate::EffectLog;
 use crate::router::{ShardId, owner_of};
 use crate::stats::DbReport;
 
@@ -27,6 +30,10 @@ pub struct Slice {
     pub expire_db: usize,
     /// Keys of the eviction pool (see [`evict`]).
     pub evict: evict::EvictionPool,
+    /// Clients that wait for keys.
+    pub blocked: blocked::Blocked,
+    /// What writes did, for the log and for replicas.
+    pub log: EffectLog,
 }
 
 impl Slice {
@@ -37,6 +44,15 @@ impl Slice {
             dbs: (0..dbnum).map(RedisDb::new).collect(),
             expire_db: 0,
             evict: evict::EvictionPool::default(),
+            blocked: blocked::Blocked::default(),
+            log: EffectLog::default(),
+        }
+    }
+
+    /// Takes over the effects of what was not a command: expiry and eviction.
+    pub fn log_said(&mut self, core: &mut Core) {
+        for (db, words) in core.effects.said.drain(..) {
+            self.log.append(db, words.args().iter_from(0));
         }
     }
 
@@ -126,6 +142,15 @@ pub struct Watcher {
     pub expired: bool,
 }
 
+/// What hangs on a write: a bit each of [`RedisDb::hooks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Keys are watched.
+    Watched = 1,
+    /// Clients wait for keys.
+    Blocking = 2,
+}
+
 /// A shard's part of one database.
 pub struct RedisDb {
     /// The keys.
@@ -133,11 +158,13 @@ pub struct RedisDb {
     /// Those of them that have a time to live.
     pub expires: Dict<EntryPtr>,
     /// Clients blocked on a key, in the order they came.
-    pub blocking_keys: HashMap<Vec<u8>, Vec<u64>>,
-    /// Keys with blocked clients that something was pushed to.
-    pub ready_keys: Vec<Vec<u8>>,
+    pub blocking_keys: BTreeMap<Vec<u8>, blocked::Queue>,
+    /// Keys with blocked clients that were written.
+    pub ready_keys: VecDeque<blocked::Ready>,
     /// Clients that watch a key.
-    pub watched_keys: HashMap<Vec<u8>, Vec<Watcher>>,
+    pub watched_keys: BTreeMap<Vec<u8>, Vec<Watcher>>,
+    /// Bits of [`Hook`]: what there is for [`RedisDb::before_write`] to do.
+    hooks: u8,
     /// Clients whose watched keys have changed.
     pub touched_watchers: Vec<u64>,
     /// Number of the database.
@@ -154,9 +181,10 @@ impl RedisDb {
         RedisDb {
             dict: Dict::new(),
             expires: Dict::new(),
-            blocking_keys: HashMap::new(),
-            ready_keys: Vec::new(),
-            watched_keys: HashMap::new(),
+            blocking_keys: BTreeMap::new(),
+            ready_keys: VecDeque::new(),
+            watched_keys: BTreeMap::new(),
+            hooks: 0,
             touched_watchers: Vec::new(),
             id,
             avg_ttl: 0,
@@ -167,12 +195,25 @@ impl RedisDb {
     /// Runs before a key changes or goes.
     #[inline]
     pub fn before_write(&mut self, key: &[u8]) {
-        if !self.watched_keys.is_empty() {
-            self.touch_watched(key);
+        if self.hooks != 0 {
+            self.before_heeded_write(key);
         }
     }
 
     #[cold]
+    fn before_heeded_write(&mut self, key: &[u8]) {
+        self.touch_watched(key);
+        self.signal_ready(key);
+    }
+
+    /// Says whether [`RedisDb::before_write`] has something to do for `hook`.
+    pub fn set_hook(&mut self, hook: Hook, on: bool) {
+        match on {
+            true => self.hooks |= hook as u8,
+            false => self.hooks &= !(hook as u8),
+        }
+    }
+
     fn touch_watched(&mut self, key: &[u8]) {
         if let Some(watchers) = self.watched_keys.get(key) {
             for watcher in watchers {
@@ -181,6 +222,34 @@ impl RedisDb {
                 }
             }
         }
+    }
+
+    /// Clients that wait for `key`, if any, will be looked at when the command that writes it has ended.
+    fn signal_ready(&mut self, key: &[u8]) {
+        if self.blocking_keys.contains_key(key) && self.ready_keys.back().is_none_or(|ready| ready.key != key) {
+            self.ready_keys.push_back(blocked::Ready { key: key.to_vec(), after: None });
+        }
+    }
+
+    /// Registers a client that watches `key`.
+    pub fn watch(&mut self, key: &[u8], watcher: Watcher) {
+        let watchers = self.watched_keys.entry(key.to_vec()).or_default();
+        if !watchers.iter().any(|other| other.client == watcher.client) {
+            watchers.push(watcher);
+        }
+        self.set_hook(Hook::Watched, true);
+    }
+
+    /// Ends a client's watch of `key`.
+    pub fn unwatch(&mut self, key: &[u8], client: u64) {
+        if let Some(watchers) = self.watched_keys.get_mut(key) {
+            watchers.retain(|watcher| watcher.client != client);
+            if watchers.is_empty() {
+                self.watched_keys.remove(key);
+            }
+        }
+        self.touched_watchers.retain(|touched| *touched != client);
+        self.set_hook(Hook::Watched, !self.watched_keys.is_empty());
     }
 
     /// The entry of `key` if it exists and has not expired; an expired one is removed.
@@ -206,9 +275,10 @@ impl RedisDb {
         if !watched_as_expired {
             self.before_write(key.bytes);
         }
-        if self.delete_untracked(key) {
+        if self.delete_untracked_lazily(core, key, core.config.lazyfree_lazy_expire) {
             core.stats.expired_keys += 1;
             core.notify(Event::EXPIRED, "expired", key.bytes, self.id as u16);
+            core.effects.push(self.id as u16, &[b"DEL", key.bytes]);
         }
     }
 
@@ -317,6 +387,9 @@ impl RedisDb {
             false => core.lru_clock,
         };
         entry.set_lru(stamp);
+        if self.hooks != 0 {
+            self.signal_ready(key.bytes);
+        }
         if entry.expire_at().is_some() {
             self.expires.insert(&core.hasher, key.hash, entry);
         }
@@ -426,6 +499,22 @@ impl RedisDb {
         self.delete_untracked(key)
     }
 
+    /// As [`RedisDb::delete`]; with `lazily`, a value of many parts is freed out of the way.
+    pub fn delete_lazily(&mut self, core: &mut Core, key: Key<'_>, lazily: bool) -> bool {
+        self.before_write(key.bytes);
+        self.delete_untracked_lazily(core, key, lazily)
+    }
+
+    fn delete_untracked_lazily(&mut self, core: &mut Core, key: Key<'_>, lazily: bool) -> bool {
+        let Some(entry) = self.unlink(key) else { return false };
+        match lazily && lazyfree::is_worth_it(entry) {
+            true => lazyfree::free_entry_later(core, entry),
+            // SAFETY: `unlink` took the last pointers to the entry out of both tables.
+            false => unsafe { entry.free() },
+        }
+        true
+    }
+
     fn delete_untracked(&mut self, key: Key<'_>) -> bool {
         match self.unlink(key) {
             Some(entry) => {
@@ -446,21 +535,28 @@ impl RedisDb {
         Some(entry)
     }
 
-    /// Removes all keys; says how many there were.
-    pub fn empty(&mut self, hasher: &Hasher) -> usize {
+    /// Removes all keys; says how many there were. With `lazily`, they are freed out of the way.
+    pub fn empty(&mut self, core: &mut Core, lazily: bool) -> usize {
         let removed = self.dict.len();
-        if !self.watched_keys.is_empty() {
-            let names: Vec<Vec<u8>> = self.watched_keys.keys().cloned().collect();
-            for name in names {
-                if self.dict.find(hasher.hash(&name), &name).is_some() {
-                    self.touch_watched(&name);
-                }
+        for name in self.heeded_keys() {
+            if self.dict.find(core.hasher.hash(&name), &name).is_some() {
+                self.before_heeded_write(&name);
             }
         }
-        self.free_all();
+        match lazily {
+            true => {
+                lazyfree::free_tables_later(core, std::mem::take(&mut self.dict), std::mem::take(&mut self.expires))
+            }
+            false => self.free_all(),
+        }
         self.expires_cursor = 0;
         self.avg_ttl = 0;
         removed
+    }
+
+    /// Keys that are watched or waited for.
+    fn heeded_keys(&self) -> Vec<Vec<u8>> {
+        self.watched_keys.keys().chain(self.blocking_keys.keys()).cloned().collect()
     }
 
     /// Exchanges the keys with another database's; clients that watch or wait stay with the number they chose.
@@ -473,24 +569,19 @@ impl RedisDb {
         other.touch_swapped(self, hasher);
     }
 
-    /// Watched keys that exist on either side of a swap have changed.
+    /// Keys that are watched or waited for and exist on either side of a swap have changed.
     fn touch_swapped(&mut self, other: &RedisDb, hasher: &Hasher) {
-        let names: Vec<Vec<u8>> = self.watched_keys.keys().cloned().collect();
-        for name in names {
+        for name in self.heeded_keys() {
             let hash = hasher.hash(&name);
             if self.dict.find(hash, &name).is_some() || other.dict.find(hash, &name).is_some() {
-                self.touch_watched(&name);
+                self.before_heeded_write(&name);
             }
         }
     }
 
     fn free_all(&mut self) {
         self.expires = Dict::new();
-        let mut dict = std::mem::take(&mut self.dict);
-        dict.drain(&mut |entry: EntryPtr| {
-            // SAFETY: the table that held the entry is gone, and so is the table of keys with a time to live.
-            unsafe { entry.free() }
-        });
+        lazyfree::free_table(std::mem::take(&mut self.dict));
     }
 }
 

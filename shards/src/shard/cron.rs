@@ -97,10 +97,12 @@ impl Shard {
         if self.core.active_expire {
             let slice = self.slices[own as usize].as_deref_mut().expect("seen above");
             self.expire_cycle.run(&mut self.core, slice, Pace::Slow);
+            slice.log_said(&mut self.core);
         }
         if self.core.config.maxmemory != 0 {
             let mut keys = Keyspace::one(&mut self.slices, own);
             evict::perform(&mut self.core, &mut keys);
+            self.slices[own as usize].as_deref_mut().expect("seen above").log_said(&mut self.core);
         }
         if self.core.config.activerehashing && self.core.dict_resizing {
             let slice = self.slices[own as usize].as_deref_mut().expect("seen above");
@@ -144,8 +146,16 @@ impl Shard {
             instantaneous: self.rates.averages(),
             ..ShardReport::default()
         };
+        for db in self.slice().iter().flat_map(|slice| &slice.dbs) {
+            report.blocking_keys[0] += db.blocking_keys.len();
+        }
+        if let Some(slice) = self.slice().filter(|slice| slice.blocked.any_on_delete()) {
+            let names = slice.blocked.iter().filter(|waiter| waiter.on_delete).flat_map(|waiter| &waiter.keys);
+            report.blocking_keys[1] = names.collect::<std::collections::BTreeSet<_>>().len();
+        }
         for client in self.clients() {
             report.clients += 1;
+            report.blocked_clients += client.blocked.is_some() as usize;
             report.clients_memory += client.memory();
             report.watching_clients += !client.watched.is_empty() as usize;
             report.watched_keys += client.watched.len();

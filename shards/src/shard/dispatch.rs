@@ -96,9 +96,45 @@ pub(crate) fn execute(
     let mut ctx = Ctx { core, keys, reply: Reply::new(out, client.resp), client, hash, dirty: 0 };
     let result = run(&mut ctx, args);
     let dirty = ctx.dirty;
+    if ctx.core.effects.on {
+        propagate(&mut ctx, id, args);
+    }
     core.stats.dirty += dirty;
     if let Err(error) = result {
         fail(core, id, &error, client.resp, out, start);
+    }
+}
+
+/// Hands what a command did to the slices it did it on.
+#[cold]
+fn propagate(ctx: &mut Ctx<'_>, id: CommandId, args: Args<'_>) {
+    let said = std::mem::take(&mut ctx.core.effects.said);
+    let repeated = !std::mem::take(&mut ctx.core.effects.replaced) && ctx.dirty > 0;
+    let row = ctx.core.table.row(id);
+    let opened: Vec<ShardId> =
+        ctx.keys.slices().filter_map(|slice| slice.log.open_group().then_some(slice.owner)).collect();
+    for (db, words) in &said {
+        let words = words.args();
+        match words.get(1) {
+            Some(key) => ctx.keys.slice(key).log.append(*db, words.iter_from(0)),
+            None => ctx.keys.slices().for_each(|slice| slice.log.append(*db, words.iter_from(0))),
+        }
+    }
+    if repeated {
+        let db = ctx.client.db;
+        match row.route {
+            Route::Keys => {
+                let mut first = None;
+                row.for_each_key(args, &mut |index| {
+                    first.get_or_insert(args.at(index));
+                });
+                ctx.keys.slice(first.unwrap_or_default()).log.append(db, args.iter_from(0));
+            }
+            _ => ctx.keys.slices().for_each(|slice| slice.log.append(db, args.iter_from(0))),
+        }
+    }
+    for slice in ctx.keys.slices().filter(|slice| opened.contains(&slice.owner)) {
+        slice.log.close_group();
     }
 }
 
@@ -145,7 +181,7 @@ impl Shard {
 
     /// Runs a data command on this shard's own slice.
     #[inline]
-    fn run_here(&mut self, index: u32, id: CommandId, args: Args<'_>, hash: Option<u64>) {
+    pub(crate) fn run_here(&mut self, index: u32, id: CommandId, args: Args<'_>, hash: Option<u64>) {
         let home = self.core.id;
         let client = self.clients[index as usize].as_deref_mut().expect("the caller holds a live client's index");
         let view = client.view(home);
@@ -170,6 +206,7 @@ impl Shard {
             self.flush.push(index);
         }
         self.account(id, args, view);
+        self.serve_ready();
     }
 
     /// Counts a command that has run, and how long it took.
@@ -341,6 +378,13 @@ impl Shard {
                     Some((owner, _)) => Owners::One(owner),
                     None => router::owners(row, args, self.core.shards),
                 };
+                if row.has(flag::BLOCKING) {
+                    if self.client(index).awaits_replies() {
+                        self.wait_for(index, Wait::Replies);
+                        return Next::Again;
+                    }
+                    return self.start_blocking(index, id, args, owners);
+                }
                 let strict = self.core.config.pipeline_order == crate::config::PipelineOrder::Strict;
                 match owners {
                     Owners::One(owner) => {
@@ -430,17 +474,22 @@ impl Shard {
 
     /// Starts a transaction over the slices of `owners`; the client waits for its end.
     pub(crate) fn start_tx(&mut self, index: u32, job: Job, owners: &[ShardId]) {
+        self.wait_for(index, Wait::Tx);
+        self.begin_tx(index, job, owners);
+    }
+
+    /// Asks for the slices of `owners`, to run `job` on behalf of a client.
+    pub(crate) fn begin_tx(&mut self, index: u32, job: Job, owners: &[ShardId]) {
         let number = self.next_number();
         let client = self.view(index);
-        self.wait_for(index, Wait::Tx);
         self.core.stats.transactions += 1;
         let tx = TxId { coordinator: self.core.id, number };
         self.txs.insert(number, Tx { client, job, missing: owners.len(), have: Vec::with_capacity(owners.len()) });
         self.outbox.acquire(tx, owners);
     }
 
-    /// Runs the job of a transaction whose slices are all here, in their places.
-    pub(crate) fn run_job(&mut self, client: ClientView, job: Job) {
+    /// Runs the job of a transaction whose slices are all here, in their places. True when the client may go on.
+    pub(crate) fn run_job(&mut self, client: ClientView, job: Job) -> bool {
         self.clock.restart();
         match job {
             Job::Command(id, owned) => {
@@ -465,13 +514,21 @@ impl Shard {
                     client.commands += 1;
                     client.last_command = id;
                 }
+                if let Some(request) = self.core.block_request.take() {
+                    return !self.register_spanning(client, id, owned.args(), *request);
+                }
             }
             Job::Exec => {
                 if self.client_by_id(client.index, client.id).is_some() {
                     self.exec_queue(client.index);
                 }
             }
+            Job::Again(sequence, id, owned) => {
+                self.run_again(client, sequence, id, owned.args());
+                return false;
+            }
         }
+        true
     }
 
     /// Evicts as needed before a command runs; an error's text if there is no memory for it.

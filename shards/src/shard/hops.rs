@@ -12,6 +12,7 @@ use crate::commands::spec::Handler;
 use crate::db::{Keyspace, Slice};
 use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch, Switch};
 use crate::router::ShardId;
+use crate::shard::blocking::Unblock;
 use crate::transaction::{Job, TxId};
 
 /// A request that waits for the slice to come home.
@@ -90,6 +91,11 @@ impl Shard {
 
     /// Runs a request on this shard's slice, and sends the reply home.
     fn serve(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>, hash: u64) {
+        self.run_request(client, sequence, id, args, hash);
+        self.serve_ready();
+    }
+
+    fn run_request(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>, hash: u64) {
         let own = self.core.id;
         let refused = self.out_of_memory(id, args);
         let hash = (hash != 0).then_some(hash);
@@ -102,6 +108,9 @@ impl Shard {
                     execute(&mut self.core, keys, client, id, args, hash, &mut out);
                 }
             }
+            if let Some(request) = self.core.block_request.take() {
+                return self.register(client, sequence, id, args, *request);
+            }
             self.fulfil(client.index, client.id, sequence, &out);
         } else {
             let replies = &mut self.outbox.parcel(client.home).replies;
@@ -112,6 +121,9 @@ impl Shard {
                     let keys = Keyspace::one(&mut self.slices, own);
                     execute(&mut self.core, keys, client, id, args, hash, &mut replies.bytes);
                 }
+            }
+            if let Some(request) = self.core.block_request.take() {
+                return self.register(client, sequence, id, args, *request);
             }
             let len = (replies.bytes.len() - start) as u32;
             replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
@@ -131,6 +143,8 @@ impl Shard {
             }
             Note::Answer(number, answers) => self.take_answers(number, from, answers),
             Note::Unwatch { client, keys } => self.unwatch_here(client, keys),
+            Note::Ready { index, id } => self.retry_spanning(index, id),
+            Note::Unblock { id, how } => self.unblock_here(id, how),
             Note::Slow(entry) => self.log_slow(*entry),
         }
     }
@@ -161,7 +175,7 @@ impl Shard {
             let before = self.place(owner, Some(slice));
             debug_assert!(before.is_none());
         }
-        self.run_job(tx.client, tx.job);
+        let goes_on = self.run_job(tx.client, tx.job);
         let own = self.core.id;
         let mut home = None;
         for owner in owners {
@@ -174,7 +188,7 @@ impl Shard {
         if let Some(slice) = home {
             self.take_home(slice);
         }
-        if self.client_by_id(tx.client.index, tx.client.id).is_some() {
+        if goes_on && self.client_by_id(tx.client.index, tx.client.id).is_some() {
             self.queue_flush(tx.client.index);
             self.wake(tx.client.index);
         }
@@ -186,11 +200,13 @@ impl Shard {
         debug_assert_eq!(slice.owner, own);
         self.place(own, Some(slice));
         self.clock.restart();
+        self.serve_ready();
         while self.slices[own as usize].is_some() {
             match self.waiting.pop_front() {
                 None => return,
                 Some(Waiting::Acquire(tx)) => self.lend(tx),
                 Some(Waiting::Unwatch(client, keys)) => self.unwatch_here(client, keys),
+                Some(Waiting::Unblock(id, how)) => self.unblock_here(id, how),
                 Some(Waiting::Request(request)) => {
                     let OwnedRequest { client, sequence, command, args, hash } = *request;
                     self.serve(client, sequence, command, args.args(), hash);
@@ -297,7 +313,14 @@ impl Shard {
                 }
                 Answer::Count(1)
             }
-            Question::Unblock { .. } => Answer::Count(0),
+            Question::Unblock { id, error } => {
+                let how = if error { Unblock::Error } else { Unblock::Timeout };
+                let found = self.clients().find(|client| client.id == id && client.blocked.is_some());
+                match found.map(|client| client.index) {
+                    Some(index) => Answer::Count(self.unblock_client(index, how) as usize),
+                    None => Answer::Count(0),
+                }
+            }
         }
     }
 

@@ -8,9 +8,11 @@
 //! - [`dispatch`]: a command runs here, travels to its owner, or becomes a transaction;
 //! - [`hops`]: messages of other shards, and slices that are lent;
 //! - [`multi`]: `MULTI`, `EXEC`, `WATCH`;
+//! - [`blocking`]: clients that wait for keys;
 //! - [`output`]: what clients are owed, and its limits;
 //! - [`cron`]: what happens from time to time.
 
+pub mod blocking;
 pub mod cron;
 pub mod dispatch;
 pub mod hops;
@@ -18,7 +20,7 @@ pub mod input;
 pub mod multi;
 pub mod output;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::client::{Client, ClientView, Peer, Wait, gate};
@@ -101,6 +103,8 @@ pub(crate) enum Waiting {
     Acquire(crate::transaction::TxId),
     /// A client's watches end.
     Unwatch(u64, Vec<crate::client::WatchedKey>),
+    /// A wait for keys ends.
+    Unblock(crate::db::blocked::BlockId, blocking::Unblock),
 }
 
 /// A question that all shards were asked.
@@ -129,6 +133,8 @@ pub struct Shard {
     pub(crate) asks: HashMap<u64, Ask>,
     pub(crate) next_number: u64,
     pub(crate) resume: Vec<u32>,
+    /// Deadlines of clients that wait for keys of several shards: Unix ms, place, id.
+    pub(crate) spanning_deadlines: BTreeSet<(i64, u32, u64)>,
     pub(crate) clock: dispatch::CommandClock,
     pub(crate) expire_cycle: ExpireCycle,
     pub(crate) rates: cron::Rates,
@@ -161,6 +167,7 @@ impl Shard {
             asks: HashMap::new(),
             next_number: 1,
             resume: Vec::new(),
+            spanning_deadlines: BTreeSet::new(),
             clock: dispatch::CommandClock::new(&core),
             expire_cycle: ExpireCycle::default(),
             rates: cron::Rates::default(),
@@ -218,9 +225,14 @@ impl Shard {
     /// What a turn ends with, before the loop waits (Redis's `beforeSleep`): the quick expire cycle, and the limits
     /// of what clients are owed.
     pub fn before_sleep(&mut self) {
+        if self.next_deadline_ms().is_some_and(|at| at <= self.core.now_ms) {
+            self.blocked_timeouts();
+            self.run_resumed();
+        }
         if self.core.active_expire && self.core.config.active_expire_effort > 0 {
             if let Some(slice) = self.slices[self.core.id as usize].as_deref_mut() {
                 self.expire_cycle.run(&mut self.core, slice, Pace::Fast);
+                slice.log_said(&mut self.core);
             }
         }
     }
@@ -275,6 +287,10 @@ impl Shard {
     fn disconnect(&mut self, index: u32) {
         use std::sync::atomic::Ordering::Relaxed;
         self.unwatch_all(index);
+        if self.clients[index as usize].as_deref().is_some_and(|client| client.blocked.is_some()) {
+            self.unblock_client(index, blocking::Unblock::Gone);
+            self.end_wait(index);
+        }
         let Some(client) = self.clients[index as usize].take() else { return };
         self.recycle(client.out);
         self.core.shared.clients[self.core.id as usize].0.fetch_sub(1, Relaxed);
@@ -328,6 +344,12 @@ impl Shard {
             && self.waiting.is_empty()
             && self.outbox.is_empty()
             && self.slices[self.core.id as usize].is_some()
+    }
+
+    /// Takes what commands did on this shard's slice since the last time, in the protocol of clients; nothing while
+    /// the slice is away.
+    pub fn take_effects(&mut self) -> Vec<u8> {
+        self.slices[self.core.id as usize].as_mut().map_or_else(Vec::new, |slice| slice.log.take())
     }
 
     /// The shard's own slice, when it is home.

@@ -99,10 +99,7 @@ fn watch(ctx: &mut crate::commands::Ctx<'_>, args: Args<'_>) -> CommandResult {
         let key = ctx.key_of(args.at(i));
         let db = ctx.db(key);
         let expired = db.dict.find(key.hash, key.bytes).is_some_and(|e| e.expire_at().is_some_and(|at| at <= now));
-        let watchers = db.watched_keys.entry(key.bytes.to_vec()).or_default();
-        if !watchers.iter().any(|watcher| watcher.client == id) {
-            watchers.push(Watcher { client: id, expired });
-        }
+        db.watch(key.bytes, Watcher { client: id, expired });
     }
     ctx.reply.ok();
     Ok(())
@@ -191,14 +188,7 @@ impl Shard {
     fn unwatch_in(&mut self, owner: usize, client: u64, keys: Vec<WatchedKey>) {
         let slice = self.slices[owner].as_deref_mut().expect("the caller saw it");
         for WatchedKey { db, key } in keys {
-            let db = &mut slice.dbs[db as usize];
-            if let Some(watchers) = db.watched_keys.get_mut(&key) {
-                watchers.retain(|watcher| watcher.client != client);
-                if watchers.is_empty() {
-                    db.watched_keys.remove(&key);
-                }
-            }
-            db.touched_watchers.retain(|touched| *touched != client);
+            slice.dbs[db as usize].unwatch(&key, client);
         }
     }
 
@@ -283,6 +273,14 @@ impl Shard {
         }
         client.reply().array(queue.len());
         self.clock.restart();
+        self.core.deny_blocking = true;
+        self.run_queue(index, queue);
+        self.core.deny_blocking = false;
+        self.serve_ready();
+        self.queue_flush(index);
+    }
+
+    fn run_queue(&mut self, index: u32, queue: Vec<Queued>) {
         for Queued { command, args, answers } in queue {
             let args = args.args();
             let view = self.view(index);
@@ -314,6 +312,5 @@ impl Shard {
                 return;
             }
         }
-        self.queue_flush(index);
     }
 }

@@ -155,9 +155,10 @@ impl Shard {
             client.out = self.spare_buffers.pop().unwrap_or_default();
         }
         order.drain(&mut client.out);
-        let waited = order.is_empty() && client.wait == Wait::Replies;
+        let waited = order.is_empty() && matches!(client.wait, Wait::Replies | Wait::Blocked);
         self.queue_flush(index);
         if waited {
+            self.end_wait(index);
             self.wake(index);
         }
     }

@@ -33,6 +33,8 @@ pub enum Job {
     Command(CommandId, OwnedArgs),
     /// The queue of a `MULTI`, which the client still holds.
     Exec,
+    /// A command that waits for keys, of which one is ready; the number of its reply comes first.
+    Again(u64, CommandId, OwnedArgs),
 }
 
 /// A transaction that waits for slices.
