@@ -328,6 +328,7 @@ fn key_specs(reply: &mut Reply<'_>, row: &Command) {
         reply.bulk(b"begin_search");
         match spec.begin {
             Begin::Index(index) => typed(reply, "index", &[("index", index as i64)]),
+            Begin::Unknown => typed(reply, "unknown", &[]),
             Begin::Keyword(word, from) => {
                 reply.map(2);
                 reply.bulk(b"type");

@@ -5,6 +5,7 @@
 //! settled before it runs. To add a command: write the function in its family's file and give it a row in that
 //! file's `TABLE`.
 
+pub mod bitmap;
 pub mod block;
 pub mod cluster;
 pub mod command;
@@ -13,6 +14,7 @@ pub mod connection;
 pub mod debug;
 pub mod error;
 pub mod hash;
+pub mod hyperloglog;
 pub mod info;
 pub mod keys;
 pub mod latency;
@@ -22,6 +24,7 @@ pub mod memory;
 pub mod server;
 pub mod set;
 pub mod slowlog;
+pub mod sort;
 pub mod spec;
 pub mod string;
 pub mod table;

@@ -151,6 +151,8 @@ pub enum Begin {
     Index(u16),
     /// Behind this word, searched from argument `.1` (from the end when negative).
     Keyword(&'static str, i16),
+    /// Only [`Command::find_keys`] knows.
+    Unknown,
 }
 
 /// How the keys go on from where they start.
@@ -335,6 +337,8 @@ pub struct Command {
     pub find_keys: Option<FindKeys>,
     /// How it finds its slices.
     pub route: Route,
+    /// Whether these arguments make it need all slices though it has keys: what they name depends on data.
+    pub all_slices: Option<fn(Args<'_>) -> bool>,
     /// What runs it.
     pub handler: Handler,
     /// Group in the documentation.
@@ -364,6 +368,7 @@ impl Command {
             single_key: 0,
             find_keys: None,
             route,
+            all_slices: None,
             handler,
             group,
             since: "1.0.0",
@@ -416,6 +421,12 @@ impl Command {
         self.find_keys = Some(find);
         self.route = Route::Keys;
         self.single_key = 0;
+        self
+    }
+
+    /// Says of which arguments it needs all slices, not those of its keys alone.
+    pub const fn all_slices_if(mut self, needs_all: fn(Args<'_>) -> bool) -> Self {
+        self.all_slices = Some(needs_all);
         self
     }
 
@@ -551,6 +562,7 @@ impl KeySpec {
     fn start(&self, args: Args<'_>) -> Option<usize> {
         match self.begin {
             Begin::Index(index) => Some(index as usize).filter(|i| *i < args.len()),
+            Begin::Unknown => None,
             Begin::Keyword(word, from) if from >= 0 => {
                 (from as usize..args.len().saturating_sub(1)).find(|i| args.is(*i, word)).map(|i| i + 1)
             }

@@ -3,6 +3,7 @@
 //! Each file is one structure that knows nothing of keys, commands or the configuration; the types
 //! (`types/`) choose between them by size, as Redis's thresholds say.
 
+pub mod hll;
 pub mod intset;
 pub mod listpack;
 pub mod pair;

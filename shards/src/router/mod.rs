@@ -83,7 +83,8 @@ pub fn owners(command: &Command, args: Args<'_>, shards: usize) -> Owners {
     match command.route {
         Route::Home => Owners::None,
         _ if shards == 1 => Owners::One(0),
-        Route::All => Owners::Several((0..shards as ShardId).collect()),
+        _ if command.all_slices.is_some_and(|needs_all| needs_all(args)) => all(shards),
+        Route::All => all(shards),
         Route::Cursor => Owners::One(cursor_shard(args.get(1).unwrap_or(b"0"), shards)),
         Route::Keys => {
             let mut set = OwnerSet::default();
@@ -95,6 +96,10 @@ pub fn owners(command: &Command, args: Args<'_>, shards: usize) -> Owners {
             }
         }
     }
+}
+
+fn all(shards: usize) -> Owners {
+    Owners::Several((0..shards as ShardId).collect())
 }
 
 /// Bits of a `SCAN` cursor that hold the position in a slice; the shard's number stands above them.
