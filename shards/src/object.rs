@@ -40,6 +40,10 @@ impl Object {
                 Self::Set(set) => set.len(),
                 _ => 1,
             },
+            Encoding::QuickList => match self {
+                Self::List(list) => list.nodes(),
+                _ => 1,
+            },
             _ => 1,
         }
     }

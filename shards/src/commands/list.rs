@@ -4,6 +4,7 @@
 
 use std::ops::ControlFlow;
 
+use super::block::{Block, TimeoutReply, deadline_of_seconds};
 use super::{Command, CommandError, CommandResult, Ctx, Group, Key, KeySpec, flag, key};
 use crate::args::Args;
 use crate::core::Event;
@@ -19,6 +20,7 @@ use flag::*;
 const LIST: Group = Group::List;
 const PUSH: &[KeySpec] = &[KeySpec::one(1, key::RW | key::INSERT)];
 const POP: &[KeySpec] = &[KeySpec::one(1, key::RW | key::ACCESS | key::DELETE)];
+const POP_ANY: &[KeySpec] = &[KeySpec::range(1, -2, 1, key::RW | key::ACCESS | key::DELETE)];
 const TRIM: &[KeySpec] = &[KeySpec::one(1, key::RW | key::DELETE)];
 const READ: &[KeySpec] = &[KeySpec::one(1, key::RO | key::ACCESS)];
 const MOVE: &[KeySpec] =
@@ -131,6 +133,38 @@ pub static TABLE: &[Command] = &[
             "O(N+M), N being the number of keys and M of elements removed",
             "Removes elements from the first list that has any and returns them.",
             "numkeys key [key ...] <LEFT | RIGHT> [COUNT count]",
+        ),
+    Command::data("blpop", blpop, -3, WRITE | NOSCRIPT | BLOCKING, LIST).keys(POP_ANY).doc(
+        "2.0.0",
+        "O(N), N being the number of keys",
+        "Removes the first element of the first list that has any, or waits for one.",
+        "key [key ...] timeout",
+    ),
+    Command::data("brpop", brpop, -3, WRITE | NOSCRIPT | BLOCKING, LIST).keys(POP_ANY).doc(
+        "2.0.0",
+        "O(N), N being the number of keys",
+        "Removes the last element of the first list that has any, or waits for one.",
+        "key [key ...] timeout",
+    ),
+    Command::data("blmove", blmove, 6, WRITE | DENYOOM | NOSCRIPT | BLOCKING, LIST).keys(MOVE).doc(
+        "6.2.0",
+        "O(1)",
+        "Moves an element from an end of a list to an end of another, or waits for one.",
+        "source destination <LEFT | RIGHT> <LEFT | RIGHT> timeout",
+    ),
+    Command::data("brpoplpush", brpoplpush, 4, WRITE | DENYOOM | NOSCRIPT | BLOCKING, LIST).keys(MOVE).doc(
+        "2.2.0",
+        "O(1)",
+        "Moves the last element of a list to the front of another, or waits for one.",
+        "source destination timeout",
+    ),
+    Command::data("blmpop", blmpop, -5, WRITE | BLOCKING | MOVABLE_KEYS, LIST)
+        .keys(&[KeySpec::counted(2, key::RW | key::ACCESS | key::DELETE)])
+        .doc(
+            "7.0.0",
+            "O(N+M), N being the number of keys and M of elements removed",
+            "Removes elements from the first list that has any and returns them, or waits for some.",
+            "timeout numkeys key [key ...] <LEFT | RIGHT> [COUNT count]",
         ),
 ];
 
@@ -656,7 +690,80 @@ fn lmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn pop_many(ctx: &mut Ctx<'_>, key: Key<'_>, entry: EntryPtr, end: End, count: usize) {
     ctx.reply.array(2);
     ctx.reply.bulk(key.bytes);
-    pop_range(ctx, key, entry, end, count);
+    let count = pop_range(ctx, key, entry, end, count);
+    // Which of the keys had elements is settled here, not where this is repeated.
+    ctx.effect(&[pop_name(end), key.bytes, itoa::Buffer::new().format(count).as_bytes()]);
+}
+
+fn pop_name(end: End) -> &'static [u8] {
+    if end == End::Front { b"LPOP" } else { b"RPOP" }
+}
+
+/// Waits for one of the keys at arguments `from` to `to`.
+fn wait(
+    ctx: &mut Ctx<'_>,
+    args: Args<'_>,
+    from: usize,
+    to: usize,
+    deadline_ms: i64,
+    timeout_reply: TimeoutReply,
+) -> CommandResult {
+    let keys: Vec<&[u8]> = (from..to).map(|i| args.at(i)).collect();
+    ctx.block(Block { deadline_ms, keys: &keys, timeout_reply, again: None, on_delete: false })
+}
+
+fn blocking_pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CommandResult {
+    let last = args.len() - 1;
+    let deadline_ms = deadline_of_seconds(ctx.core, args.at(last))?;
+    let Some((key, entry)) = first_list(ctx, args, 1, last)? else {
+        return wait(ctx, args, 1, last, deadline_ms, TimeoutReply::NullArray);
+    };
+    ctx.reply.array(2);
+    ctx.reply.bulk(key.bytes);
+    pop_one(ctx, key, entry, end);
+    ctx.effect(&[pop_name(end), key.bytes]);
+    Ok(())
+}
+
+fn blpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    blocking_pop(ctx, args, End::Front)
+}
+
+fn brpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    blocking_pop(ctx, args, End::Back)
+}
+
+fn blmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    let (keys, end, count) = pop_options(args, 2)?;
+    let deadline_ms = deadline_of_seconds(ctx.core, args.at(1))?;
+    match first_list(ctx, args, 3, 3 + keys)? {
+        Some((key, entry)) => pop_many(ctx, key, entry, end, count),
+        None => return wait(ctx, args, 3, 3 + keys, deadline_ms, TimeoutReply::NullArray),
+    }
+    Ok(())
+}
+
+fn blmove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    let (from, to) = (end_arg(args, 3)?, end_arg(args, 4)?);
+    let deadline_ms = deadline_of_seconds(ctx.core, args.at(5))?;
+    let key = ctx.key_of(args.at(1));
+    let Some(source) = lookup_write(ctx, key)? else {
+        return wait(ctx, args, 1, 2, deadline_ms, TimeoutReply::Null);
+    };
+    move_element(ctx, args, source, from, to)?;
+    ctx.effect(&[b"LMOVE", args.at(1), args.at(2), args.at(3), args.at(4)]);
+    Ok(())
+}
+
+fn brpoplpush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    let deadline_ms = deadline_of_seconds(ctx.core, args.at(3))?;
+    let key = ctx.key_of(args.at(1));
+    let Some(source) = lookup_write(ctx, key)? else {
+        return wait(ctx, args, 1, 2, deadline_ms, TimeoutReply::Null);
+    };
+    move_element(ctx, args, source, End::Back, End::Front)?;
+    ctx.effect(&[b"RPOPLPUSH", args.at(1), args.at(2)]);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -99,7 +99,8 @@ fn nonsense(rng: &mut Rng, row: &super::Command) -> Vec<Vec<u8>> {
 fn run(seed: u64, shards: usize, rounds: usize) {
     let mut rng = Rng::new(seed);
     let mut world = World::with_config(shards, &[("enable-module-command", "yes")]);
-    let conn = world.connect();
+    let (conn, other) = (world.connect(), world.connect());
+    let client = world.run(conn, "CLIENT ID").integer();
     world.run(conn, "DEBUG POPULATE 20");
     for _ in 0..rounds {
         let id = rng.below(table().len() as u64) as u16;
@@ -111,7 +112,12 @@ fn run(seed: u64, shards: usize, rounds: usize) {
         let shown: Vec<String> = words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
         let context = format!("seed {seed}, {shards} shard(s): {shown:?}");
         world.send(conn, &request(&words));
-        let bytes = world.received(conn);
+        let mut bytes = world.received(conn);
+        if bytes.is_empty() && row.has(super::flag::BLOCKING) {
+            // It waits, as it may.
+            world.run(other, &format!("CLIENT UNBLOCK {client}"));
+            bytes = world.received(conn);
+        }
         let Some((_, used)) = Value::parse(&bytes) else { panic!("no reply; {context}") };
         // PROTOCOL's push message is a second reply by design.
         assert!(used == bytes.len() || row.name == "debug|protocol", "more than one reply; {context}");

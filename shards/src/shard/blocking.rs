@@ -25,7 +25,7 @@ use crate::db::blocked::{BlockId, Ready, Waiter};
 use crate::entry::Kind;
 use crate::message::{Note, ReplyHead};
 use crate::resp::Reply;
-use crate::router::{OwnerSet, Owners, ShardId, owner_of};
+use crate::router::{self, OwnerSet, Owners, ShardId, owner_of};
 use crate::transaction::Job;
 
 /// How a wait ends other than by being served.
@@ -262,6 +262,7 @@ impl Shard {
 
     /// A key of a command that spans shards is ready: its client's home runs it again.
     pub(crate) fn retry_spanning(&mut self, index: u32, id: BlockId) {
+        let (shards, table) = (self.core.shards, self.core.table);
         let Some(client) = self.client_by_id(index, id.client) else { return };
         let Some(blocked) = client.blocked.as_deref_mut().filter(|blocked| blocked.sequence == id.sequence) else {
             return;
@@ -269,7 +270,15 @@ impl Shard {
         let Some(spanning) = blocked.spanning.as_mut().filter(|spanning| !spanning.retrying) else { return };
         spanning.retrying = true;
         let job = Job::Again(id.sequence, spanning.command, spanning.args.clone());
-        let owners = blocked.owners.clone();
+        // All its keys' slices, not those alone whose keys it waits for: `BLMOVE` has a destination.
+        let mut owners = OwnerSet::default();
+        owners.add_all(&router::owners(table.row(spanning.command), spanning.args.args(), shards));
+        blocked.owners.iter().for_each(|owner| owners.add(*owner));
+        let owners = match owners.finish() {
+            Owners::None => Vec::new(),
+            Owners::One(owner) => vec![owner],
+            Owners::Several(owners) => owners,
+        };
         self.begin_tx(index, job, &owners);
     }
 

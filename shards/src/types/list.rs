@@ -85,6 +85,14 @@ impl List {
         }
     }
 
+    /// Listpacks and texts that stand alone it consists of.
+    pub fn nodes(&self) -> usize {
+        match self {
+            List::Pack(_) => 1,
+            List::Quick(list) => list.nodes().len(),
+        }
+    }
+
     /// Becomes a chain if texts of so many bytes and elements more would outgrow one listpack; before they are added.
     #[inline]
     pub fn expect(&mut self, bytes: usize, count: usize, limits: &NodeLimits) {

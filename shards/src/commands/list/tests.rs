@@ -105,6 +105,43 @@ fn many_are_popped_from_the_first_list() {
     t.check("LMPOP 9223372036854775807 a LEFT", "-ERR syntax error");
 }
 
+/// Replies that a waiting client got.
+fn replies(world: &mut World, conn: crate::testing::Conn) -> String {
+    let bytes = world.received(conn);
+    Value::parse_all(&bytes).iter().map(|value| value.clone().folded().to_string()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn clients_wait_for_elements() {
+    let mut t = Check::new();
+    for (wait, push, reply) in [
+        ("BLPOP a b 0", "RPUSH b 1 2", r#"["b" "1"]"#),
+        ("BRPOP a b 0", "RPUSH b 1 2", r#"["b" "2"]"#),
+        ("BLMPOP 0 2 a b LEFT COUNT 9", "RPUSH b 1 2", r#"["b" ["1" "2"]]"#),
+        ("BLMOVE a c LEFT RIGHT 0", "RPUSH a 1 2", r#""1""#),
+        ("BRPOPLPUSH a c 0", "RPUSH a 1 2", r#""2""#),
+    ] {
+        t.each(|world, conn| {
+            let waiting = world.connect();
+            world.send(waiting, &crate::testing::request(&wait.split(' ').collect::<Vec<_>>()));
+            assert_eq!(replies(world, waiting), "", "{wait}");
+            assert_eq!(world.run(conn, push).integer(), 2);
+            assert_eq!(replies(world, waiting), reply, "{wait}");
+        });
+        t.check("FLUSHALL", "OK");
+    }
+    t.each(|world, _| {
+        let waiting = world.connect();
+        world.send(waiting, b"BLPOP a 1\r\nBRPOPLPUSH a b 1\r\n");
+        (0..30).for_each(|_| world.advance(100));
+        assert_eq!(replies(world, waiting), "nil nil");
+    });
+    t.check("RPUSH a 1 2 3", "3").check("BLPOP b a 0", r#"["a" "1"]"#).check("BLMOVE a b RIGHT LEFT 0", r#""3""#);
+    t.check("SET s x", "OK").check("BLPOP s a 0", WRONG).check("BLPOP a -1", "-ERR timeout is negative");
+    t.check("BLPOP a x", "-ERR timeout is not a float or out of range");
+    t.check("MULTI", "OK").check("BLPOP none 0", "QUEUED").look("EXEC", |v| assert_eq!(v.to_string(), "[nil]"));
+}
+
 #[test]
 fn lists_convert_where_redis_converts() {
     let mut t = Check::with_config(&[("list-max-listpack-size", "4")]);
