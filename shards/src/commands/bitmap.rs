@@ -442,7 +442,8 @@ fn field_ops(ctx: &Ctx<'_>, args: Args<'_>) -> Result<Vec<FieldOp>, CommandError
             continue;
         }
         let (get, set) = (args.is(i, "get") && left >= 2, args.is(i, "set") && left >= 3);
-        if !get && !set && !(args.is(i, "incrby") && left >= 3) {
+        let incrby = args.is(i, "incrby") && left >= 3;
+        if !(get || set || incrby) {
             return Err(CommandError::Syntax);
         }
         let width = Width::parse(args.at(i + 1))?;

@@ -133,7 +133,11 @@ fn clients_wait_for_elements() {
     t.each(|world, _| {
         let waiting = world.connect();
         world.send(waiting, b"BLPOP a 1\r\nBRPOPLPUSH a b 1\r\n");
-        (0..30).for_each(|_| world.advance(100));
+        for _ in 0..30 {
+            world.advance(100);
+            world.shards.iter_mut().for_each(|shard| shard.before_sleep());
+            world.settle();
+        }
         assert_eq!(replies(world, waiting), "nil nil");
     });
     t.check("RPUSH a 1 2 3", "3").check("BLPOP b a 0", r#"["a" "1"]"#).check("BLMOVE a b RIGHT LEFT 0", r#""3""#);
