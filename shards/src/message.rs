@@ -4,7 +4,7 @@
 //! a few vectors that grow and are reused, no allocation a command. Parcels between two shards arrive in the order
 //! sent; [`Note::Acquire`] additionally arrives in the same order everywhere (see [`crate::transaction`]).
 
-use crate::args::{ArgRef, Args};
+use crate::args::{ArgRef, Args, OwnedArgs};
 use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
@@ -14,6 +14,12 @@ use crate::shard::blocking::Unblock;
 use crate::slowlog::SlowEntry;
 use crate::stats::ShardReport;
 use crate::transaction::TxId;
+
+/// Marks a request's number as that of a split command's part: its lower half is the coordinator's slot.
+pub const SPLIT: u64 = 1 << 63;
+
+/// Beside [`SPLIT`]: the part holds its keys alone, though it only reads.
+pub const ALONE: u64 = 1 << 62;
 
 /// One request in a batch.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +59,33 @@ impl RequestBatch {
             self.bytes.extend_from_slice(arg);
         }
         self.heads.push(RequestHead { client, sequence, command, first, argc: args.len() as u32, hash });
+    }
+
+    /// Adds a part of a split command: its name, and of `args` the keys at `keys`, with the argument behind each when
+    /// `with_values`.
+    pub fn push_part(
+        &mut self,
+        client: ClientView,
+        sequence: u64,
+        command: CommandId,
+        args: Args<'_>,
+        keys: impl Iterator<Item = usize>,
+        with_values: bool,
+    ) {
+        let first = self.refs.len() as u32;
+        let mut push = |arg: &[u8]| {
+            self.refs.push(ArgRef { start: self.bytes.len() as u32, len: arg.len() as u32 });
+            self.bytes.extend_from_slice(arg);
+        };
+        push(args.at(0));
+        for key in keys {
+            push(args.at(key));
+            if with_values {
+                push(args.at(key + 1));
+            }
+        }
+        let argc = self.refs.len() as u32 - first;
+        self.heads.push(RequestHead { client, sequence, command, first, argc, hash: 0 });
     }
 
     /// The arguments of a request of this batch.
@@ -175,6 +208,15 @@ pub enum Note {
         /// Its wait.
         id: BlockId,
     },
+    /// `MSETNX` found none of its keys anywhere: write these, whose keys are held, and let go.
+    Commit {
+        /// The coordinator's slot.
+        slot: u32,
+        /// On whose behalf.
+        client: ClientView,
+        /// As the arguments of `MSET`.
+        pairs: OwnedArgs,
+    },
     /// A wait for keys of the receiver ends.
     Unblock {
         /// Which.
@@ -195,6 +237,8 @@ pub struct Parcel {
     pub requests: RequestBatch,
     /// Replies to requests of the receiver's clients.
     pub replies: ReplyBatch,
+    /// Split commands of the sender that are done, by slot: their keys are free.
+    pub releases: Vec<u32>,
     /// Everything else, in order.
     pub notes: Vec<Note>,
 }
@@ -202,7 +246,10 @@ pub struct Parcel {
 impl Parcel {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.requests.heads.is_empty() && self.replies.heads.is_empty() && self.notes.is_empty()
+        self.requests.heads.is_empty()
+            && self.replies.heads.is_empty()
+            && self.releases.is_empty()
+            && self.notes.is_empty()
     }
 
     /// Empties it, keeping its buffers.
@@ -210,6 +257,7 @@ impl Parcel {
         self.requests.clear();
         self.replies.heads.clear();
         self.replies.bytes.clear();
+        self.releases.clear();
         self.notes.clear();
     }
 }
@@ -262,6 +310,11 @@ impl Outbox {
         for owner in owners {
             self.note(*owner, Note::Acquire(tx));
         }
+    }
+
+    /// What is in the parcels now must be handed over in one order for all receivers.
+    pub fn set_ordered(&mut self) {
+        self.ordered = true;
     }
 
     /// Whether nothing waits to be sent.

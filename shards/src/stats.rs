@@ -104,6 +104,8 @@ counters! {
     error_replies,
     /// Requests sent to other shards.
     hops,
+    /// Commands that were split over several shards.
+    splits,
     /// Transactions over several shards.
     transactions,
     /// Clients closed for a full query buffer.

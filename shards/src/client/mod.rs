@@ -23,6 +23,8 @@ pub mod gate {
     pub const SUBSCRIBED: u32 = 1 << 3;
     /// `CLIENT NO-TOUCH`.
     pub const NO_TOUCH: u32 = 1 << 7;
+    /// Requests of its own wait in its home shard's mailbox or queue: the next ones go behind them.
+    pub const QUEUED_HERE: u32 = 1 << 13;
     /// Closes when its output is sent.
     pub const CLOSE_AFTER_REPLY: u32 = 1 << 8;
     /// Closes at the end of this turn, whatever it is owed.
@@ -218,6 +220,8 @@ pub struct Client {
     pub no_evict: bool,
     /// What a command that waits for answers or a driver's work will go on with.
     pub parked: Option<Box<(CommandId, OwnedArgs)>>,
+    /// How many of its requests wait in its home shard's mailbox or queue.
+    pub queued_here: u32,
     /// The keys it waits for.
     pub blocked: Option<Box<BlockedClient>>,
 }
@@ -253,6 +257,7 @@ impl Client {
             over_soft_limit_since: 0,
             no_evict: false,
             parked: None,
+            queued_here: 0,
             blocked: None,
         }
     }

@@ -14,6 +14,15 @@ struct Slot {
     ready: bool,
 }
 
+/// Shards that have a bit of their own.
+pub const BITS: usize = 127;
+
+/// A shard's bit in a set of shards. Those past [`BITS`] share one, so that a set with it says nothing for certain.
+#[inline]
+pub fn bit(owner: u16) -> u128 {
+    1 << owner.min(BITS as u16)
+}
+
 /// The replies of a client from the first awaited one on.
 #[derive(Debug, Default)]
 pub struct ReplyOrder {
@@ -23,8 +32,8 @@ pub struct ReplyOrder {
     /// Slots whose replies have not come.
     missing: usize,
     held: Vec<u8>,
-    /// The shard that all awaited replies come from, if it is one: commands to it need not wait for each other.
-    pub only_owner: Option<u16>,
+    /// The shards that awaited replies come from, a [`bit`] each, since the last time that none was awaited.
+    owners: u128,
 }
 
 impl ReplyOrder {
@@ -34,12 +43,19 @@ impl ReplyOrder {
         self.slots.is_empty()
     }
 
+    /// The shards that awaited replies come from; 0 when none is awaited.
+    pub fn owners(&self) -> u128 {
+        if self.slots.is_empty() { 0 } else { self.owners }
+    }
+
     /// Opens a slot for a reply to come, and returns its number.
     pub fn expect(&mut self, owner: u16) -> u64 {
-        self.only_owner = match self.slots.is_empty() {
-            true => Some(owner),
-            false => self.only_owner.filter(|only| *only == owner),
-        };
+        self.expect_several(bit(owner))
+    }
+
+    /// As [`ReplyOrder::expect`], for a reply that takes several shards.
+    pub fn expect_several(&mut self, owners: u128) -> u64 {
+        self.owners = if self.slots.is_empty() { owners } else { self.owners | owners };
         self.missing += 1;
         self.slots.push_back(Slot { start: 0, len: 0, ready: false });
         self.base + self.slots.len() as u64 - 1

@@ -1,5 +1,6 @@
 //! The keyspace: deleting, expiring, renaming, scanning. Counterpart: `db.c`, `expire.c`, `object.c`.
 
+use super::spec::Split;
 use super::{Command, CommandError, CommandResult, Ctx, Group, Key, KeySpec, Route, acl, flag, key};
 use crate::args::Args;
 use crate::core::Event;
@@ -23,25 +24,25 @@ const OBJECT_KEY: &[KeySpec] = &[KeySpec::one(2, key::RO)];
 
 /// This family's rows.
 pub static TABLE: &[Command] = &[
-    Command::data("del", del, -2, WRITE, GENERIC).keys(ALL_DELETE).doc(
+    Command::data("del", del, -2, WRITE, GENERIC).splits(Split::Sum).keys(ALL_DELETE).doc(
         "1.0.0",
         "O(N), N being the number of keys; freeing a collection costs its size",
         "Removes keys.",
         "key [key ...]",
     ),
-    Command::data("unlink", unlink, -2, WRITE | FAST, GENERIC).keys(ALL_DELETE).doc(
+    Command::data("unlink", unlink, -2, WRITE | FAST, GENERIC).splits(Split::Sum).keys(ALL_DELETE).doc(
         "4.0.0",
         "O(1) for each key; memory is freed out of the client's way",
         "Removes keys and frees them later.",
         "key [key ...]",
     ),
-    Command::data("exists", exists, -2, READONLY | FAST, GENERIC).keys(ALL_READ).doc(
+    Command::data("exists", exists, -2, READONLY | FAST, GENERIC).splits(Split::Sum).keys(ALL_READ).doc(
         "1.0.0",
         "O(N), N being the number of keys",
         "Counts which of the keys exist.",
         "key [key ...]",
     ),
-    Command::data("touch", touch, -2, READONLY | FAST, GENERIC).keys(ALL_READ).doc(
+    Command::data("touch", touch, -2, READONLY | FAST, GENERIC).splits(Split::Sum).keys(ALL_READ).doc(
         "3.2.1",
         "O(N), N being the number of keys",
         "Counts which of the keys exist, and marks them as used.",

@@ -291,6 +291,19 @@ pub enum Route {
     Cursor,
 }
 
+/// How the reply of a command that splits by key is put together from its parts' replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// A list of values, one a key: `MGET`.
+    Values,
+    /// The sum: `DEL`, `EXISTS`.
+    Sum,
+    /// `OK`; keys and values alternate: `MSET`.
+    Done,
+    /// Whether no key was there, and only then are the pairs written: `MSETNX`.
+    IfNone,
+}
+
 /// A function over slices; it sees no connection, so it can run on any shard.
 pub type DataFn = fn(&mut Ctx<'_>, Args<'_>) -> CommandResult;
 
@@ -339,6 +352,8 @@ pub struct Command {
     pub route: Route,
     /// Whether these arguments make it need all slices though it has keys: what they name depends on data.
     pub all_slices: Option<fn(Args<'_>) -> bool>,
+    /// How it splits when its keys lie on several shards; it works on lent slices if it does not.
+    pub split: Option<Split>,
     /// What runs it.
     pub handler: Handler,
     /// Group in the documentation.
@@ -369,6 +384,7 @@ impl Command {
             find_keys: None,
             route,
             all_slices: None,
+            split: None,
             handler,
             group,
             since: "1.0.0",
@@ -433,6 +449,12 @@ impl Command {
     /// Sets the route.
     pub const fn route(mut self, route: Route) -> Self {
         self.route = route;
+        self
+    }
+
+    /// Says that it splits by key.
+    pub const fn splits(mut self, split: Split) -> Self {
+        self.split = Some(split);
         self
     }
 

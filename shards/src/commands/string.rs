@@ -1,6 +1,7 @@
 //! Strings: `SET`, `GET` and their family. Counterpart: `t_string.c`.
 
 use super::keys::parse_expire_at;
+use super::spec::Split;
 use super::{Command, CommandError, CommandResult, Ctx, Group, Key, KeySpec, flag, key};
 use crate::args::Args;
 use crate::core::Event;
@@ -122,12 +123,15 @@ pub static TABLE: &[Command] = &[
         "key increment",
     ),
     Command::data("mget", mget, -2, READONLY | FAST, STRING)
+        .splits(Split::Values)
         .keys(&[KeySpec::range(1, -1, 1, key::RO | key::ACCESS)])
         .doc("1.0.0", "O(N), N being the number of keys", "Returns the strings at several keys.", "key [key ...]"),
     Command::data("mset", mset, -3, WRITE | DENYOOM, STRING)
+        .splits(Split::Done)
         .keys(&[KeySpec::range(1, -1, 2, key::OW | key::UPDATE)])
         .doc("1.0.1", "O(N), N being the number of keys", "Sets several keys to strings.", "key value [key value ...]"),
     Command::data("msetnx", msetnx, -3, WRITE | DENYOOM, STRING)
+        .splits(Split::IfNone)
         .keys(&[KeySpec::range(1, -1, 2, key::OW | key::INSERT)])
         .doc(
             "1.0.1",

@@ -85,7 +85,7 @@ impl Shard {
             Owners::One(owner) => owner,
             Owners::None => own,
         };
-        if owner != own || self.slices[own as usize].is_none() {
+        if owner != own || !self.may_run_here(index, id, args, None) {
             self.send_request(index, id, args, owner, 0);
             let sequence = self.client(index).order.as_ref().expect("a reply is awaited").last();
             self.await_keys(index, BlockedClient { sequence, owners: vec![owner], spanning: None });

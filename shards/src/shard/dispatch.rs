@@ -4,10 +4,11 @@
 //! channel or task. Everything else goes through [`Shard::process`], whose checks come in the order of Redis's
 //! `processCommand`, for the order decides which error a client sees.
 
+use super::hops::RequestView;
 use super::{LogLevel, Shard};
 use crate::args::Args;
-use crate::client::{ClientView, Wait, gate};
-use crate::commands::spec::Handler;
+use crate::client::{ClientView, Wait, gate, order};
+use crate::commands::spec::{Handler, Split};
 use crate::commands::{CommandError, CommandId, Ctx, Route, UNKNOWN, flag};
 use crate::core::Core;
 use crate::db::{Keyspace, Slice, evict};
@@ -171,12 +172,26 @@ impl Shard {
     /// Runs a command on the slice of `owner`: here if that is this shard, else there.
     #[inline]
     fn run_on_owner(&mut self, index: u32, id: CommandId, args: Args<'_>, owner: ShardId, hash: Option<u64>) -> Next {
-        if owner == self.core.id && self.slices[owner as usize].is_some() {
+        if owner == self.core.id && self.may_run_here(index, id, args, hash) {
             self.run_here(index, id, args, hash);
         } else {
             self.send_request(index, id, args, owner, hash.unwrap_or(0));
         }
         Next::Done
+    }
+
+    /// Whether a client of this shard may run a command on its slice now. Beyond the first line only when keys are
+    /// held or requests wait.
+    #[inline]
+    pub(crate) fn may_run_here(&mut self, index: u32, id: CommandId, args: Args<'_>, hash: Option<u64>) -> bool {
+        let client = self.clients[index as usize].as_deref().expect("the caller holds a live client's index");
+        let queued = client.gate & gate::QUEUED_HERE != 0;
+        if self.open && !queued {
+            return true;
+        }
+        let view = client.view(self.core.id);
+        let request = RequestView { client: view, sequence: 0, command: id, args, hash: hash.unwrap_or(0) };
+        !queued && self.may_run(&request)
     }
 
     /// Runs a data command on this shard's own slice.
@@ -389,8 +404,8 @@ impl Shard {
                 match owners {
                     Owners::One(owner) => {
                         if strict && self.client(index).awaits_replies() {
-                            let only = self.client(index).order.as_ref().and_then(|order| order.only_owner);
-                            if only != Some(owner) {
+                            let awaited = self.client(index).order.as_ref().map_or(0, |order| order.owners());
+                            if awaited != order::bit(owner) || owner as usize >= order::BITS {
                                 self.wait_for(index, Wait::Replies);
                                 return Next::Again;
                             }
@@ -401,6 +416,9 @@ impl Shard {
                             }
                         }
                         self.run_on_owner(index, id, args, owner, hash)
+                    }
+                    Owners::Several(_) if row.split.is_some_and(|kind| splits_well(kind, args)) => {
+                        self.start_split(index, id, args, row.split.expect("just seen"))
                     }
                     Owners::None | Owners::Several(_) => {
                         if self.client(index).awaits_replies() {
@@ -451,7 +469,7 @@ impl Shard {
     }
 
     /// Answers with an error before the command has run.
-    fn reject(&mut self, index: u32, id: CommandId, text: String) -> Next {
+    pub(crate) fn reject(&mut self, index: u32, id: CommandId, text: String) -> Next {
         if id != UNKNOWN {
             self.core.stats.commands[id as usize].rejected += 1;
         }
@@ -601,6 +619,11 @@ impl Shard {
     pub(crate) fn place(&mut self, owner: ShardId, slice: Option<Box<Slice>>) -> Option<Box<Slice>> {
         std::mem::replace(&mut self.slices[owner as usize], slice)
     }
+}
+
+/// Whether a split command's arguments are whole; else it says what is wrong with them in one piece.
+fn splits_well(kind: Split, args: Args<'_>) -> bool {
+    !matches!(kind, Split::Done | Split::IfNone) || !args.len().is_multiple_of(2)
 }
 
 fn cut(arg: &[u8], max: usize) -> String {

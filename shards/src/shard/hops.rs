@@ -10,7 +10,7 @@ use crate::client::{ClientView, Wait, gate};
 use crate::commands::CommandId;
 use crate::commands::spec::Handler;
 use crate::db::{Keyspace, Slice};
-use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch, Switch};
+use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch, RequestHead, SPLIT, Switch};
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
 use crate::transaction::{Job, TxId};
@@ -18,26 +18,49 @@ use crate::transaction::{Job, TxId};
 /// A request that waits for the slice to come home.
 #[derive(Debug)]
 pub(crate) struct OwnedRequest {
-    client: ClientView,
-    sequence: u64,
-    command: CommandId,
-    args: OwnedArgs,
-    hash: u64,
+    pub(crate) client: ClientView,
+    pub(crate) sequence: u64,
+    pub(crate) command: CommandId,
+    pub(crate) args: OwnedArgs,
+    pub(crate) hash: u64,
+}
+
+/// A request whose arguments lie elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) struct RequestView<'a> {
+    pub(crate) client: ClientView,
+    pub(crate) sequence: u64,
+    pub(crate) command: CommandId,
+    pub(crate) args: Args<'a>,
+    pub(crate) hash: u64,
+}
+
+impl RequestView<'_> {
+    fn to_waiting(self) -> Waiting {
+        let RequestView { client, sequence, command, args, hash } = self;
+        Waiting::Request(Box::new(OwnedRequest { client, sequence, command, args: args.to_owned(), hash }))
+    }
 }
 
 impl Shard {
     /// Sends a command to the shard that owns its keys; the client's later replies wait behind this one's.
     pub(crate) fn send_request(&mut self, index: u32, id: CommandId, args: Args<'_>, owner: ShardId, hash: u64) {
-        let view = self.view(index);
+        let (own, view) = (self.core.id, self.view(index));
         let client = self.client(index);
         client.commands += 1;
         client.last_command = id;
         let sequence = client.order.get_or_insert_default().expect(owner);
-        if owner == self.core.id {
-            // The slice is away: this shard is its own queue.
-            let request = OwnedRequest { client: view, sequence, command: id, args: args.to_owned(), hash };
-            self.waiting.push_back(Waiting::Request(Box::new(request)));
-            return;
+        if owner == own {
+            client.queued_here += 1;
+            client.gate |= gate::QUEUED_HERE;
+            if client.queued_here == 1 {
+                // This shard is its own queue.
+                let request = RequestView { client: view, sequence, command: id, args, hash };
+                self.waiting.push_back(request.to_waiting());
+                self.open = false;
+                return;
+            }
+            // What stands before it may still be in the mailbox.
         }
         self.core.stats.hops += 1;
         self.outbox.parcel(owner).requests.push(view, sequence, id, args, hash);
@@ -46,13 +69,20 @@ impl Shard {
     /// Takes in a parcel: notes first (an end of watching must come before a new watch), then replies, then requests.
     pub(crate) fn deliver(&mut self, mut parcel: Box<Parcel>) {
         let from = parcel.from;
+        for slot in parcel.releases.drain(..) {
+            self.release_keys(from, slot);
+        }
         for note in parcel.notes.drain(..) {
             self.take_note(from, note);
         }
         let mut at = 0;
         for head in &parcel.replies.heads {
             let end = at + head.len as usize;
-            self.fulfil(head.index, head.id, head.sequence, &parcel.replies.bytes[at..end]);
+            let reply = &parcel.replies.bytes[at..end];
+            match head.sequence & SPLIT {
+                0 => self.fulfil(head.index, head.id, head.sequence, reply),
+                _ => self.take_part(from, head.sequence as u32, reply),
+            }
             at = end;
         }
         self.serve_requests(&parcel.requests);
@@ -73,31 +103,29 @@ impl Shard {
                 }
             }
             for head in chunk {
-                let args = batch.args(head);
-                if self.slices[self.core.id as usize].is_some() {
-                    self.serve(head.client, head.sequence, head.command, args, head.hash);
+                let RequestHead { client, sequence, command, hash, .. } = *head;
+                let request = RequestView { client, sequence, command, args: batch.args(head), hash };
+                if self.may_run(&request) {
+                    self.serve(client, sequence, command, request.args, hash);
                 } else {
-                    self.waiting.push_back(Waiting::Request(Box::new(OwnedRequest {
-                        client: head.client,
-                        sequence: head.sequence,
-                        command: head.command,
-                        args: args.to_owned(),
-                        hash: head.hash,
-                    })));
+                    self.waiting.push_back(request.to_waiting());
+                    self.open = false;
                 }
             }
         }
     }
 
     /// Runs a request on this shard's slice, and sends the reply home.
-    fn serve(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>, hash: u64) {
+    pub(crate) fn serve(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>, hash: u64) {
         self.run_request(client, sequence, id, args, hash);
         self.serve_ready();
     }
 
     fn run_request(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>, hash: u64) {
         let own = self.core.id;
-        let refused = self.out_of_memory(id, args);
+        // The coordinator of a split command has asked for memory before it sent the parts.
+        let part = sequence & SPLIT != 0;
+        let refused = if part { None } else { self.out_of_memory(id, args) };
         let hash = (hash != 0).then_some(hash);
         if client.home == own {
             let mut out = Vec::new();
@@ -108,8 +136,19 @@ impl Shard {
                     execute(&mut self.core, keys, client, id, args, hash, &mut out);
                 }
             }
+            if let Some(client) = self.client_by_id(client.index, client.id) {
+                client.queued_here -= 1;
+                if client.queued_here == 0 {
+                    client.gate &= !gate::QUEUED_HERE;
+                }
+            }
             if let Some(request) = self.core.block_request.take() {
                 return self.register(client, sequence, id, args, *request);
+            }
+            if part {
+                self.hold_keys(id, args, client.db, own, sequence);
+                self.clock.restart();
+                return self.take_part(own, sequence as u32, &out);
             }
             self.fulfil(client.index, client.id, sequence, &out);
         } else {
@@ -127,14 +166,20 @@ impl Shard {
             }
             let len = (replies.bytes.len() - start) as u32;
             replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
+            if part {
+                self.hold_keys(id, args, client.db, client.home, sequence);
+                return self.clock.restart();
+            }
         }
         self.account(id, args, client);
     }
 
     fn take_note(&mut self, from: ShardId, note: Note) {
         match note {
-            Note::Acquire(tx) if self.slices[self.core.id as usize].is_some() => self.lend(tx),
-            Note::Acquire(tx) => self.waiting.push_back(Waiting::Acquire(tx)),
+            Note::Acquire(tx) => {
+                self.waiting.push_back(Waiting::Acquire(tx));
+                self.run_waiting();
+            }
             Note::Lent { tx, slice } => self.take_lent(tx, slice),
             Note::Return(slice) => self.take_home(slice),
             Note::Ask(number, questions) => {
@@ -143,6 +188,7 @@ impl Shard {
             }
             Note::Answer(number, answers) => self.take_answers(number, from, answers),
             Note::Unwatch { client, keys } => self.unwatch_here(client, keys),
+            Note::Commit { slot, client, pairs } => self.commit_here(from, slot, client, pairs.args()),
             Note::Ready { index, id } => self.retry_spanning(index, id),
             Note::Unblock { id, how } => self.unblock_here(id, how),
             Note::Slow(entry) => self.log_slow(*entry),
@@ -150,8 +196,9 @@ impl Shard {
     }
 
     /// Gives this shard's slice to the coordinator of `tx`.
-    fn lend(&mut self, tx: TxId) {
+    pub(crate) fn lend(&mut self, tx: TxId) {
         let own = self.core.id;
+        self.open = false;
         let slice = self.place(own, None).expect("the caller saw it");
         self.lent_report = slice.report();
         if tx.coordinator == own {
@@ -201,18 +248,7 @@ impl Shard {
         self.place(own, Some(slice));
         self.clock.restart();
         self.serve_ready();
-        while self.slices[own as usize].is_some() {
-            match self.waiting.pop_front() {
-                None => return,
-                Some(Waiting::Acquire(tx)) => self.lend(tx),
-                Some(Waiting::Unwatch(client, keys)) => self.unwatch_here(client, keys),
-                Some(Waiting::Unblock(id, how)) => self.unblock_here(id, how),
-                Some(Waiting::Request(request)) => {
-                    let OwnedRequest { client, sequence, command, args, hash } = *request;
-                    self.serve(client, sequence, command, args.args(), hash);
-                }
-            }
-        }
+        self.run_waiting();
     }
 
     /// Asks every shard, this one included; the client waits for the answers.
@@ -330,7 +366,7 @@ impl Shard {
         let own = self.core.id;
         match self.exec_owners(index) {
             Owners::None => self.exec_queue(index),
-            Owners::One(owner) if owner == own && self.slices[own as usize].is_some() => self.exec_queue(index),
+            Owners::One(owner) if owner == own && self.open => self.exec_queue(index),
             Owners::One(owner) => {
                 self.start_tx(index, Job::Exec, &[owner]);
                 return Err(crate::commands::CommandError::NoReply);

@@ -7,6 +7,7 @@
 //! - [`input`]: bytes become commands, a batch at a time, so that the cache misses of their keys overlap;
 //! - [`dispatch`]: a command runs here, travels to its owner, or becomes a transaction;
 //! - [`hops`]: messages of other shards, and slices that are lent;
+//! - [`split`] and [`intents`]: commands whose parts run where their keys are;
 //! - [`multi`]: `MULTI`, `EXEC`, `WATCH`;
 //! - [`blocking`]: clients that wait for keys;
 //! - [`output`]: what clients are owed, and its limits;
@@ -17,8 +18,10 @@ pub mod cron;
 pub mod dispatch;
 pub mod hops;
 pub mod input;
+pub mod intents;
 pub mod multi;
 pub mod output;
+pub mod split;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -130,6 +133,18 @@ pub struct Shard {
     pub(crate) clients: Vec<Option<Box<Client>>>,
     pub(crate) waiting: VecDeque<Waiting>,
     pub(crate) txs: HashMap<u64, Tx>,
+    /// Split commands that this shard coordinates.
+    pub(crate) splits: split::Splits,
+    /// Keys here that split commands hold.
+    pub(crate) intents: intents::Intents,
+    /// Whether this shard's slice is free for all: at home, no key held, nothing waiting.
+    pub(crate) open: bool,
+    /// What waits is being run; and it is to be looked through again.
+    pub(crate) draining: bool,
+    pub(crate) drain_again: bool,
+    /// The owners of a split command's keys, and its reply, while they are put together.
+    pub(crate) places: Vec<ShardId>,
+    pub(crate) scratch: Vec<u8>,
     pub(crate) asks: HashMap<u64, Ask>,
     pub(crate) next_number: u64,
     pub(crate) resume: Vec<u32>,
@@ -164,6 +179,13 @@ impl Shard {
             clients: Vec::new(),
             waiting: VecDeque::new(),
             txs: HashMap::new(),
+            splits: split::Splits::default(),
+            intents: intents::Intents::default(),
+            open: true,
+            draining: false,
+            drain_again: false,
+            places: Vec::new(),
+            scratch: Vec::new(),
             asks: HashMap::new(),
             next_number: 1,
             resume: Vec::new(),
@@ -342,6 +364,8 @@ impl Shard {
         self.txs.is_empty()
             && self.asks.is_empty()
             && self.waiting.is_empty()
+            && self.splits.is_empty()
+            && self.holds_nothing()
             && self.outbox.is_empty()
             && self.slices[self.core.id as usize].is_some()
     }

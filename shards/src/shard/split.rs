@@ -1,0 +1,277 @@
+//! Commands that split: `MGET`, `MSET`, `DEL` and their like send each owner its part, all in one round trip.
+//!
+//! The coordinator groups the keys by owner and sends the parts through the ordered multicast, its own by way of its
+//! own mailbox, for the order must be the same everywhere. Each owner runs its part as it comes, holds the keys
+//! (`intents.rs`) and answers. With the last answer the coordinator puts the reply together and lets go of the keys.
+//! No slice moves, the client's next commands need not wait, and a pipeline of these overlaps like one of `GET`s.
+//!
+//! `MSETNX` asks first: its parts are `EXISTS` that hold the keys alone; then the values are written, or not, as the
+//! keys are let go.
+//!
+//! **Order of a client's commands.** Parts travel with its plain requests and keep their order at each owner. A split
+//! write becomes visible when it is let go, that is, after all of its parts have run; so if every earlier command that
+//! is still under way is at one of its owners, it has run before that. Otherwise the write waits for them.
+
+use super::Shard;
+use super::dispatch::Next;
+use crate::args::{Args, OwnedArgs};
+use crate::client::{ClientView, Wait, gate, order};
+use crate::commands::spec::Split as Kind;
+use crate::commands::{CommandId, flag};
+use crate::message::{ALONE, Note, SPLIT};
+use crate::resp::Reply;
+use crate::router::{ShardId, owner_of};
+
+/// A split command under way.
+#[derive(Debug)]
+pub(crate) struct SplitTx {
+    client: ClientView,
+    /// The number of the client's reply.
+    sequence: u64,
+    kind: Kind,
+    command: CommandId,
+    /// Who has a part.
+    owners: Vec<ShardId>,
+    missing: usize,
+    /// Sum of the parts' integers.
+    sum: i64,
+    /// An error that a part ended with.
+    error: Option<Vec<u8>>,
+    /// Values: by key, its owner.
+    places: Vec<ShardId>,
+    /// Values: the parts' replies end to end, and where each begins.
+    bytes: Vec<u8>,
+    parts: Vec<(ShardId, usize)>,
+    /// `MSETNX`: what is to be written.
+    pairs: Option<OwnedArgs>,
+}
+
+/// The split commands of one coordinator, by slot.
+#[derive(Debug, Default)]
+pub(crate) struct Splits {
+    slots: Vec<SplitTx>,
+    free: Vec<u32>,
+}
+
+impl Splits {
+    /// Whether none is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.len() == self.free.len()
+    }
+
+    fn open(&mut self, client: ClientView, sequence: u64, kind: Kind, command: CommandId) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            let split = &mut self.slots[slot as usize];
+            split.owners.clear();
+            split.places.clear();
+            split.bytes.clear();
+            split.parts.clear();
+            (split.client, split.sequence, split.kind, split.command) = (client, sequence, kind, command);
+            (split.missing, split.sum, split.error, split.pairs) = (0, 0, None, None);
+            return slot;
+        }
+        self.slots.push(SplitTx {
+            client,
+            sequence,
+            kind,
+            command,
+            owners: Vec::new(),
+            missing: 0,
+            sum: 0,
+            error: None,
+            places: Vec::new(),
+            bytes: Vec::new(),
+            parts: Vec::new(),
+            pairs: None,
+        });
+        self.slots.len() as u32 - 1
+    }
+}
+
+impl Shard {
+    /// Sends the parts of a command whose keys lie on several shards.
+    pub(crate) fn start_split(&mut self, index: u32, id: CommandId, args: Args<'_>, kind: Kind) -> Next {
+        let (own, shards) = (self.core.id, self.core.shards);
+        let write = self.core.table.row(id).has(flag::WRITE);
+        let step = if matches!(kind, Kind::Done | Kind::IfNone) { 2 } else { 1 };
+        let mut places = std::mem::take(&mut self.places);
+        places.clear();
+        let mut mask = 0u128;
+        for at in (1..args.len()).step_by(step) {
+            let owner = owner_of(args.at(at), shards);
+            mask |= order::bit(owner);
+            places.push(owner);
+        }
+        let strict = self.core.config.pipeline_order == crate::config::PipelineOrder::Strict;
+        let awaited = self.client(index).order.as_ref().map_or(0, |order| order.owners());
+        let passes = write && (awaited & !mask != 0 || shards > order::BITS);
+        let waits = awaited != 0 && (strict || kind == Kind::IfNone || passes);
+        if waits {
+            self.places = places;
+            self.wait_for(index, Wait::Replies);
+            return Next::Again;
+        }
+        if let Some(text) = self.out_of_memory(id, args) {
+            self.places = places;
+            return self.reject(index, id, text);
+        }
+        let view = self.view(index);
+        let client = self.client(index);
+        client.commands += 1;
+        client.last_command = id;
+        let sequence = client.order.get_or_insert_default().expect_several(mask);
+        let slot = self.splits.open(view, sequence, kind, id);
+        let split = &mut self.splits.slots[slot as usize];
+        for place in &places {
+            if !split.owners.contains(place) {
+                split.owners.push(*place);
+            }
+        }
+        split.missing = split.owners.len();
+        let (command, tag, with_values) = match kind {
+            Kind::IfNone => (self.core.table.find(b"exists"), SPLIT | ALONE, false),
+            _ => (id, SPLIT, step == 2),
+        };
+        if kind == Kind::IfNone {
+            split.pairs = Some(args.to_owned());
+        }
+        for owner in &split.owners {
+            let batch = &mut self.outbox.parcel(*owner).requests;
+            let mine = places.iter().enumerate().filter(|(_, place)| *place == owner).map(|(k, _)| 1 + k * step);
+            batch.push_part(view, tag | u64::from(slot), command, args, mine, with_values);
+        }
+        if split.owners.contains(&own) {
+            let client = self.clients[index as usize].as_deref_mut().expect("it sent the command");
+            client.queued_here += 1;
+            client.gate |= gate::QUEUED_HERE;
+        }
+        std::mem::swap(&mut split.places, &mut places);
+        self.places = places;
+        self.outbox.set_ordered();
+        self.core.stats.splits += 1;
+        self.core.stats.commands[id as usize].calls += 1;
+        self.core.stats.commands_processed += 1;
+        if kind == Kind::IfNone {
+            self.wait_for(index, Wait::Replies);
+            return Next::Wait;
+        }
+        Next::Done
+    }
+
+    /// A part's reply.
+    pub(crate) fn take_part(&mut self, from: ShardId, slot: u32, reply: &[u8]) {
+        let split = &mut self.splits.slots[slot as usize];
+        if reply.first() == Some(&b'-') {
+            split.error = Some(reply.to_vec());
+        }
+        match split.kind {
+            Kind::Values => {
+                split.parts.push((from, split.bytes.len()));
+                split.bytes.extend_from_slice(reply);
+            }
+            Kind::Sum | Kind::IfNone => split.sum += integer(reply),
+            Kind::Done => {}
+        }
+        split.missing -= 1;
+        if split.missing == 0 {
+            self.finish_split(slot);
+        }
+    }
+
+    fn finish_split(&mut self, slot: u32) {
+        let split = &mut self.splits.slots[slot as usize];
+        let (view, sequence) = (split.client, split.sequence);
+        let writes = split.pairs.take().filter(|_| split.sum == 0 && split.error.is_none());
+        let owners = std::mem::take(&mut split.owners);
+        if self.client_by_id(view.index, view.id).is_some() {
+            let mut reply = std::mem::take(&mut self.scratch);
+            reply.clear();
+            self.splits.slots[slot as usize].write_reply(&mut reply, writes.is_some());
+            self.fulfil(view.index, view.id, sequence, &reply);
+            self.scratch = reply;
+        }
+        // Slots are given away again only after this: a release is sent before any part that uses the slot anew.
+        for owner in &owners {
+            match &writes {
+                Some(pairs) => self.commit_pairs(*owner, slot, view, pairs),
+                None if *owner == self.core.id => self.release_keys(*owner, slot),
+                None => self.outbox.parcel(*owner).releases.push(slot),
+            }
+        }
+        self.splits.slots[slot as usize].owners = owners;
+        self.splits.free.push(slot);
+    }
+
+    /// `MSETNX` found no key: an owner writes its pairs and lets go of the keys.
+    fn commit_pairs(&mut self, owner: ShardId, slot: u32, view: ClientView, pairs: &OwnedArgs) {
+        let args = pairs.args();
+        let mut mine = OwnedArgs::from_words(&["mset"]);
+        for at in (1..args.len()).step_by(2).filter(|at| owner_of(args.at(*at), self.core.shards) == owner) {
+            mine.push(args.at(at));
+            mine.push(args.at(at + 1));
+        }
+        match owner == self.core.id {
+            true => self.commit_here(owner, slot, view, mine.args()),
+            false => self.outbox.note(owner, Note::Commit { slot, client: view, pairs: mine }),
+        }
+    }
+
+    /// Writes pairs whose keys `coordinator` holds here, and lets go of them.
+    pub(crate) fn commit_here(&mut self, coordinator: ShardId, slot: u32, client: ClientView, pairs: Args<'_>) {
+        let id = self.core.table.find(b"mset");
+        let mut out = Vec::new();
+        let keys = crate::db::Keyspace::one(&mut self.slices, self.core.id);
+        super::dispatch::execute(&mut self.core, keys, client, id, pairs, None, &mut out);
+        self.serve_ready();
+        self.release_keys(coordinator, slot);
+    }
+}
+
+impl SplitTx {
+    fn write_reply(&mut self, out: &mut Vec<u8>, written: bool) {
+        if let Some(error) = self.error.take() {
+            out.extend_from_slice(&error);
+            return;
+        }
+        let mut reply = Reply::new(out, self.client.resp);
+        match self.kind {
+            Kind::Done => reply.ok(),
+            Kind::Sum => reply.integer(self.sum),
+            Kind::IfNone => reply.integer(written as i64),
+            Kind::Values => {
+                reply.array(self.places.len());
+                // Behind each part's own count.
+                for (_, at) in &mut self.parts {
+                    *at += line_end(&self.bytes[*at..]);
+                }
+                for place in &self.places {
+                    let part = self.parts.iter_mut().find(|(owner, _)| owner == place).expect("each has answered");
+                    let bytes = &self.bytes[part.1..];
+                    let head = line_end(bytes);
+                    let len = match bytes[0] {
+                        b'$' if bytes[1] != b'-' => head + length(&bytes[1..head - 2]) + 2,
+                        _ => head,
+                    };
+                    out.extend_from_slice(&bytes[..len]);
+                    part.1 += len;
+                }
+            }
+        }
+    }
+}
+
+/// Where the first line ends, its end included.
+fn line_end(bytes: &[u8]) -> usize {
+    memchr::memchr(b'\n', bytes).expect("a reply's line ends") + 1
+}
+
+fn length(digits: &[u8]) -> usize {
+    digits.iter().fold(0, |n, digit| n * 10 + (digit - b'0') as usize)
+}
+
+fn integer(reply: &[u8]) -> i64 {
+    match reply {
+        [b':', digits @ .., b'\r', b'\n'] => crate::number::parse_i64(digits).unwrap_or(0),
+        _ => 0,
+    }
+}
