@@ -98,27 +98,18 @@ impl Intents {
         found
     }
 
-    /// Holds the keys of a part.
-    fn hold(
-        &mut self,
-        core: &Core,
-        row: &Command,
-        args: Args<'_>,
-        db: u16,
-        coordinator: ShardId,
-        slot: u32,
-        write: bool,
-    ) {
-        let mut keys = self.spare.pop().unwrap_or_default();
-        row.for_each_key(args, &mut |index| keys.push(name_of(core.hasher.hash(args.at(index)), db)));
-        for key in &keys {
+    /// Holds the keys of a part, which `hold` names.
+    fn hold(&mut self, core: &Core, row: &Command, args: Args<'_>, db: u16, mut hold: Hold) {
+        hold.keys = self.spare.pop().unwrap_or_default();
+        row.for_each_key(args, &mut |index| hold.keys.push(name_of(core.hasher.hash(args.at(index)), db)));
+        for key in &hold.keys {
             let held = self.held.entry(*key).or_default();
-            match write {
+            match hold.write {
                 true => held.writers += 1,
                 false => held.readers += 1,
             }
         }
-        self.holds.push(Hold { coordinator, slot, write, keys });
+        self.holds.push(hold);
     }
 
     /// Lets go of the keys of a part.
@@ -176,7 +167,7 @@ impl Shard {
         let row = self.core.table.row(command);
         let write = row.has(flag::WRITE) || sequence & crate::message::ALONE != 0;
         let slot = (sequence & u64::from(u32::MAX)) as u32;
-        self.intents.hold(&self.core, row, args, db, coordinator, slot, write);
+        self.intents.hold(&self.core, row, args, db, Hold { coordinator, slot, write, keys: Vec::new() });
         self.open = false;
     }
 
