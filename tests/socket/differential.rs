@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::harness::{Redis, Server, everywhere};
 use crate::wire::{Conn, Random, Value, encode, ok};
 
+mod bitmap;
+mod list;
+
 const DATABASES: usize = 4;
 const COMMANDS_PER_SEQUENCE: usize = 80;
 
@@ -323,7 +326,12 @@ fn fill(template: &str, random: &mut Random, out: &mut Vec<Vec<u8>>) {
 
 fn command(random: &mut Random) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
-    fill(random.pick(TEMPLATES), random, &mut words);
+    let family = match random.below(4) {
+        0 => list::TEMPLATES,
+        1 => bitmap::TEMPLATES,
+        _ => TEMPLATES,
+    };
+    fill(random.pick(family), random, &mut words);
     if random.one_in(4) {
         words[0].make_ascii_lowercase();
     }
@@ -386,7 +394,10 @@ fn same_meaning(command: &[Vec<u8>], ours: &Value, theirs: &Value) -> bool {
         }
         "ttl" | "expiretime" => close(3),
         "pttl" | "pexpiretime" => close(3000),
-        "object" => command.get(1).is_some_and(|sub| sub.eq_ignore_ascii_case(b"idletime")) && close(3),
+        "object" => {
+            command.get(1).is_some_and(|sub| sub.eq_ignore_ascii_case(b"idletime")) && close(3)
+                || same_encoding(ours, theirs)
+        }
         "keys" => sorted(ours).is_some() && sorted(ours) == sorted(theirs),
         "randomkey" => matches!((ours, theirs), (Value::Bulk(_), Value::Bulk(_))),
         // The cursor that ends an iteration ends it; its keys have no order.
@@ -407,6 +418,12 @@ fn same_meaning(command: &[Vec<u8>], ours: &Value, theirs: &Value) -> bool {
         },
         _ => false,
     }
+}
+
+/// Whether two encodings are the same. (Short lists are listpacks since Redis 7.2.)
+fn same_encoding(ours: &Value, theirs: &Value) -> bool {
+    let list = |value: &Value, name: &[u8]| matches!(value, Value::Bulk(text) if text == name);
+    ours == theirs || list(ours, b"listpack") && list(theirs, b"quicklist")
 }
 
 /// [`same_meaning`], with the replies of an `EXEC` taken one by one.
@@ -503,7 +520,7 @@ fn sequence(server: &Server, redis: &Redis, seed: u64, history: &mut Vec<String>
             (Some(a), Some(b)) => {
                 let ttl = |kept: &Kept| kept.pttl;
                 a.value == b.value
-                    && a.encoding == b.encoding
+                    && same_encoding(&a.encoding, &b.encoding)
                     && (ttl(a) == ttl(b) || (ttl(a) >= 0 && ttl(b) >= 0 && (ttl(a) - ttl(b)).abs() < 3000))
             }
             _ => false,
@@ -546,7 +563,10 @@ fn keyspace(conn: &mut Conn) -> BTreeMap<(usize, String), Kept> {
         assert_eq!(conn.cmd("DBSIZE"), Value::Int(names.len() as i64));
         for name in names {
             let kept = Kept {
-                value: conn.call(&[b"GET".as_slice(), &name]),
+                value: match conn.call(&[b"TYPE".as_slice(), &name]) {
+                    Value::Simple(kind) if kind == "list" => conn.call(&[b"LRANGE".as_slice(), &name, b"0", b"-1"]),
+                    _ => conn.call(&[b"GET".as_slice(), &name]),
+                },
                 pttl: conn.call(&[b"PTTL".as_slice(), &name]).int(),
                 encoding: conn.call(&[b"OBJECT".as_slice(), b"ENCODING", &name]),
             };

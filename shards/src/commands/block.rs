@@ -74,13 +74,20 @@ impl Ctx<'_> {
 /// # Errors
 /// Redis's texts for what is no number, is negative, or reaches past the end of time.
 pub fn deadline_of_seconds(core: &Core, arg: &[u8]) -> Result<i64, CommandError> {
-    let seconds = crate::number::parse_f64(arg).filter(|s| !s.is_nan());
+    let seconds = crate::number::parse_f64(arg).or_else(|| hexadecimal(arg));
     let seconds = seconds.ok_or("ERR timeout is not a float or out of range")?;
     let ms = (seconds * 1000.0).ceil();
     if ms > i64::MAX as f64 {
         return Err("ERR timeout is out of range".into());
     }
     deadline(core, if seconds < 0.0 { -1 } else { ms as i64 })
+}
+
+/// A whole number in hexadecimal, which the C library takes for a float, and so Redis for a time-out.
+fn hexadecimal(arg: &[u8]) -> Option<f64> {
+    let digits = arg.strip_prefix(b"0x").or_else(|| arg.strip_prefix(b"0X"))?;
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+    u64::from_str_radix(digits, 16).ok().map(|number| number as f64)
 }
 
 /// The deadline that a time-out in whole milliseconds gives; 0 for none.

@@ -15,11 +15,14 @@ use crate::config::parse_memory;
 use crate::core::{Core, Event};
 use crate::db::evict;
 use crate::digest::Digest;
+use crate::encodings::{ListPack, QuickList};
 use crate::entry::{EntryPtr, Kind, StrRef};
 use crate::glob;
 use crate::message::{Answer, Question, Switch};
 use crate::number::parse_i64;
+use crate::object::Object;
 use crate::shard::{Effect, LogLevel, Shard};
+use crate::types::List;
 
 use flag::*;
 
@@ -334,14 +337,30 @@ fn idle_seconds(entry: EntryPtr, core: &Core) -> u64 {
 fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let entry = entry(ctx, args)?;
     let idle = idle_seconds(entry, ctx.core);
+    let nodes = match entry.object() {
+        Some(Object::List(List::Quick(list))) => quicklist_facts(list, ctx.core),
+        _ => String::new(),
+    };
     ctx.reply.simple(&format!(
-        "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{idle}",
+        "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{idle}{nodes}",
         crate::dict::Element::to_ptr(entry),
         entry.encoding().name(),
         serialized_length(entry),
         entry.lru()
     ));
     Ok(())
+}
+
+/// What Redis says of a quicklist's nodes.
+fn quicklist_facts(list: &QuickList, core: &Core) -> String {
+    let bytes: usize = list.nodes().map(|node| node.map_or_else(<[u8]>::len, ListPack::total_bytes)).sum();
+    format!(
+        " ql_nodes:{} ql_avg_node:{:.2} ql_listpack_max:{} ql_compressed:{} ql_uncompressed_size:{bytes}",
+        list.nodes().len(),
+        list.len() as f64 / list.nodes().len() as f64,
+        core.config.list_max_listpack_size,
+        u8::from(core.config.list_compress_depth != 0),
+    )
 }
 
 fn sdslen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {

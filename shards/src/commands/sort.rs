@@ -195,8 +195,9 @@ fn sort_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     run(ctx, args, true)
 }
 
-/// A number as the C library reads one: spaces before it and hexadecimals too, and nothing at all is 0.
+/// A number as the C library reads one: spaces may stand before it, a NUL ends it, and nothing at all is 0.
 fn score(text: &[u8]) -> Result<f64, CommandError> {
+    let text = text.split(|byte| *byte == 0).next().unwrap_or(text);
     if text.is_empty() {
         return Ok(0.0);
     }

@@ -61,7 +61,9 @@ impl Shard {
         if client.gate & gate::CLOSE_AFTER_REPLY != 0 {
             return self.take_output_slow(index);
         }
-        if client.out.is_empty() || (client.out.len() < HOLD_BYTES && client.awaits_replies()) {
+        // What a client waits for that waits for keys may never come.
+        let soon = client.awaits_replies() && client.blocked.is_none();
+        if client.out.is_empty() || (client.out.len() < HOLD_BYTES && soon) {
             return Vec::new();
         }
         let out = std::mem::take(&mut client.out);

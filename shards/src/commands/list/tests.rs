@@ -140,6 +140,13 @@ fn clients_wait_for_elements() {
         }
         assert_eq!(replies(world, waiting), "nil nil");
     });
+    // What was said before a wait is not held back by it.
+    t.each(|world, _| {
+        let waiting = world.connect();
+        world.send(waiting, b"RPUSH p 1\r\nBLPOP q 0\r\n");
+        assert_eq!(replies(world, waiting), "1");
+        world.disconnect(waiting);
+    });
     t.check("RPUSH a 1 2 3", "3").check("BLPOP b a 0", r#"["a" "1"]"#).check("BLMOVE a b RIGHT LEFT 0", r#""3""#);
     t.check("SET s x", "OK").check("BLPOP s a 0", WRONG).check("BLPOP a -1", "-ERR timeout is negative");
     t.check("BLPOP a x", "-ERR timeout is not a float or out of range");
