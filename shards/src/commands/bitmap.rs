@@ -318,7 +318,7 @@ fn bitop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let target = ctx.key_of(args.at(2));
     let db = ctx.keys.db(ctx.client.db, target.bytes);
     if longest > 0 {
-        db.set_string(ctx.core, target, &result, Ttl::Clear);
+        db.set_raw(ctx.core, target, &result);
         ctx.changed(Event::STRING, "set", target.bytes);
     } else if db.find(ctx.core, target).is_some() {
         db.delete(target);

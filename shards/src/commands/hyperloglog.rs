@@ -5,7 +5,6 @@
 use super::{Command, CommandError, CommandResult, Ctx, Group, Key, KeySpec, Route, flag, key};
 use crate::args::Args;
 use crate::core::Event;
-use crate::db::Ttl;
 use crate::encodings::hll::{self, Corrupt, REGISTERS};
 use crate::entry::{EntryPtr, Kind, StrRef};
 
@@ -118,7 +117,7 @@ fn pfadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 /// Adds an estimate under an absent key; announces the change.
 fn add(ctx: &mut Ctx<'_>, key: Key<'_>, bytes: &[u8]) {
-    ctx.keys.db(ctx.client.db, key.bytes).set_string(ctx.core, key, bytes, Ttl::Clear);
+    ctx.keys.db(ctx.client.db, key.bytes).set_raw(ctx.core, key, bytes);
 }
 
 /// The highest of each register over the estimates at arguments `from` on, and whether one of them is dense.

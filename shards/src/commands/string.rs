@@ -589,6 +589,18 @@ fn msetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 const LCS_MAX_CELLS: u64 = u32::MAX as u64 / 4;
 
 fn lcs(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    let mut strings: [Vec<u8>; 2] = Default::default();
+    for (k, string) in strings.iter_mut().enumerate() {
+        let key = ctx.key_of(args.at(1 + k));
+        let db = ctx.keys.db(ctx.client.db, key.bytes);
+        match db.lookup_read(ctx.core, key) {
+            Some(entry) if entry.kind() != Kind::String => {
+                return Err("ERR The specified keys must contain string values".into());
+            }
+            Some(entry) => *string = text_of(&entry),
+            None => {}
+        }
+    }
     let (mut len_only, mut idx, mut with_len, mut min_len) = (false, false, false, 0i64);
     let mut i = 3;
     while let Some(word) = args.get(i) {
@@ -609,18 +621,6 @@ fn lcs(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     }
     if len_only && idx {
         return Err("ERR If you want both the length and indexes, please just use IDX.".into());
-    }
-    let mut strings: [Vec<u8>; 2] = Default::default();
-    for (k, string) in strings.iter_mut().enumerate() {
-        let key = ctx.key_of(args.at(1 + k));
-        let db = ctx.keys.db(ctx.client.db, key.bytes);
-        match db.lookup_read(ctx.core, key) {
-            Some(entry) if entry.kind() != Kind::String => {
-                return Err("ERR The specified keys must contain string values".into());
-            }
-            Some(entry) => *string = text_of(&entry),
-            None => {}
-        }
     }
     let [a, b] = strings;
     if (a.len() as u64 + 1) * (b.len() as u64 + 1) > LCS_MAX_CELLS {

@@ -477,6 +477,14 @@ impl RedisDb {
         self.touch(core, moved);
     }
 
+    /// Sets a string that is raw bytes, however short and whatever it looks like: what was computed bit by bit is so in
+    /// Redis.
+    pub fn set_raw(&mut self, core: &mut Core, key: Key<'_>, value: &[u8]) {
+        self.set_string(core, key, b"", Ttl::Clear);
+        let entry = self.dict.find(key.hash, key.bytes).expect("it was just written");
+        self.modify_string(key, entry, value.len(), |bytes| bytes.copy_from_slice(value));
+    }
+
     /// Gives a string `len` bytes, new ones zero, and lets `write` change them.
     pub fn modify_string<T>(
         &mut self,
