@@ -8,6 +8,7 @@
 
 use crate::entry::{EntryPtr, Kind};
 use crate::object::Object;
+use crate::types::stream::StreamId;
 
 /// 20 bytes that stand for data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,16 @@ impl Digest {
                 // Members have no order, so nothing is mixed between them.
                 let Some(Object::Set(set)) = entry.object() else { unreachable!("a set's object") };
                 set.for_each(|member| self.xor(member.as_bytes(&mut itoa::Buffer::new())));
+            }
+            Kind::Stream => {
+                let Some(Object::Stream(stream)) = entry.object() else { unreachable!("a stream's object") };
+                for item in stream.range(StreamId::MIN, StreamId::MAX) {
+                    self.mix(format!("{}.{}", item.id.ms, item.id.seq).as_bytes());
+                    item.for_each(|field, value| {
+                        self.mix(field.as_bytes(&mut itoa::Buffer::new()));
+                        self.mix(value.as_bytes(&mut itoa::Buffer::new()));
+                    });
+                }
             }
             kind => unreachable!("{} values are not built", kind.name()),
         }

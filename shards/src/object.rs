@@ -5,7 +5,7 @@
 //! `heap_bytes` and `encoding`. Redis's counterpart is what `robj.ptr` points to.
 
 use crate::entry::Encoding;
-use crate::types::{Hash, List, Set};
+use crate::types::{Hash, List, Set, Stream};
 
 /// A boxed value of an entry.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub enum Object {
     List(List),
     /// A set.
     Set(Set),
+    /// A stream.
+    Stream(Stream),
 }
 
 impl Object {
@@ -29,12 +31,17 @@ impl Object {
                 Self::Hash(hash) => hash.heap_bytes(),
                 Self::List(list) => list.heap_bytes(),
                 Self::Set(set) => set.heap_bytes(),
+                Self::Stream(stream) => stream.heap_bytes(),
             }
     }
 
     /// About how many allocations freeing it takes.
     pub fn free_effort(&self) -> usize {
         match self.encoding() {
+            Encoding::Stream => match self {
+                Self::Stream(stream) => stream.allocations(),
+                _ => 1,
+            },
             Encoding::HashTable => match self {
                 Self::Hash(hash) => hash.len(),
                 Self::Set(set) => set.len(),
@@ -55,6 +62,7 @@ impl Object {
             Self::Hash(hash) => hash.encoding(),
             Self::List(list) => list.encoding(),
             Self::Set(set) => set.encoding(),
+            Self::Stream(stream) => stream.encoding(),
         }
     }
 }

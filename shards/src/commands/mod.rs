@@ -26,6 +26,9 @@ pub mod set;
 pub mod slowlog;
 pub mod sort;
 pub mod spec;
+pub mod stream;
+pub mod stream_group;
+pub mod stream_info;
 pub mod string;
 pub mod table;
 pub mod usage;
@@ -99,15 +102,15 @@ impl<'a> Ctx<'a> {
 
 impl Ctx<'_> {
     /// Says what stands for this command in the log and on replicas instead of its own words; several such effects
-    /// are repeated in order. The second word must be a key, or there must be no key: each effect goes to one slice.
+    /// are repeated in order. Their keys must lie in one slice, for each goes to one; without a key it goes to all.
     pub fn effect(&mut self, words: &[&[u8]]) {
-        self.core.effects.replaced = true;
+        self.core.effects.replaced = self.core.effects.on;
         self.core.effects.push(self.client.db, words);
     }
 
     /// This command's own words are not repeated.
     pub fn no_effect(&mut self) {
-        self.core.effects.replaced = true;
+        self.core.effects.replaced = self.core.effects.on;
     }
 }
 

@@ -616,10 +616,10 @@ directives! {
             "hll-sparse-max-bytes", memory(0, LONG_MAX), MUTABLE, NotYet;
         /// The most bytes in a node of a stream; 0 means no bound.
         stream_node_max_bytes: usize = 4096,
-            "stream-node-max-bytes", memory(0, LONG_MAX), MUTABLE, NotYet;
+            "stream-node-max-bytes", memory(0, LONG_MAX), MUTABLE, Yes;
         /// The most entries in a node of a stream; 0 means no bound.
         stream_node_max_entries: u64 = 100,
-            "stream-node-max-entries", int(0, i64::MAX), MUTABLE, NotYet;
+            "stream-node-max-entries", int(0, i64::MAX), MUTABLE, Yes;
     }
 
     section "Observation" {

@@ -4,4 +4,4 @@ pub mod parser;
 pub mod reply;
 
 pub use parser::{Limits, Parsed, Parser};
-pub use reply::Reply;
+pub use reply::{OpenList, Reply};

@@ -197,9 +197,13 @@ impl Shard {
 
     #[cold]
     fn serve_ready_keys(&mut self) {
+        // A command may write and then wait itself: XREADGROUP makes its consumer first. What it waits for is not to be
+        // taken for what one of those here waits for.
+        let request = self.core.block_request.take();
         while let Some((db, Ready { key, after })) = self.own_slice().next_ready() {
             self.serve_key(db, &key, after);
         }
+        self.core.block_request = request;
     }
 
     fn serve_key(&mut self, db: u16, key: &[u8], after: Option<BlockId>) {

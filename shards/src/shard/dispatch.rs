@@ -116,7 +116,14 @@ fn propagate(ctx: &mut Ctx<'_>, id: CommandId, args: Args<'_>) {
         ctx.keys.slices().filter_map(|slice| slice.log.open_group().then_some(slice.owner)).collect();
     for (db, words) in &said {
         let words = words.args();
-        match words.get(1) {
+        let mut key = None;
+        let row = ctx.core.table.resolve(words);
+        if row != crate::commands::UNKNOWN {
+            ctx.core.table.row(row).for_each_key(words, &mut |index| {
+                key.get_or_insert(words.at(index));
+            });
+        }
+        match key {
             Some(key) => ctx.keys.slice(key).log.append(*db, words.iter_from(0)),
             None => ctx.keys.slices().for_each(|slice| slice.log.append(*db, words.iter_from(0))),
         }

@@ -7,7 +7,9 @@ pub mod hash;
 pub mod list;
 pub mod member;
 pub mod set;
+pub mod stream;
 
 pub use hash::Hash;
 pub use list::List;
 pub use set::Set;
+pub use stream::Stream;
