@@ -7,6 +7,7 @@
 //! Counterpart: `computeDatasetDigest` (`debug.c`).
 
 use crate::entry::{EntryPtr, Kind};
+use crate::number::format_f64;
 use crate::object::Object;
 use crate::types::stream::StreamId;
 
@@ -71,7 +72,15 @@ impl Digest {
                     });
                 }
             }
-            kind => unreachable!("{} values are not built", kind.name()),
+            Kind::ZSet => {
+                let Some(Object::ZSet(set)) = entry.object() else { unreachable!("a sorted set's object") };
+                set.for_each(|member, score| {
+                    let mut pair = Digest::default();
+                    pair.mix(member.as_bytes(&mut itoa::Buffer::new()));
+                    pair.mix(format_f64(score).as_bytes());
+                    self.xor_digest(&pair);
+                });
+            }
         }
         if entry.expire_at().is_some() {
             self.xor(b"!!expire!!");

@@ -5,7 +5,7 @@
 //! `heap_bytes` and `encoding`. Redis's counterpart is what `robj.ptr` points to.
 
 use crate::entry::Encoding;
-use crate::types::{Hash, List, Set, Stream};
+use crate::types::{Hash, List, Set, Stream, ZSet};
 
 /// A boxed value of an entry.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub enum Object {
     Set(Set),
     /// A stream.
     Stream(Stream),
+    /// A sorted set.
+    ZSet(ZSet),
 }
 
 impl Object {
@@ -32,6 +34,7 @@ impl Object {
                 Self::List(list) => list.heap_bytes(),
                 Self::Set(set) => set.heap_bytes(),
                 Self::Stream(stream) => stream.heap_bytes(),
+                Self::ZSet(set) => set.heap_bytes(),
             }
     }
 
@@ -63,6 +66,7 @@ impl Object {
             Self::List(list) => list.encoding(),
             Self::Set(set) => set.encoding(),
             Self::Stream(stream) => stream.encoding(),
+            Self::ZSet(set) => set.encoding(),
         }
     }
 }

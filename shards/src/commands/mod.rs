@@ -32,6 +32,8 @@ pub mod stream_info;
 pub mod string;
 pub mod table;
 pub mod usage;
+pub mod zset;
+pub mod zset_store;
 
 use crate::args::Args;
 use crate::client::ClientView;

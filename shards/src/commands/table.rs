@@ -15,6 +15,8 @@ static FAMILIES: &[&[Command]] = &[
     super::connection::TABLE,
     super::string::TABLE,
     super::set::TABLE,
+    super::zset::TABLE,
+    super::zset_store::TABLE,
     super::keys::TABLE,
     super::hash::TABLE,
     super::list::TABLE,

@@ -607,10 +607,10 @@ directives! {
             "set-max-listpack-value", int(0, i64::MAX), MUTABLE, Yes;
         /// Sorted sets up to so many members are kept in one flat allocation.
         zset_max_listpack_entries: usize = 128,
-            "zset-max-listpack-entries" | "zset-max-ziplist-entries", int(0, i64::MAX), MUTABLE, NotYet;
+            "zset-max-listpack-entries" | "zset-max-ziplist-entries", int(0, i64::MAX), MUTABLE, Yes;
         /// The longest member of such a sorted set.
         zset_max_listpack_value: usize = 64,
-            "zset-max-listpack-value" | "zset-max-ziplist-value", memory(0, LONG_MAX), MUTABLE, NotYet;
+            "zset-max-listpack-value" | "zset-max-ziplist-value", memory(0, LONG_MAX), MUTABLE, Yes;
         /// The largest sparse HyperLogLog.
         hll_sparse_max_bytes: usize = 3000,
             "hll-sparse-max-bytes", memory(0, LONG_MAX), MUTABLE, NotYet;

@@ -3,12 +3,15 @@
 //! Each file is one structure that knows nothing of keys, commands or the configuration; the types
 //! (`types/`) choose between them by size, as Redis's thresholds say.
 
+pub mod counted_tree;
 pub mod hll;
 pub mod intset;
 pub mod listpack;
 pub mod pair;
 pub mod quicklist;
+pub mod scored;
 
+pub use counted_tree::CountedTree;
 pub use intset::IntSet;
 pub use listpack::ListPack;
 pub use quicklist::QuickList;

@@ -8,8 +8,10 @@ pub mod list;
 pub mod member;
 pub mod set;
 pub mod stream;
+pub mod zset;
 
 pub use hash::Hash;
 pub use list::List;
 pub use set::Set;
 pub use stream::Stream;
+pub use zset::ZSet;

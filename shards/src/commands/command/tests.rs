@@ -183,6 +183,8 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ("sinterstore", "key specs", "7.4 says that it overwrites its destination"),
     ("wait", "flags", "7.2 lets scripts call it, and names it blocking"),
     ("wait", "categories", "7.2 names it blocking"),
+    ("zrank", "arity", "7.2 brings WITHSCORE"),
+    ("zrevrank", "arity", "7.2 brings WITHSCORE"),
 ];
 
 #[test]
