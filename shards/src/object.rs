@@ -54,6 +54,10 @@ impl Object {
                 Self::List(list) => list.nodes(),
                 _ => 1,
             },
+            Encoding::SkipList => match self {
+                Self::ZSet(set) => set.len(),
+                _ => 1,
+            },
             _ => 1,
         }
     }

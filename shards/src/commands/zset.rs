@@ -5,6 +5,7 @@
 //! range differ in how they name it and what they do with it: [`RangeQuery`] reads the arguments of every kind,
 //! [`ZSet::ranks_of`] makes ranks of it, and the rest is the same for all.
 
+use super::block::{Block, TimeoutReply, deadline_of_seconds};
 use super::keys::{ScanOptions, cursor_arg};
 use super::{Command, CommandError, CommandResult, Ctx, Group, Key, KeySpec, flag, key};
 use crate::args::Args;
@@ -23,6 +24,8 @@ const ONE_LOOK: &[KeySpec] = &[KeySpec::one(1, key::RO)];
 const ONE_READ: &[KeySpec] = &[KeySpec::one(1, key::RO | key::ACCESS)];
 const ONE_ADD: &[KeySpec] = &[KeySpec::one(1, key::RW | key::UPDATE)];
 const ONE_REMOVE: &[KeySpec] = &[KeySpec::one(1, key::RW | key::DELETE)];
+const ALL_POP: &[KeySpec] = &[KeySpec::range(1, -2, 1, key::RW | key::ACCESS | key::DELETE)];
+const BLOCKS: u32 = WRITE | NOSCRIPT | BLOCKING;
 const ONE_POP: &[KeySpec] = &[KeySpec::one(1, key::RW | key::ACCESS | key::DELETE)];
 
 /// What a random choice with repetitions may amount to: the count alone bounds nothing.
@@ -178,6 +181,27 @@ pub static TABLE: &[Command] = &[
             "O(K)+O(M*log(N)), K being the number of keys, N the members of the set and M those removed",
             "Removes the members with the lowest or highest scores of the first set that has any, and returns them.",
             "numkeys key [key ...] <MIN | MAX> [COUNT count]",
+        ),
+    Command::data("bzpopmin", |ctx, args| bpop(ctx, args, End::Min), -3, BLOCKS | FAST, ZSET).keys(ALL_POP).doc(
+        "5.0.0",
+        "O(log(N)), N being the members of the set",
+        "Removes the member with the lowest score of the first set that has any and returns it, or waits for one.",
+        "key [key ...] timeout",
+    ),
+    Command::data("bzpopmax", |ctx, args| bpop(ctx, args, End::Max), -3, BLOCKS | FAST, ZSET).keys(ALL_POP).doc(
+        "5.0.0",
+        "O(log(N)), N being the members of the set",
+        "Removes the member with the highest score of the first set that has any and returns it, or waits for one.",
+        "key [key ...] timeout",
+    ),
+    Command::data("bzmpop", bzmpop, -5, WRITE | BLOCKING, ZSET)
+        .keys(&[KeySpec::counted(2, key::RW | key::ACCESS | key::DELETE)])
+        .doc(
+            "7.0.0",
+            "O(K)+O(M*log(N)), K being the number of keys, N the members of the set and M those removed",
+            "Removes the members with the lowest or highest scores of the first set that has any and returns them, or \
+             waits for some.",
+            "timeout numkeys key [key ...] <MIN | MAX> [COUNT count]",
         ),
     Command::data("zrandmember", zrandmember, -2, READONLY, ZSET).keys(ONE_READ).doc(
         "6.2.0",
@@ -666,6 +690,10 @@ impl End {
     fn event(self) -> &'static str {
         if self == End::Min { "zpopmin" } else { "zpopmax" }
     }
+
+    fn command(self) -> &'static [u8] {
+        if self == End::Min { b"ZPOPMIN" } else { b"ZPOPMAX" }
+    }
 }
 
 /// Pops up to `count` members, at least one, and writes each by `writer` behind the head that `head` writes.
@@ -748,24 +776,57 @@ fn first_of<'a>(
     Ok(None)
 }
 
-/// Replies with a key and the members popped from it.
-fn mpop_from(ctx: &mut Ctx<'_>, key: Key<'_>, entry: EntryPtr, end: End, count: usize) -> usize {
+/// Replies with a key and the members popped from it. To replicas it is a pop from this very key.
+fn mpop_from(ctx: &mut Ctx<'_>, key: Key<'_>, entry: EntryPtr, end: End, count: usize) {
     let writer = MemberReply { with_scores: true, paired: true };
-    pop_members(ctx, key, entry, end, count, &writer, |reply, popped| {
+    let popped = pop_members(ctx, key, entry, end, count, &writer, |reply, popped| {
         reply.array(2);
         reply.bulk(key.bytes);
         reply.array(popped);
-    })
+    });
+    ctx.effect(&[end.command(), key.bytes, itoa::Buffer::new().format(popped).as_bytes()]);
 }
 
 fn zmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let (keys, end, count) = mpop_options(args, 1)?;
     match first_of(ctx, args.iter_from(2).take(keys))? {
-        Some((key, entry)) => {
-            mpop_from(ctx, key, entry, end, count);
-        }
+        Some((key, entry)) => mpop_from(ctx, key, entry, end, count),
         None => ctx.reply.null_array(),
     }
+    Ok(())
+}
+
+/// Waits for one of some keys.
+fn wait<'a>(ctx: &mut Ctx<'_>, keys: impl Iterator<Item = &'a [u8]>, deadline_ms: i64) -> CommandResult {
+    let keys: Vec<&[u8]> = keys.collect();
+    let timeout_reply = TimeoutReply::NullArray;
+    ctx.block(Block { deadline_ms, keys: &keys, timeout_reply, again: None, on_delete: false })
+}
+
+fn bzmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    let deadline = deadline_of_seconds(ctx.core, args.at(1))?;
+    let (keys, end, count) = mpop_options(args, 2)?;
+    let keys = args.iter_from(3).take(keys);
+    match first_of(ctx, keys.clone())? {
+        Some((key, entry)) => {
+            mpop_from(ctx, key, entry, end, count);
+            Ok(())
+        }
+        None => wait(ctx, keys, deadline),
+    }
+}
+
+fn bpop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CommandResult {
+    let last = args.len() - 1;
+    let deadline = deadline_of_seconds(ctx.core, args.at(last))?;
+    let keys = args.iter_from(1).take(last - 1);
+    let Some((key, entry)) = first_of(ctx, keys.clone())? else { return wait(ctx, keys, deadline) };
+    let writer = MemberReply { with_scores: true, paired: false };
+    pop_members(ctx, key, entry, end, 1, &writer, |reply, _| {
+        reply.array(3);
+        reply.bulk(key.bytes);
+    });
+    ctx.effect(&[end.command(), key.bytes]);
     Ok(())
 }
 

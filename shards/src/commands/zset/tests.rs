@@ -206,6 +206,61 @@ fn a_watched_key_changes_only_if_something_does() {
     });
 }
 
+#[test]
+fn clients_wait_for_members() {
+    for shards in [1, 4] {
+        let mut world = World::new(shards);
+        let (a, b, c) = (world.connect(), world.connect(), world.connect());
+        let ask = |world: &mut World, conn, line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            world.send(conn, &crate::testing::request(&words));
+        };
+        let got = |world: &mut World, conn| {
+            let bytes = world.received(conn);
+            if bytes.is_empty() { "nothing".into() } else { Value::parse(&bytes).unwrap().0.to_string() }
+        };
+        // The first to come is the first served, and each gets its own.
+        ask(&mut world, a, "BZPOPMIN k1 k2 0");
+        ask(&mut world, b, "BZMPOP 0 2 k2 k3 MAX COUNT 2");
+        assert_eq!((got(&mut world, a).as_str(), got(&mut world, b).as_str()), ("nothing", "nothing"));
+        // What is no sorted set wakes nobody.
+        assert_eq!(world.run(c, "SADD k2 x").to_string(), "1");
+        assert_eq!((got(&mut world, a).as_str(), got(&mut world, b).as_str()), ("nothing", "nothing"));
+        assert_eq!(world.run(c, "DEL k2").to_string(), "1");
+        assert_eq!(world.run(c, "ZADD k2 1 a 2 b 3 c 4 d").to_string(), "4");
+        assert_eq!(got(&mut world, a), r#"["k2" "a" "1"]"#);
+        assert_eq!(got(&mut world, b), r#"["k2" [["d" "4"] ["c" "3"]]]"#);
+        assert_eq!(world.run(c, "ZRANGE k2 0 -1").to_string(), r#"["b"]"#);
+        // What is there is taken at once; a time runs out.
+        assert_eq!(world.run(a, "BZPOPMAX none k2 0").to_string(), r#"["k2" "b" "2"]"#);
+        ask(&mut world, a, "BZPOPMAX k2 0.5");
+        world.advance(600);
+        world.shards.iter_mut().for_each(|shard| shard.before_sleep());
+        world.settle();
+        assert_eq!(got(&mut world, a), "nil*");
+        assert_eq!(world.run(a, "BZPOPMIN k -1").to_string(), "-ERR timeout is negative");
+        assert_eq!(world.run(a, "BZMPOP x 1 k MIN").to_string(), "-ERR timeout is not a float or out of range");
+        // A result stored under the key is a member too.
+        ask(&mut world, b, "BZPOPMIN dest 0");
+        world.run(c, "ZADD src 7 m");
+        assert_eq!(world.run(c, "ZUNIONSTORE dest 1 src").to_string(), "1");
+        assert_eq!(got(&mut world, b), r#"["dest" "m" "7"]"#);
+    }
+}
+
+#[test]
+fn effects_are_what_was_done() {
+    let mut world = World::new(4);
+    let conn = world.connect();
+    world.log_effects();
+    for line in
+        ["ZADD z 1 a 2 b 3 c 4 d 5 e", "ZMPOP 2 none z MAX COUNT 2", "BZPOPMIN z 0", "BZMPOP 0 1 z MIN", "ZREM z no"]
+    {
+        world.run(conn, line);
+    }
+    assert_eq!(world.effects(), ["SELECT 0", "ZADD z 1 a 2 b 3 c 4 d 5 e", "ZPOPMAX z 2", "ZPOPMIN z", "ZPOPMIN z 1"]);
+}
+
 /// Large sets over the wire of a test server beside a map.
 #[test]
 fn large_sets_stay_in_order() {
