@@ -13,6 +13,8 @@ pub mod config;
 pub mod connection;
 pub mod debug;
 pub mod error;
+pub mod geo;
+pub mod geohash;
 pub mod hash;
 pub mod hyperloglog;
 pub mod info;

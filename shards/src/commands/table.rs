@@ -17,6 +17,7 @@ static FAMILIES: &[&[Command]] = &[
     super::set::TABLE,
     super::zset::TABLE,
     super::zset_store::TABLE,
+    super::geo::TABLE,
     super::keys::TABLE,
     super::hash::TABLE,
     super::list::TABLE,

@@ -335,14 +335,20 @@ fn combine_store(ctx: &mut Ctx<'_>, args: Args<'_>, operation: Operation) -> Com
 }
 
 /// Puts a result under a key, whatever was there, and replies with its length.
-pub(super) fn store(ctx: &mut Ctx<'_>, name: &[u8], set: ZSet, event: &'static str) {
+fn store(ctx: &mut Ctx<'_>, name: &[u8], set: ZSet, event: &'static str) {
+    store_counted(ctx, name, set, event, 1);
+}
+
+/// As [`store`], counted as so many changes.
+pub(super) fn store_counted(ctx: &mut Ctx<'_>, name: &[u8], set: ZSet, event: &'static str, changes: u64) {
     let key = ctx.key_of(name);
     let len = set.len();
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     let existed = db.find(ctx.core, key).is_some() && db.delete(key);
     if len > 0 {
         add_zset(ctx, key, set);
-        ctx.changed(Event::ZSET, event, key.bytes);
+        ctx.dirty += changes;
+        ctx.core.notify(Event::ZSET, event, key.bytes, ctx.client.db);
     } else if existed {
         ctx.changed(Event::GENERIC, "del", key.bytes);
     }
