@@ -547,8 +547,8 @@ fn xautoclaim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let (mut count, mut just_id, mut i) = (100, false, 6);
     while i < args.len() {
         if args.is(i, "count") && i + 1 < args.len() {
-            let given = int_arg(args.at(i + 1))?;
-            count = Some(given).filter(|n| (1..=i64::MAX / 16).contains(n)).ok_or("ERR COUNT must be > 0")?;
+            let given = parse_i64(args.at(i + 1));
+            count = given.filter(|n| (1..=i64::MAX / 16).contains(n)).ok_or("ERR COUNT must be > 0")?;
             i += 2;
         } else if args.is(i, "justid") {
             just_id = true;
