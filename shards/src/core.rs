@@ -87,6 +87,32 @@ pub struct Core {
     pub deny_blocking: bool,
     /// What the command that has just run waits for.
     pub block_request: Option<Box<BlockRequest>>,
+    /// A step of the protocol that is left out, to see that tests notice.
+    #[cfg(any(test, feature = "testing"))]
+    pub fault: Option<Fault>,
+}
+
+/// Steps of the protocol between shards that the simulator leaves out on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A part does not hold its keys.
+    NoHold,
+    /// Keys are let go with the part's own answer instead of the last.
+    EarlyRelease,
+    /// A slice is lent though keys of it are held.
+    LendHeld,
+    /// A client's request passes one of its own that waits.
+    PassOwn,
+    /// A part passes another that waits for the same key.
+    PassPart,
+    /// A slice that comes home is not looked through for keys that are ready.
+    NoServe,
+    /// A waiter that was served stays registered with its other slices.
+    KeepWaiters,
+    /// A write does not touch those who watch its key.
+    NoTouch,
+    /// A client that goes leaves its waiters behind.
+    LeaveWaiters,
 }
 
 impl Core {
@@ -113,6 +139,8 @@ impl Core {
             effects: Effects::default(),
             deny_blocking: false,
             block_request: None,
+            #[cfg(any(test, feature = "testing"))]
+            fault: None,
         }
     }
 
@@ -125,6 +153,18 @@ impl Core {
         self.now_ms = now_ms;
         self.now_us = now_us;
         self.lru_clock = ((now_ms / 1000) & 0xff_ffff) as u32;
+    }
+
+    /// Whether this step is left out; never outside of tests.
+    #[inline]
+    pub(crate) fn leaves_out(&self, step: Fault) -> bool {
+        #[cfg(any(test, feature = "testing"))]
+        return self.fault == Some(step);
+        #[cfg(not(any(test, feature = "testing")))]
+        {
+            let _ = step;
+            false
+        }
     }
 
     /// Unix time of this turn in µs: the wall clock's ms, and within one of them what the monotonic clock says has

@@ -144,7 +144,10 @@ impl Slice {
                 db.ready_keys.push_back(Ready { key: key.clone(), after: None });
             }
         }
-        db.set_hook(Hook::Blocking, !db.blocking_keys.is_empty());
+        if db.blocking_keys.is_empty() {
+            db.ready_keys.clear();
+            db.set_hook(Hook::Blocking, false);
+        }
         Some(waiter)
     }
 

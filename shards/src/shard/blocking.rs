@@ -20,6 +20,7 @@ use crate::args::{Args, OwnedArgs};
 use crate::client::{ClientView, Wait};
 use crate::commands::block::BlockRequest;
 use crate::commands::{Command, CommandId, Group, Key};
+use crate::core::Fault;
 use crate::db::Keyspace;
 use crate::db::blocked::{BlockId, Ready, Waiter};
 use crate::entry::Kind;
@@ -314,6 +315,9 @@ impl Shard {
     }
 
     fn forget_spanning(&mut self, id: BlockId) {
+        if self.core.leaves_out(Fault::KeepWaiters) {
+            return;
+        }
         for slice in self.slices.iter_mut().flatten() {
             if let Some(waiter) = slice.blocked.get_mut(id) {
                 // Whoever stands behind it gets a turn.
@@ -379,7 +383,7 @@ impl Shard {
     pub(crate) fn unblock_here(&mut self, id: BlockId, how: Unblock) {
         let own = self.core.id as usize;
         let Some(slice) = self.slices[own].as_deref_mut() else {
-            self.waiting.push_back(Waiting::Unblock(id, how));
+            self.enqueue_waiting(Waiting::Unblock(id, how));
             return;
         };
         let Some(waiter) = slice.unblock(id) else { return };

@@ -4,6 +4,7 @@
 //! whenever the slice is home.
 
 use super::dispatch::execute;
+use super::intents::Needs;
 use super::{Ask, Shard, Waiting};
 use crate::args::{Args, OwnedArgs};
 use crate::client::{ClientView, Wait, gate};
@@ -23,6 +24,7 @@ pub(crate) struct OwnedRequest {
     pub(crate) command: CommandId,
     pub(crate) args: OwnedArgs,
     pub(crate) hash: u64,
+    pub(crate) needs: Needs,
 }
 
 /// A request whose arguments lie elsewhere.
@@ -36,9 +38,10 @@ pub(crate) struct RequestView<'a> {
 }
 
 impl RequestView<'_> {
-    fn to_waiting(self) -> Waiting {
+    /// As what can wait for the slice or for keys.
+    fn to_waiting(self, needs: Needs) -> Waiting {
         let RequestView { client, sequence, command, args, hash } = self;
-        Waiting::Request(Box::new(OwnedRequest { client, sequence, command, args: args.to_owned(), hash }))
+        Waiting::Request(Box::new(OwnedRequest { client, sequence, command, args: args.to_owned(), hash, needs }))
     }
 }
 
@@ -56,8 +59,7 @@ impl Shard {
             if client.queued_here == 1 {
                 // This shard is its own queue.
                 let request = RequestView { client: view, sequence, command: id, args, hash };
-                self.waiting.push_back(request.to_waiting());
-                self.open = false;
+                self.make_wait(request);
                 return;
             }
             // What stands before it may still be in the mailbox.
@@ -69,9 +71,7 @@ impl Shard {
     /// Takes in a parcel: notes first (an end of watching must come before a new watch), then replies, then requests.
     pub(crate) fn deliver(&mut self, mut parcel: Box<Parcel>) {
         let from = parcel.from;
-        for slot in parcel.releases.drain(..) {
-            self.release_keys(from, slot);
-        }
+        parcel.releases.drain(..).for_each(|slot| self.release_keys(from, slot));
         for note in parcel.notes.drain(..) {
             self.take_note(from, note);
         }
@@ -85,8 +85,15 @@ impl Shard {
             }
             at = end;
         }
+        self.run_released();
         self.serve_requests(&parcel.requests);
+        self.run_released();
         self.outbox.recycle(parcel);
+    }
+
+    fn make_wait(&mut self, request: RequestView<'_>) {
+        let needs = self.intents.needs(&self.core, &request);
+        self.enqueue_waiting(request.to_waiting(needs));
     }
 
     fn serve_requests(&mut self, batch: &RequestBatch) {
@@ -108,8 +115,7 @@ impl Shard {
                 if self.may_run(&request) {
                     self.serve(client, sequence, command, request.args, hash);
                 } else {
-                    self.waiting.push_back(request.to_waiting());
-                    self.open = false;
+                    self.make_wait(request);
                 }
             }
         }
@@ -146,7 +152,7 @@ impl Shard {
                 return self.register(client, sequence, id, args, *request);
             }
             if part {
-                self.hold_keys(id, args, client.db, own, sequence);
+                self.hold_keys(own, &RequestView { client, sequence, command: id, args, hash: 0 });
                 self.clock.restart();
                 return self.take_part(own, sequence as u32, &out);
             }
@@ -167,7 +173,7 @@ impl Shard {
             let len = (replies.bytes.len() - start) as u32;
             replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
             if part {
-                self.hold_keys(id, args, client.db, client.home, sequence);
+                self.hold_keys(client.home, &RequestView { client, sequence, command: id, args, hash: 0 });
                 return self.clock.restart();
             }
         }
@@ -177,7 +183,7 @@ impl Shard {
     fn take_note(&mut self, from: ShardId, note: Note) {
         match note {
             Note::Acquire(tx) => {
-                self.waiting.push_back(Waiting::Acquire(tx));
+                self.enqueue_waiting(Waiting::Acquire(tx));
                 self.run_waiting();
             }
             Note::Lent { tx, slice } => self.take_lent(tx, slice),
@@ -247,7 +253,9 @@ impl Shard {
         debug_assert_eq!(slice.owner, own);
         self.place(own, Some(slice));
         self.clock.restart();
-        self.serve_ready();
+        if !self.core.leaves_out(crate::core::Fault::NoServe) {
+            self.serve_ready();
+        }
         self.run_waiting();
     }
 

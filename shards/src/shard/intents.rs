@@ -13,12 +13,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::hops::OwnedRequest;
+use super::hops::{OwnedRequest, RequestView};
 use super::{Shard, Waiting};
-use crate::args::Args;
-use crate::commands::{Command, CommandId, Route, flag};
-use crate::core::Core;
-use crate::message::SPLIT;
+use crate::commands::{Route, flag};
+use crate::core::{Core, Fault};
+use crate::message::{ALONE, SPLIT};
 use crate::router::ShardId;
 
 /// Key hashes are as good as random, so a table of them needs no further hash.
@@ -49,23 +48,95 @@ struct Held {
 }
 
 /// The keys that one part holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Hold {
-    coordinator: ShardId,
-    slot: u32,
     write: bool,
     keys: Vec<u64>,
 }
 
-/// All keys of this shard that are held.
+/// What a request needs of this shard's slice.
+#[derive(Debug, Default)]
+pub(crate) struct Needs {
+    /// Its keys, each as [`name_of`] it.
+    keys: Vec<u64>,
+    /// All keys, whichever there are.
+    all: bool,
+    /// Whether it may change them.
+    write: bool,
+}
+
+/// All keys of this shard that are held, and what waits for them.
 #[derive(Debug, Default)]
 pub(crate) struct Intents {
     /// By key: its hash, mixed with its database. Two keys with one hash wait for each other without need.
-    held: HashMap<u64, Held, BuildHasherDefault<AsIs>>,
-    holds: Vec<Hold>,
+    held: Keys,
+    /// The holds by coordinator and slot.
+    holds: Vec<Vec<Option<Hold>>>,
+    count: usize,
     spare: Vec<Vec<u64>>,
+    /// Keys of requests that wait. A part must not pass one: behind the request may stand an earlier part of the same
+    /// client, which would then wait for the later one.
+    wanted: Keys,
+    /// How many requests of each client wait.
+    clients: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
+    /// How many transactions wait for the slice.
+    acquires: usize,
 }
 
+/// How often each key is held, or wanted.
+#[derive(Debug, Default)]
+struct Keys {
+    counts: HashMap<u64, Held, BuildHasherDefault<AsIs>>,
+    /// How many need all keys.
+    all: usize,
+}
+
+impl Keys {
+    fn add_all(&mut self, needs: &Needs) {
+        needs.keys.iter().for_each(|key| self.add(*key, needs.write));
+        self.all += needs.all as usize;
+    }
+
+    fn remove_all(&mut self, needs: &Needs) {
+        needs.keys.iter().for_each(|key| self.remove(*key, needs.write));
+        self.all -= needs.all as usize;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.counts.is_empty() && self.all == 0
+    }
+
+    fn add(&mut self, key: u64, write: bool) {
+        let held = self.counts.entry(key).or_default();
+        match write {
+            true => held.writers += 1,
+            false => held.readers += 1,
+        }
+    }
+
+    fn remove(&mut self, key: u64, write: bool) {
+        let held = self.counts.get_mut(&key).expect("what is taken off was counted");
+        match write {
+            true => held.writers -= 1,
+            false => held.readers -= 1,
+        }
+        if held.readers == 0 && held.writers == 0 {
+            self.counts.remove(&key);
+        }
+    }
+
+    /// Whether one that needs `key` has to wait for those counted.
+    fn meets(&self, key: u64, write: bool) -> bool {
+        self.counts.get(&key).is_some_and(|held| held.writers > 0 || (write && held.readers > 0))
+    }
+
+    fn conflicts(&self, needs: &Needs) -> bool {
+        let meets = |key: &u64| self.meets(*key, needs.write);
+        !self.is_empty() && (needs.all || self.all > 0 || needs.keys.iter().any(meets))
+    }
+}
+
+/// A key's name among those held.
 fn name_of(hash: u64, db: u16) -> u64 {
     hash ^ u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -74,59 +145,55 @@ impl Intents {
     /// Whether no key is held.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.holds.is_empty()
+        self.count == 0
     }
 
-    /// Whether a command has to wait for a key that is held. `hash` is its single key's, or 0.
-    fn conflicts(&self, core: &Core, row: &Command, args: Args<'_>, hash: u64, db: u16) -> bool {
-        if self.held.is_empty() {
-            return false;
+    /// What a request needs.
+    pub(crate) fn needs(&mut self, core: &Core, request: &RequestView<'_>) -> Needs {
+        let row = core.table.row(request.command);
+        let write = row.has(flag::WRITE) || row.has(flag::MAY_REPLICATE) || request.sequence & ALONE != 0;
+        let (db, args) = (request.client.db, request.args);
+        let mut keys = self.spare.pop().unwrap_or_default();
+        if request.hash != 0 {
+            keys.push(name_of(request.hash, db));
+        } else if row.route == Route::Keys {
+            row.for_each_key(args, &mut |index| keys.push(name_of(core.hasher.hash(args.at(index)), db)));
         }
-        let write = row.has(flag::WRITE) || row.has(flag::MAY_REPLICATE);
-        let meets = |hash: u64| {
-            let held = self.held.get(&name_of(hash, db));
-            held.is_some_and(|held| held.writers > 0 || (write && held.readers > 0))
-        };
-        if hash != 0 {
-            return meets(hash);
-        }
-        if row.route != Route::Keys {
-            return true;
-        }
-        let mut found = false;
-        row.for_each_key(args, &mut |index| found |= meets(core.hasher.hash(args.at(index))));
-        found
+        Needs { keys, all: row.route != Route::Keys, write }
     }
 
-    /// Holds the keys of a part, which `hold` names.
-    fn hold(&mut self, core: &Core, row: &Command, args: Args<'_>, db: u16, mut hold: Hold) {
-        hold.keys = self.spare.pop().unwrap_or_default();
-        row.for_each_key(args, &mut |index| hold.keys.push(name_of(core.hasher.hash(args.at(index)), db)));
-        for key in &hold.keys {
-            let held = self.held.entry(*key).or_default();
-            match hold.write {
-                true => held.writers += 1,
-                false => held.readers += 1,
-            }
+    fn hold(&mut self, coordinator: ShardId, slot: u32, needs: Needs) {
+        self.held.add_all(&needs);
+        let coordinator = coordinator as usize;
+        if self.holds.len() <= coordinator {
+            self.holds.resize_with(coordinator + 1, Vec::new);
         }
-        self.holds.push(hold);
+        let slots = &mut self.holds[coordinator];
+        if slots.len() <= slot as usize {
+            slots.resize_with(slot as usize + 1, || None);
+        }
+        debug_assert!(slots[slot as usize].is_none());
+        slots[slot as usize] = Some(Hold { write: needs.write, keys: needs.keys });
+        self.count += 1;
     }
 
     /// Lets go of the keys of a part.
     fn release(&mut self, coordinator: ShardId, slot: u32) {
-        let at = self.holds.iter().position(|hold| hold.coordinator == coordinator && hold.slot == slot);
-        let mut hold = self.holds.swap_remove(at.expect("what is released is held"));
+        let hold = self.holds[coordinator as usize][slot as usize].take();
+        let mut hold = hold.expect("what is released is held");
+        self.count -= 1;
         for key in hold.keys.drain(..) {
-            let held = self.held.get_mut(&key).expect("a held key is counted");
-            match hold.write {
-                true => held.writers -= 1,
-                false => held.readers -= 1,
-            }
-            if held.readers == 0 && held.writers == 0 {
-                self.held.remove(&key);
-            }
+            self.held.remove(key, hold.write);
         }
-        self.spare.push(hold.keys);
+        self.recycle(hold.keys);
+    }
+
+    fn recycle(&mut self, mut keys: Vec<u64>) {
+        const SPARE_LISTS: usize = 256;
+        if self.spare.len() < SPARE_LISTS && keys.capacity() <= 64 {
+            keys.clear();
+            self.spare.push(keys);
+        }
     }
 }
 
@@ -138,43 +205,86 @@ impl Shard {
     }
 
     /// Whether a request that comes now may run on this shard's slice.
-    pub(crate) fn may_run(&self, request: &super::hops::RequestView<'_>) -> bool {
+    pub(crate) fn may_run(&mut self, request: &RequestView<'_>) -> bool {
         if self.open {
             return true;
         }
-        if self.slices[self.core.id as usize].is_none() {
+        if self.slices[self.core.id as usize].is_none() || self.earlier_waits(request.client.id) {
             return false;
         }
-        let row = self.core.table.row(request.command);
-        let ordered = request.sequence & SPLIT != 0;
-        let behind = self.waiting.iter().any(|waiting| match waiting {
-            Waiting::Request(other) => other.client.id == request.client.id || (ordered && other.sequence & SPLIT != 0),
-            Waiting::Acquire(_) => ordered,
-            Waiting::Unwatch(..) | Waiting::Unblock(..) => false,
-        });
-        !behind && !self.intents.conflicts(&self.core, row, request.args, request.hash, request.client.db)
+        let part = request.sequence & SPLIT != 0;
+        if part && self.intents.acquires > 0 {
+            return false;
+        }
+        let needs = self.intents.needs(&self.core, request);
+        let behind = part && !self.core.leaves_out(Fault::PassPart) && self.intents.wanted.conflicts(&needs);
+        let waits = behind || self.intents.held.conflicts(&needs);
+        self.intents.recycle(needs.keys);
+        !waits
+    }
+
+    /// Whether a request of this client waits here already.
+    fn earlier_waits(&self, client: u64) -> bool {
+        self.intents.clients.contains_key(&client) && !self.core.leaves_out(Fault::PassOwn)
+    }
+
+    /// Adds to what waits for the slice, or for keys that are held.
+    pub(crate) fn enqueue_waiting(&mut self, waiting: Waiting) {
+        self.open = false;
+        match &waiting {
+            Waiting::Request(request) => {
+                *self.intents.clients.entry(request.client.id).or_default() += 1;
+                self.intents.wanted.add_all(&request.needs);
+            }
+            Waiting::Acquire(_) => self.intents.acquires += 1,
+            Waiting::Unwatch(..) | Waiting::Unblock(..) => {}
+        }
+        self.waiting.push_back(waiting);
+    }
+
+    fn dequeue_waiting(&mut self, at: usize) -> Waiting {
+        let waiting = self.waiting.remove(at).expect("the caller looked at it");
+        match &waiting {
+            Waiting::Request(request) => {
+                let id = request.client.id;
+                let count = self.intents.clients.get_mut(&id).expect("counted as it came");
+                *count -= 1;
+                if *count == 0 {
+                    self.intents.clients.remove(&id);
+                }
+                self.intents.wanted.remove_all(&request.needs);
+            }
+            Waiting::Acquire(_) => self.intents.acquires -= 1,
+            Waiting::Unwatch(..) | Waiting::Unblock(..) => {}
+        }
+        waiting
     }
 
     /// Holds the keys of a part that has just run.
-    pub(crate) fn hold_keys(
-        &mut self,
-        command: CommandId,
-        args: Args<'_>,
-        db: u16,
-        coordinator: ShardId,
-        sequence: u64,
-    ) {
-        let row = self.core.table.row(command);
-        let write = row.has(flag::WRITE) || sequence & crate::message::ALONE != 0;
-        let slot = (sequence & u64::from(u32::MAX)) as u32;
-        self.intents.hold(&self.core, row, args, db, Hold { coordinator, slot, write, keys: Vec::new() });
+    pub(crate) fn hold_keys(&mut self, coordinator: ShardId, request: &RequestView<'_>) {
+        if self.core.leaves_out(Fault::NoHold) {
+            return;
+        }
+        let needs = self.intents.needs(&self.core, request);
+        self.intents.hold(coordinator, request.sequence as u32, needs);
         self.open = false;
     }
 
-    /// A split command of `coordinator` is done: what waited for its keys goes on.
+    /// A split command of `coordinator` is done: what waited for its keys goes on at the next
+    /// [`Shard::run_released`].
     pub(crate) fn release_keys(&mut self, coordinator: ShardId, slot: u32) {
+        if self.core.leaves_out(Fault::NoHold) {
+            return;
+        }
         self.intents.release(coordinator, slot);
-        self.run_waiting();
+        self.released = true;
+    }
+
+    /// Runs what waited for keys that were let go, once for many of them.
+    pub(crate) fn run_released(&mut self) {
+        if std::mem::take(&mut self.released) {
+            self.run_waiting();
+        }
     }
 
     /// Runs what waits and may run, in order.
@@ -185,9 +295,9 @@ impl Shard {
             return;
         }
         loop {
-            self.drain_again = false;
+            (self.drain_again, self.released) = (false, false);
             self.drain_waiting();
-            if !self.drain_again {
+            if !self.drain_again && !self.released {
                 break;
             }
         }
@@ -198,26 +308,28 @@ impl Shard {
     fn drain_waiting(&mut self) {
         let own = self.core.id as usize;
         let mut at = 0;
+        // What stands further behind must not pass what still waits here: a request one of its client's, a part one that
+        // needs a key of its.
         let mut clients = BTreeSet::new();
-        let mut ordered_waits = false;
+        let mut wanted = Keys::default();
+        let mut slice_wanted = false;
         while at < self.waiting.len() && self.slices[own].is_some() && !self.drain_again {
             let runs = match &self.waiting[at] {
                 Waiting::Request(request) => {
-                    let OwnedRequest { client, sequence, command, args, hash } = &**request;
-                    let row = self.core.table.row(*command);
-                    let ordered = sequence & SPLIT != 0;
-                    let waits = clients.contains(&client.id)
-                        || (ordered && ordered_waits)
-                        || self.intents.conflicts(&self.core, row, args.args(), *hash, client.db);
+                    let part = request.sequence & SPLIT != 0;
+                    let waits = clients.contains(&request.client.id)
+                        || self.intents.held.conflicts(&request.needs)
+                        || (part && (slice_wanted || wanted.conflicts(&request.needs)));
                     if waits {
-                        clients.insert(client.id);
-                        ordered_waits |= ordered;
+                        clients.insert(request.client.id);
+                        wanted.add_all(&request.needs);
                     }
                     !waits
                 }
                 Waiting::Acquire(_) => {
-                    let waits = ordered_waits || !self.intents.is_empty();
-                    ordered_waits |= waits;
+                    let waits = slice_wanted || !wanted.is_empty() || !self.intents.is_empty();
+                    let waits = waits && !self.core.leaves_out(Fault::LendHeld);
+                    slice_wanted |= waits;
                     !waits
                 }
                 Waiting::Unwatch(..) | Waiting::Unblock(..) => true,
@@ -226,9 +338,10 @@ impl Shard {
                 at += 1;
                 continue;
             }
-            match self.waiting.remove(at).expect("it was just looked at") {
+            match self.dequeue_waiting(at) {
                 Waiting::Request(request) => {
-                    let OwnedRequest { client, sequence, command, args, hash } = *request;
+                    let OwnedRequest { client, sequence, command, args, hash, needs } = *request;
+                    self.intents.recycle(needs.keys);
                     self.serve(client, sequence, command, args.args(), hash);
                 }
                 Waiting::Acquire(tx) => self.lend(tx),
@@ -240,6 +353,6 @@ impl Shard {
 
     /// Whether no key of this shard is held.
     pub fn holds_nothing(&self) -> bool {
-        self.intents.is_empty() && self.intents.held.is_empty()
+        self.intents.is_empty() && self.intents.held.is_empty() && self.intents.wanted.is_empty()
     }
 }

@@ -141,6 +141,8 @@ pub struct Shard {
     pub(crate) open: bool,
     /// What waits is being run; and it is to be looked through again.
     pub(crate) draining: bool,
+    /// Keys were let go, and what waits has not been looked through since.
+    pub(crate) released: bool,
     pub(crate) drain_again: bool,
     /// The owners of a split command's keys, and its reply, while they are put together.
     pub(crate) places: Vec<ShardId>,
@@ -183,6 +185,7 @@ impl Shard {
             intents: intents::Intents::default(),
             open: true,
             draining: false,
+            released: false,
             drain_again: false,
             places: Vec::new(),
             scratch: Vec::new(),
@@ -310,7 +313,9 @@ impl Shard {
         use std::sync::atomic::Ordering::Relaxed;
         self.unwatch_all(index);
         if self.clients[index as usize].as_deref().is_some_and(|client| client.blocked.is_some()) {
-            self.unblock_client(index, blocking::Unblock::Gone);
+            if !self.core.leaves_out(crate::core::Fault::LeaveWaiters) {
+                self.unblock_client(index, blocking::Unblock::Gone);
+            }
             self.end_wait(index);
         }
         let Some(client) = self.clients[index as usize].take() else { return };
@@ -368,6 +373,20 @@ impl Shard {
             && self.holds_nothing()
             && self.outbox.is_empty()
             && self.slices[self.core.id as usize].is_some()
+    }
+
+    /// What keeps this shard from being quiet, for tests that fail.
+    pub fn unrest(&self) -> String {
+        format!(
+            "{} transactions, {} questions, {} waiting, slice {}, splits {:?}, intents {:?}, queue {:?}",
+            self.txs.len(),
+            self.asks.len(),
+            self.waiting.len(),
+            if self.slices[self.core.id as usize].is_some() { "home" } else { "away" },
+            self.splits,
+            self.intents,
+            self.waiting
+        )
     }
 
     /// Takes what commands did on this shard's slice since the last time, in the protocol of clients; nothing while

@@ -169,7 +169,7 @@ impl Shard {
             if self.slices[owner].is_some() {
                 self.unwatch_in(owner, id, keys);
             } else if owner == self.core.id as usize {
-                self.waiting.push_back(Waiting::Unwatch(id, keys));
+                self.enqueue_waiting(Waiting::Unwatch(id, keys));
             } else {
                 self.outbox.note(owner as u16, Note::Unwatch { client: id, keys });
             }
@@ -181,7 +181,7 @@ impl Shard {
         let own = self.core.id as usize;
         match self.slices[own].is_some() {
             true => self.unwatch_in(own, client, keys),
-            false => self.waiting.push_back(Waiting::Unwatch(client, keys)),
+            false => self.enqueue_waiting(Waiting::Unwatch(client, keys)),
         }
     }
 
@@ -244,6 +244,9 @@ impl Shard {
     fn watches_broken(&mut self, index: u32) -> bool {
         let (id, watched) = (self.client(index).id, self.client(index).watched.clone());
         let now = self.core.now_ms;
+        if self.core.leaves_out(crate::core::Fault::NoTouch) {
+            return false;
+        }
         watched.iter().any(|watched| {
             let hash = self.core.hasher.hash(&watched.key);
             let owner = owner_of(&watched.key, self.core.shards) as usize;

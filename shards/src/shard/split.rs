@@ -18,6 +18,7 @@ use crate::args::{Args, OwnedArgs};
 use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::spec::Split as Kind;
 use crate::commands::{CommandId, flag};
+use crate::core::Fault;
 use crate::message::{ALONE, Note, SPLIT};
 use crate::resp::Reply;
 use crate::router::{ShardId, owner_of};
@@ -173,7 +174,13 @@ impl Shard {
             Kind::Done => {}
         }
         split.missing -= 1;
-        if split.missing == 0 {
+        if self.core.leaves_out(Fault::EarlyRelease) {
+            match from == self.core.id {
+                true => self.release_keys(from, slot),
+                false => self.outbox.parcel(from).releases.push(slot),
+            }
+        }
+        if self.splits.slots[slot as usize].missing == 0 {
             self.finish_split(slot);
         }
     }
@@ -189,6 +196,10 @@ impl Shard {
             self.splits.slots[slot as usize].write_reply(&mut reply, writes.is_some());
             self.fulfil(view.index, view.id, sequence, &reply);
             self.scratch = reply;
+        }
+        if self.core.leaves_out(Fault::EarlyRelease) {
+            self.splits.slots[slot as usize].owners = owners;
+            return self.splits.free.push(slot);
         }
         // Slots are given away again only after this: a release is sent before any part that uses the slot anew.
         for owner in &owners {

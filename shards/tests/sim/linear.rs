@@ -1,0 +1,116 @@
+//! Is a history linearizable? The search of Wing and Gong with the memory of Lowe: orders of the calls that keep real
+//! time (a call that returned before another was sent comes first) are tried against a plain map, and no set of calls
+//! done with the same state is looked at twice.
+
+use std::collections::HashSet;
+
+use crate::history::{Call, Op};
+
+type State = Vec<Option<i64>>;
+
+/// Runs an operation on a plain map; the reply in the notation of tests.
+pub fn apply(op: &Op, state: &mut State) -> String {
+    let text = |value: Option<i64>| value.map_or("nil".to_string(), |v| format!("\"{v}\""));
+    match op {
+        Op::Get(k) => text(state[*k]),
+        Op::Set(k, v) => {
+            state[*k] = Some(*v);
+            "OK".into()
+        }
+        Op::Incr(k) => {
+            let value = state[*k].unwrap_or(0) + 1;
+            state[*k] = Some(value);
+            value.to_string()
+        }
+        Op::Mget(ks) => {
+            let values: Vec<String> = ks.iter().map(|k| text(state[*k])).collect();
+            format!("[{}]", values.join(" "))
+        }
+        Op::Mset(kvs) => {
+            kvs.iter().for_each(|(k, v)| state[*k] = Some(*v));
+            "OK".into()
+        }
+        Op::Msetnx(kvs) => {
+            let free = kvs.iter().all(|(k, _)| state[*k].is_none());
+            if free {
+                kvs.iter().for_each(|(k, v)| state[*k] = Some(*v));
+            }
+            (free as i64).to_string()
+        }
+        Op::Del(ks) => ks.iter().filter(|k| state[**k].take().is_some()).count().to_string(),
+        Op::Exists(ks) => ks.iter().filter(|k| state[**k].is_some()).count().to_string(),
+        Op::Rename(a, b) => match state[*a].take() {
+            None => "-ERR no such key".into(),
+            Some(value) => {
+                state[*b] = Some(value);
+                "OK".into()
+            }
+        },
+        Op::Exec(ops) => {
+            let replies: Vec<String> = ops.iter().map(|op| apply(op, state)).collect();
+            format!("[{}]", replies.join(" "))
+        }
+    }
+}
+
+/// Panics with the history if no order explains it. `owner` is each key's shard.
+pub fn check(calls: &[Call], keys: usize, owner: &[usize], strict: bool) {
+    assert!(calls.len() <= 64, "the set of calls done is one word");
+    // For each call, those that must come before it.
+    let mut before = vec![0u64; calls.len()];
+    for (j, later) in calls.iter().enumerate() {
+        for (i, earlier) in calls.iter().enumerate() {
+            let in_time = earlier.returned.as_ref().is_some_and(|(at, _)| *at < later.sent);
+            let own = i < j && earlier.client == later.client;
+            // Of one pipeline, what touches the same key keeps its order, and so does what runs on the same one shard.
+            let shares = || {
+                let (a, b) = (earlier.op.keys(), later.op.keys());
+                let shard = owner[a[0]];
+                a.iter().any(|k| b.contains(k)) || a.iter().chain(&b).all(|k| owner[*k] == shard)
+            };
+            if in_time || (own && (strict || later.op.is_signal(owner) || shares())) {
+                before[j] |= 1 << i;
+            }
+        }
+    }
+    let must: u64 = calls.iter().enumerate().filter(|(_, c)| c.returned.is_some()).map(|(i, _)| 1 << i).sum();
+    let mut seen = HashSet::new();
+    let mut stack: Vec<(u64, State)> = vec![(0, vec![None; keys])];
+    while let Some((done, state)) = stack.pop() {
+        if done & must == must {
+            return;
+        }
+        for (i, call) in calls.iter().enumerate() {
+            if done & (1 << i) != 0 || before[i] & !done & must != 0 {
+                continue;
+            }
+            // One whose reply never came may have happened or not; what follows it on its connection had no reply.
+            let mut next = state.clone();
+            let reply = apply(&call.op, &mut next);
+            if call.returned.as_ref().is_some_and(|(_, seen)| *seen != reply) {
+                continue;
+            }
+            if seen.insert((done | 1 << i, next.clone())) {
+                stack.push((done | 1 << i, next));
+            }
+        }
+    }
+    let lines: Vec<String> = calls.iter().map(|call| format!("{call:?}")).collect();
+    panic!("no order of these calls explains them:\n{}", lines.join("\n"));
+}
+
+#[test]
+fn the_checker_sees_a_stale_read_and_a_torn_write() {
+    let call = |client, op, sent, returned: u64, reply: &str| Call {
+        client,
+        op,
+        sent,
+        returned: Some((returned, reply.to_string())),
+    };
+    let write = call(0, Op::Mset(vec![(0, 1), (1, 1)]), 0, 10, "OK");
+    check(&[write.clone(), call(1, Op::Mget(vec![0, 1]), 5, 6, "[\"1\" \"1\"]")], 2, &[0, 1], false);
+    check(&[write.clone(), call(1, Op::Mget(vec![0, 1]), 5, 6, "[nil nil]")], 2, &[0, 1], false);
+    let fails = |calls: Vec<Call>| std::panic::catch_unwind(|| check(&calls, 2, &[0, 1], false)).is_err();
+    assert!(fails(vec![write.clone(), call(1, Op::Mget(vec![0, 1]), 5, 6, "[\"1\" nil]")]));
+    assert!(fails(vec![write, call(1, Op::Get(0), 11, 12, "nil")]));
+}

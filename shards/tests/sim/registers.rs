@@ -1,0 +1,128 @@
+//! Strings under every kind of command over one key and several: the history must be linearizable.
+
+use ringshard_shards::core::{Fault, Rng};
+
+use crate::each_seed;
+use crate::history::{Call, Op};
+use crate::linear;
+use crate::world::{Setup, Sim};
+
+const KEYS: usize = 5;
+
+fn some_keys(rng: &mut Rng) -> Vec<usize> {
+    let count = 1 + rng.below(3) as usize;
+    let mut keys: Vec<usize> = Vec::new();
+    while keys.len() < count {
+        let key = rng.below(KEYS as u64) as usize;
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+fn plain(rng: &mut Rng, next: &mut i64) -> Op {
+    let key = rng.below(KEYS as u64) as usize;
+    *next += 1000;
+    let value = *next;
+    match rng.below(16) {
+        0..3 => Op::Get(key),
+        3..5 => Op::Set(key, value),
+        5 => Op::Incr(key),
+        6..9 => Op::Mget(some_keys(rng)),
+        9..12 => Op::Mset(some_keys(rng).into_iter().map(|key| (key, value)).collect()),
+        12 => Op::Msetnx(some_keys(rng).into_iter().map(|key| (key, value)).collect()),
+        13 => Op::Del(some_keys(rng)),
+        14 => Op::Exists(some_keys(rng)),
+        _ => Op::Rename(key, (key + 1 + rng.below(KEYS as u64 - 1) as usize) % KEYS),
+    }
+}
+
+fn random_op(rng: &mut Rng, next: &mut i64) -> Op {
+    match rng.below(10) {
+        0 => Op::Exec((0..1 + rng.below(3)).map(|_| plain(rng, next)).collect()),
+        _ => plain(rng, next),
+    }
+}
+
+/// A setup that a seed chooses.
+pub fn setup(seed: u64, fault: Option<Fault>, unordered: bool) -> Setup {
+    let mut rng = Rng::new(seed);
+    let shards = [2, 2, 3, 4, 8][rng.below(5) as usize];
+    Setup { seed, shards, clients: 2 + rng.below(4) as usize, strict: rng.below(4) == 0, fault, unordered }
+}
+
+/// One run.
+pub fn run(setup: Setup) {
+    let mut sim = Sim::new(setup);
+    let names = sim.keys(KEYS);
+    let owner: Vec<usize> = (0..KEYS).map(|k| k % setup.shards).collect();
+    let mut calls: Vec<Call> = Vec::new();
+    // By client: its calls under way, each with the replies that it still needs before its own.
+    let mut awaited: Vec<std::collections::VecDeque<(usize, usize)>> = vec![Default::default(); setup.clients];
+    let mut next = 0;
+    let total = 12 + sim.rng.below(28) as usize;
+    loop {
+        let client = sim.rng.below(setup.clients as u64) as usize;
+        let burst = sim.clients[client].open && awaited[client].is_empty() && calls.len() < total;
+        if burst && sim.rng.below(3) == 0 {
+            for _ in 0..1 + sim.rng.below(4) {
+                if calls.len() >= total {
+                    break;
+                }
+                let op = random_op(&mut sim.rng, &mut next);
+                let mut extra = 0;
+                match &op {
+                    Op::Exec(ops) => {
+                        sim.send(client, &["MULTI"]);
+                        ops.iter().for_each(|op| sim.send(client, &op.words(&names)));
+                        sim.send(client, &["EXEC"]);
+                        extra = 1 + ops.len();
+                    }
+                    op => sim.send(client, &op.words(&names)),
+                }
+                awaited[client].push_back((calls.len(), extra));
+                calls.push(Call { client, op, sent: sim.step, returned: None });
+            }
+        } else if sim.rng.below(400) == 0 {
+            sim.vanish(client);
+            awaited[client].clear();
+        }
+        let moved = sim.advance();
+        collect(&mut sim, &mut awaited, &mut calls);
+        if !moved && calls.len() >= total {
+            break;
+        }
+        if !moved && sim.clients.iter().all(|client| !client.open) {
+            break;
+        }
+        assert!(sim.step < 100_000, "the run does not end");
+    }
+    sim.settle();
+    collect(&mut sim, &mut awaited, &mut calls);
+    for (client, awaited) in awaited.iter().enumerate() {
+        assert!(awaited.is_empty(), "client {client} waits for ever: {:?}", calls[awaited[0].0]);
+    }
+    sim.assert_quiet();
+    linear::check(&calls, KEYS, &owner, sim.is_strict());
+}
+
+fn collect(sim: &mut Sim, awaited: &mut [std::collections::VecDeque<(usize, usize)>], calls: &mut [Call]) {
+    for (client, awaited) in awaited.iter_mut().enumerate() {
+        while let Some(reply) = sim.clients[client].replies.pop_front() {
+            let Some((call, extra)) = awaited.front_mut() else { panic!("a reply that nobody asked for: {reply}") };
+            if *extra > 0 {
+                *extra -= 1;
+                assert!(["OK", "QUEUED"].contains(&reply.to_string().as_str()), "{reply}");
+                continue;
+            }
+            calls[*call].returned = Some((sim.step, reply.to_string()));
+            awaited.pop_front();
+        }
+    }
+}
+
+#[test]
+fn every_history_is_linearizable() {
+    each_seed("registers", 10_000, |seed| run(setup(seed, None, false)));
+}

@@ -1,0 +1,269 @@
+//! Shards, channels and clients under one seed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ringshard_shards::client::Peer;
+use ringshard_shards::config::{Config, PipelineOrder};
+use ringshard_shards::core::{Fault, Rng};
+use ringshard_shards::message::Parcel;
+use ringshard_shards::router::{ShardId, owner_of};
+use ringshard_shards::shard::{Effect, Event, Input, Shard};
+use ringshard_shards::shared::Shared;
+use ringshard_shards::testing::{FakeHost, START_MS, Value, request};
+
+/// How a world is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub seed: u64,
+    pub shards: usize,
+    pub clients: usize,
+    pub strict: bool,
+    pub fault: Option<Fault>,
+    /// Parcels that ask for one order get none.
+    pub unordered: bool,
+}
+
+/// A parcel under way; with a number, when it has to come in one order at all receivers.
+struct Sent {
+    parcel: Box<Parcel>,
+    order: Option<u64>,
+}
+
+/// A client: what it still has to send, and what it got.
+pub struct SimClient {
+    shard: ShardId,
+    index: u32,
+    pub open: bool,
+    unsent: Vec<u8>,
+    received: Vec<u8>,
+    /// Replies not yet handed to the workload.
+    pub replies: VecDeque<Value>,
+}
+
+/// See the head of the file.
+pub struct Sim {
+    pub rng: Rng,
+    pub shards: Vec<Shard>,
+    pub clients: Vec<SimClient>,
+    _shared: Arc<Shared>,
+    /// Steps so far: the time of the history.
+    pub step: u64,
+    setup: Setup,
+    channels: Vec<Vec<VecDeque<Sent>>>,
+    orders: u64,
+    now_us: u64,
+    /// How seldom each shard gets its turn.
+    slowness: Vec<u64>,
+    places: Vec<u32>,
+}
+
+/// Most steps of a run that is to become quiet: far more than any needs.
+const PATIENCE: u64 = 200_000;
+
+impl Sim {
+    pub fn new(setup: Setup) -> Sim {
+        let mut rng = Rng::new(setup.seed ^ 0x5eed);
+        let mut config = Config::default();
+        if setup.strict {
+            config.pipeline_order = PipelineOrder::Strict;
+        }
+        let host = Arc::new(FakeHost::default());
+        let shared = Arc::new(Shared::new(config, setup.shards, [setup.seed, 7], START_MS, host));
+        let shards = (0..setup.shards).map(|i| Shard::new(i as ShardId, shared.clone(), setup.seed + i as u64));
+        let mut sim = Sim {
+            shards: shards.collect(),
+            clients: Vec::new(),
+            _shared: shared,
+            step: 0,
+            setup,
+            channels: (0..setup.shards).map(|_| (0..setup.shards).map(|_| VecDeque::new()).collect()).collect(),
+            orders: 0,
+            now_us: 1_000_000,
+            slowness: (0..setup.shards).map(|_| if rng.below(4) == 0 { 8 } else { 1 }).collect(),
+            places: vec![0; setup.shards],
+            rng,
+        };
+        sim.shards.iter_mut().for_each(|shard| shard.core.fault = setup.fault);
+        (0..setup.clients).for_each(|_| {
+            sim.connect();
+        });
+        sim
+    }
+
+    /// A new client on a shard that the seed chooses.
+    pub fn connect(&mut self) -> usize {
+        let shard = self.rng.below(self.shards.len() as u64) as usize;
+        let index = self.places[shard];
+        self.places[shard] += 1;
+        let peer = Peer { address: "127.0.0.1:1".into(), local: true, ..Peer::default() };
+        self.clients.push(SimClient {
+            shard: shard as ShardId,
+            index,
+            open: true,
+            unsent: Vec::new(),
+            received: Vec::new(),
+            replies: VecDeque::new(),
+        });
+        self.event(shard, Event::Connected(index, peer));
+        self.clients.len() - 1
+    }
+
+    /// Names of keys, spread evenly over the shards.
+    pub fn keys(&self, count: usize) -> Vec<String> {
+        let shards = self.shards.len();
+        let mut names: Vec<String> = Vec::new();
+        for k in 0..count {
+            let wanted = (k % shards) as ShardId;
+            let fits = |name: &String| owner_of(name.as_bytes(), shards) == wanted && !names.contains(name);
+            let name = (0..).map(|n| format!("k{n}")).find(fits).expect("there are enough names");
+            names.push(name);
+        }
+        names
+    }
+
+    /// Has a client send a command, at once or in pieces.
+    pub fn send(&mut self, client: usize, words: &[impl AsRef<[u8]>]) {
+        let bytes = request(words);
+        self.clients[client].unsent.extend_from_slice(&bytes);
+    }
+
+    /// A client goes without a word.
+    pub fn vanish(&mut self, client: usize) {
+        let SimClient { shard, index, open, .. } = self.clients[client];
+        if open {
+            self.clients[client].open = false;
+            self.clients[client].unsent.clear();
+            self.event(shard as usize, Event::Disconnected(index));
+        }
+    }
+
+    fn event(&mut self, shard: usize, event: Event<'_>) {
+        let ms = START_MS + (self.now_us / 1000) as i64;
+        self.shards[shard].set_time(ms, self.now_us);
+        self.shards[shard].step(event);
+        self.collect(shard);
+    }
+
+    /// What a turn of a loop ends with.
+    fn collect(&mut self, at: usize) {
+        self.shards[at].before_sleep();
+        let order = self.shards[at].outbox.is_ordered().then_some(self.orders);
+        self.orders += order.is_some() as u64;
+        let channels = &mut self.channels[at];
+        self.shards[at].outbox.take(&mut |to, parcel| channels[to as usize].push_back(Sent { parcel, order }));
+        for index in std::mem::take(&mut self.shards[at].flush) {
+            let bytes = self.shards[at].take_output(index);
+            if bytes.is_empty() {
+                continue;
+            }
+            let len = bytes.len();
+            let client = self.clients.iter_mut().find(|c| c.shard as usize == at && c.index == index);
+            let client = client.expect("output goes to a client");
+            if client.open {
+                client.received.extend_from_slice(&bytes);
+                while let Some((value, used)) = Value::parse(&client.received) {
+                    client.received.drain(..used);
+                    client.replies.push_back(value);
+                }
+            }
+            self.shards[at].step(Event::Sent(index, len));
+        }
+        for effect in std::mem::take(&mut self.shards[at].effects) {
+            if let Effect::Close(index) = effect {
+                let client = self.clients.iter_mut().find(|c| c.shard as usize == at && c.index == index);
+                client.expect("a client is closed").open = false;
+            }
+        }
+    }
+
+    /// Whether a channel's first parcel may be delivered now.
+    fn deliverable(&self, from: usize, to: usize) -> bool {
+        let Some(first) = self.channels[from][to].front() else { return false };
+        let Some(order) = first.order.filter(|_| !self.setup.unordered) else { return true };
+        let earlier = |sent: &Sent| sent.order.is_some_and(|other| other < order);
+        !self.channels.iter().any(|senders| senders[to].iter().any(earlier))
+    }
+
+    /// Does one thing that could happen next; false when nothing can.
+    pub fn advance(&mut self) -> bool {
+        self.step += 1;
+        self.now_us += 1 + self.rng.below(50);
+        let mut choices: Vec<(usize, usize)> = Vec::new();
+        let shards = self.shards.len();
+        for from in 0..shards {
+            for to in 0..shards {
+                if self.deliverable(from, to) {
+                    choices.push((from, to));
+                }
+            }
+        }
+        let senders: Vec<usize> = (0..self.clients.len()).filter(|c| !self.clients[*c].unsent.is_empty()).collect();
+        if choices.is_empty() && senders.is_empty() {
+            return false;
+        }
+        if !senders.is_empty() && (choices.is_empty() || self.rng.below(3) == 0) {
+            let client = senders[self.rng.below(senders.len() as u64) as usize];
+            let SimClient { shard, index, unsent, .. } = &mut self.clients[client];
+            let n = match self.rng.below(4) {
+                0 => 1 + self.rng.below(unsent.len() as u64) as usize,
+                _ => unsent.len(),
+            };
+            let bytes: Vec<u8> = unsent.drain(..n).collect();
+            let (shard, index) = (*shard as usize, *index);
+            self.event(shard, Event::Received(&[Input { client: index, bytes: &bytes }]));
+            return true;
+        }
+        // A slow shard is passed over most of the time.
+        let mut pick = choices[self.rng.below(choices.len() as u64) as usize];
+        for _ in 0..3 {
+            if self.rng.below(self.slowness[pick.1]) == 0 {
+                break;
+            }
+            pick = choices[self.rng.below(choices.len() as u64) as usize];
+        }
+        let (from, to) = pick;
+        let sent = self.channels[from][to].pop_front().expect("it is deliverable");
+        self.event(to, Event::Parcel(sent.parcel));
+        true
+    }
+
+    /// Lets time pass, with a time event on every shard.
+    pub fn sleep_ms(&mut self, ms: u64) {
+        self.now_us += ms * 1000;
+        for shard in 0..self.shards.len() {
+            self.event(shard, Event::Timer);
+        }
+    }
+
+    /// Carries on until nothing moves.
+    pub fn settle(&mut self) {
+        let last = self.step + PATIENCE;
+        while self.advance() {
+            assert!(self.step < last, "no quiet after {PATIENCE} steps");
+        }
+    }
+
+    /// Nothing may be left when all is quiet.
+    pub fn assert_quiet(&self) {
+        for shard in &self.shards {
+            let id = shard.core.id;
+            assert!(shard.holds_nothing(), "shard {id} holds keys: {}", shard.unrest());
+            assert!(shard.is_quiet(), "shard {id} is not quiet: {}", shard.unrest());
+            let slice = shard.slice().expect("quiet shards have their slices");
+            assert!(slice.blocked.is_empty(), "shard {id} has clients that wait");
+            for db in &slice.dbs {
+                assert!(
+                    db.blocking_keys.is_empty() && db.ready_keys.is_empty(),
+                    "shard {id} has waiters: {:?} {:?}",
+                    db.blocking_keys,
+                    db.ready_keys
+                );
+            }
+        }
+    }
+
+    pub fn is_strict(&self) -> bool {
+        self.setup.strict
+    }
+}
