@@ -51,9 +51,9 @@ pub fn run(setup: Setup) {
             }
         }
         let going = sim.advance();
-        for client in 0..setup.clients {
+        for (client, doing) in doing.iter_mut().enumerate() {
             while let Some(reply) = sim.clients[client].replies.pop_front() {
-                let next = match std::mem::replace(&mut doing[client], Doing::Idle) {
+                let next = match std::mem::replace(doing, Doing::Idle) {
                     Doing::Looking => {
                         let sum: i64 = reply.items().iter().map(integer).sum();
                         assert_eq!(sum, ACCOUNTS as i64 * EACH, "money came or went: {reply}");
@@ -82,7 +82,7 @@ pub fn run(setup: Setup) {
                     Doing::Writing(n) => Doing::Writing(n - 1),
                     Doing::Idle => panic!("a reply that nobody asked for: {reply}"),
                 };
-                doing[client] = next;
+                *doing = next;
             }
         }
         if !going && left == 0 {

@@ -18,9 +18,12 @@ fn caught_after(fault: Option<Fault>, unordered: bool, run: fn(Setup)) -> u64 {
     found.unwrap_or_else(|| panic!("{fault:?} went unnoticed in {MOST} seeds")) + 1
 }
 
+/// What it is called, which step is left out, whether multicasts lose their order, and the workload that notices.
+type Planted = (&'static str, Option<Fault>, bool, fn(Setup));
+
 #[test]
 fn each_planted_fault_is_caught() {
-    let planted: [(&str, Option<Fault>, bool, fn(Setup)); 10] = [
+    let planted: [Planted; 10] = [
         ("no hold on the keys of a part", Some(Fault::NoHold), false, registers::run),
         ("keys let go before the last part", Some(Fault::EarlyRelease), false, registers::run),
         ("a slice lent though keys are held", Some(Fault::LendHeld), false, registers::run),
