@@ -7,9 +7,29 @@
 //! Counterpart: `computeDatasetDigest` (`debug.c`).
 
 use crate::entry::{EntryPtr, Kind};
-use crate::number::format_f64;
 use crate::object::Object;
 use crate::types::stream::StreamId;
+
+/// A score as C's `%.17g` spells it, which is how Redis takes it into a digest.
+fn seventeen_digits(score: f64) -> String {
+    if !score.is_finite() {
+        return if score > 0.0 { "inf".into() } else { "-inf".into() };
+    }
+    let text = format!("{score:.16e}");
+    let (digits, exponent) = text.split_once('e').expect("an exponent was asked for");
+    let exponent: i32 = exponent.parse().expect("an exponent is a number");
+    let strip = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
+        false => text.to_string(),
+    };
+    match exponent {
+        -4..17 => strip(&format!("{score:.*}", (16 - exponent) as usize)),
+        _ => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{}e{sign}{:02}", strip(digits), exponent.abs())
+        }
+    }
+}
 
 /// 20 bytes that stand for data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +97,7 @@ impl Digest {
                 set.for_each(|member, score| {
                     let mut pair = Digest::default();
                     pair.mix(member.as_bytes(&mut itoa::Buffer::new()));
-                    pair.mix(format_f64(score).as_bytes());
+                    pair.mix(seventeen_digits(score).as_bytes());
                     self.xor_digest(&pair);
                 });
             }
@@ -128,6 +148,25 @@ mod tests {
         unsafe {
             text.free();
             number.free();
+        }
+    }
+
+    #[test]
+    fn scores_are_spelt_as_c_does() {
+        let cases = [
+            (0.1, "0.10000000000000001"),
+            (3.0, "3"),
+            (-2.5, "-2.5"),
+            (1e17, "1e+17"),
+            (12345678901234567.0, "12345678901234568"),
+            (1e-5, "1.0000000000000001e-05"),
+            (0.0001, "0.0001"),
+            (-0.0, "-0"),
+            (f64::INFINITY, "inf"),
+            (1.5e300, "1.5000000000000001e+300"),
+        ];
+        for (score, text) in cases {
+            assert_eq!(seventeen_digits(score), text);
         }
     }
 

@@ -21,6 +21,7 @@ pub mod number;
 pub mod object;
 pub mod propagate;
 pub mod quote;
+pub mod rdb;
 pub mod resp;
 pub mod router;
 pub mod shard;

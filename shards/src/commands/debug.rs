@@ -21,6 +21,7 @@ use crate::glob;
 use crate::message::{Answer, Question, Switch};
 use crate::number::parse_i64;
 use crate::object::Object;
+use crate::rdb::write::{Style, Writer};
 use crate::shard::{Effect, LogLevel, Shard};
 use crate::types::List;
 
@@ -306,25 +307,11 @@ fn entry(ctx: &mut Ctx<'_>, args: Args<'_>) -> Result<EntryPtr, CommandError> {
     ctx.db(key).dict.find(key.hash, key.bytes).ok_or(CommandError::NoSuchKey)
 }
 
-/// Bytes of a value in a snapshot, without compression.
-fn serialized_length(entry: EntryPtr) -> usize {
-    match (entry.string(), entry.object()) {
-        (Some(StrRef::Int(n)), _) => match n {
-            -128..=127 => 2,
-            -32768..=32767 => 3,
-            n if i32::try_from(n).is_ok() => 5,
-            n => 1 + itoa::Buffer::new().format(n).len(),
-        },
-        (Some(StrRef::Bytes(bytes)), _) => {
-            let head = match bytes.len() {
-                0..64 => 1,
-                64..16384 => 2,
-                _ => 5,
-            };
-            head + bytes.len()
-        }
-        (None, object) => object.map_or(0, |object| object.heap_bytes()),
-    }
+/// Bytes of a value in a snapshot, its type not counted.
+fn serialized_length(entry: EntryPtr, core: &Core) -> usize {
+    let mut out = Vec::new();
+    Writer { out: &mut out, style: Style::of(&core.config) }.value(entry);
+    out.len()
 }
 
 fn idle_seconds(entry: EntryPtr, core: &Core) -> u64 {
@@ -345,7 +332,7 @@ fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{idle}{nodes}",
         crate::dict::Element::to_ptr(entry),
         entry.encoding().name(),
-        serialized_length(entry),
+        serialized_length(entry, ctx.core),
         entry.lru()
     ));
     Ok(())

@@ -19,6 +19,7 @@ static FAMILIES: &[&[Command]] = &[
     super::zset_store::TABLE,
     super::geo::TABLE,
     super::keys::TABLE,
+    super::dump::TABLE,
     super::hash::TABLE,
     super::list::TABLE,
     super::sort::TABLE,

@@ -671,6 +671,11 @@ directives! {
         /// End snapshots with a checksum.
         rdbchecksum: bool = true,
             "rdbchecksum", Kind::Bool, IMMUTABLE, NotYet;
+        /// The version in which snapshots and DUMP are written: 11 is that of Redis 7.2, which older
+        /// ones cannot read; 10 is that of Redis 7.0, and loses only when a stream's consumers last got
+        /// something.
+        rdb_version: u16 = 11,
+            "rdb-version", int(10, 11), MUTABLE, Yes;
         /// Remove the snapshot made for a replica when nothing else needs it.
         rdb_del_sync_files: bool = false,
             "rdb-del-sync-files", Kind::Bool, MUTABLE, NotYet;

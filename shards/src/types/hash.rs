@@ -116,6 +116,34 @@ impl Hash {
         Hash(Form::Pack(ListPack::new()))
     }
 
+    /// The listpack of a small one, as RDB files hold it.
+    pub fn pack(&self) -> Option<&ListPack> {
+        match &self.0 {
+            Form::Pack(pack) => Some(pack),
+            Form::Table(_) => None,
+        }
+    }
+
+    /// Takes over a listpack from outside if it is fields and values by turns and no field is there twice.
+    pub fn from_pack(pack: ListPack) -> Option<Self> {
+        let mut fields = std::collections::HashSet::new();
+        let mut texts = pack.iter();
+        while let Some(field) = texts.next() {
+            texts.next()?;
+            if !fields.insert(field.as_bytes(&mut itoa::Buffer::new()).to_vec()) {
+                return None;
+            }
+        }
+        Some(Hash(Form::Pack(pack)))
+    }
+
+    /// Becomes a table if it is larger than the limits allow.
+    pub fn fit(&mut self, limits: Limits, hasher: &Hasher) {
+        if self.len() > limits.entries {
+            self.make_table(hasher);
+        }
+    }
+
     /// How it lies in memory.
     pub fn encoding(&self) -> Encoding {
         match self.0 {

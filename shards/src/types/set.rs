@@ -326,6 +326,18 @@ impl Set {
         *self = Set::Ints(ints);
     }
 
+    /// Becomes a table if it is larger than the limits allow.
+    pub fn fit(&mut self, limits: &SetLimits, hasher: &Hasher) {
+        let too_many = match self {
+            Set::Ints(ints) => ints.len() > limits.intset_entries,
+            Set::List(list) => list.len() > limits.listpack_entries,
+            Set::Table(_) => false,
+        };
+        if too_many {
+            self.become_table(hasher);
+        }
+    }
+
     fn become_table(&mut self, hasher: &Hasher) {
         let mut table = Table::new(hasher);
         self.for_each(|member| table.insert_absent(member.as_bytes(&mut itoa::Buffer::new())));

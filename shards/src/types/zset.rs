@@ -240,6 +240,43 @@ impl ZSet {
         }
     }
 
+    /// The listpack of a small one, as RDB files hold it.
+    pub fn pack(&self) -> Option<&ListPack> {
+        match &self.0 {
+            Form::Pack(pack) => Some(pack),
+            Form::Table(_) => None,
+        }
+    }
+
+    /// Takes over a listpack from outside if it is members and scores by turns, in order, and no member is there twice.
+    pub fn from_pack(pack: ListPack) -> Option<Self> {
+        let mut members = HashSet::new();
+        let mut elements = pack.iter();
+        let mut last: Option<(f64, Vec<u8>)> = None;
+        while let Some(member) = elements.next() {
+            let member = member.as_bytes(&mut itoa::Buffer::new()).to_vec();
+            let score = match elements.next()? {
+                StrRef::Int(number) => number as f64,
+                StrRef::Bytes(text) => parse_f64(text)?,
+            };
+            let ordered = last.as_ref().is_none_or(|(before, text)| {
+                *before < score || *before == score && text.as_slice() < member.as_slice()
+            });
+            if score.is_nan() || !ordered || !members.insert(member.clone()) {
+                return None;
+            }
+            last = Some((score, member));
+        }
+        Some(ZSet(Form::Pack(pack)))
+    }
+
+    /// Becomes a table if it is larger than the limits allow.
+    pub fn fit(&mut self, limits: Limits, hasher: &Hasher) {
+        if self.len() > limits.entries {
+            self.make_table(hasher);
+        }
+    }
+
     /// How it lies in memory.
     pub fn encoding(&self) -> Encoding {
         match self.0 {

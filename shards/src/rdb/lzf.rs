@@ -1,0 +1,155 @@
+//! LZF, the compression of long strings in snapshots: copies of what came before, found through a small table.
+//!
+//! The format is a sequence of runs. A first byte below 32 is followed by that many bytes and one more, as they are.
+//! Any other is a copy: three bits of length, five bits of distance, one more byte of length when the three are all
+//! set, and eight more bits of distance. Copies are 3 to 264 bytes long and reach back 8192. Written here rather than
+//! taken from a crate: the ones there are wrap the C library. Counterpart: `lzf_c.c` and `lzf_d.c`.
+
+/// Bits of the table of places; 2^14 places of four bytes stay in the first two caches.
+const TABLE_BITS: u32 = 14;
+/// Longest run of bytes as they are.
+const RUN_MAX: usize = 32;
+/// Farthest that a copy reaches back.
+const REACH: usize = 1 << 13;
+/// Longest copy.
+const COPY_MAX: usize = 264;
+/// Most bytes that one compressed byte can stand for.
+const EXPANSION_MAX: usize = COPY_MAX / 3 + 1;
+
+/// Compresses `input` to the end of `out` if that takes at most `limit` bytes; otherwise `out` is as it was.
+pub fn compress(input: &[u8], out: &mut Vec<u8>, limit: usize) -> bool {
+    let start = out.len();
+    let mut places = vec![0u32; 1 << TABLE_BITS];
+    let (mut at, mut run) = (0, 0);
+    while at + 2 < input.len() {
+        let three = u32::from(input[at]) << 16 | u32::from(input[at + 1]) << 8 | u32::from(input[at + 2]);
+        let slot = (three.wrapping_mul(0x9E37_79B1) >> (32 - TABLE_BITS)) as usize;
+        // Places are kept plus one, so that zero says none.
+        let seen = std::mem::replace(&mut places[slot], at as u32 + 1) as usize;
+        let found = seen > 0 && at + 1 - seen <= REACH && input[seen - 1..seen + 2] == input[at..at + 3];
+        if !found {
+            at += 1;
+            continue;
+        }
+        let from = seen - 1;
+        let longest = COPY_MAX.min(input.len() - at);
+        let len = 3 + (3..longest).take_while(|i| input[from + i] == input[at + i]).count();
+        push_run(out, &input[run..at]);
+        let (distance, code) = (at - from - 1, len - 2);
+        if code < 7 {
+            out.push((code << 5 | distance >> 8) as u8);
+        } else {
+            out.push((7 << 5 | distance >> 8) as u8);
+            out.push((code - 7) as u8);
+        }
+        out.push(distance as u8);
+        at += len;
+        run = at;
+        if out.len() - start > limit {
+            break;
+        }
+    }
+    push_run(out, &input[run.min(input.len())..]);
+    let fits = out.len() - start <= limit;
+    if !fits {
+        out.truncate(start);
+    }
+    fits
+}
+
+fn push_run(out: &mut Vec<u8>, run: &[u8]) {
+    for part in run.chunks(RUN_MAX) {
+        out.push(part.len() as u8 - 1);
+        out.extend_from_slice(part);
+    }
+}
+
+/// What `input` stands for, if it is sound and that is exactly `len` bytes.
+pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
+    if len > input.len().checked_mul(EXPANSION_MAX)? {
+        return None;
+    }
+    let mut out = Vec::with_capacity(len);
+    let mut at = 0;
+    while at < input.len() {
+        let head = usize::from(input[at]);
+        at += 1;
+        if head < RUN_MAX {
+            let run = input.get(at..at + head + 1)?;
+            if out.len() + run.len() > len {
+                return None;
+            }
+            out.extend_from_slice(run);
+            at += run.len();
+            continue;
+        }
+        let mut count = head >> 5;
+        if count == 7 {
+            count += usize::from(*input.get(at)?);
+            at += 1;
+        }
+        let distance = (head & 31) << 8 | usize::from(*input.get(at)?);
+        at += 1;
+        let from = out.len().checked_sub(distance + 1)?;
+        let count = count + 2;
+        if out.len() + count > len {
+            return None;
+        }
+        if distance + 1 >= count {
+            out.extend_from_within(from..from + count);
+        } else {
+            // The copy reads what it writes.
+            (from..from + count).for_each(|i| out.push(out[i]));
+        }
+    }
+    (out.len() == len).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn round_trip(input: &[u8]) -> usize {
+        let mut packed = b"before".to_vec();
+        assert!(compress(input, &mut packed, input.len() * 2 + 16));
+        assert_eq!(decompress(&packed[6..], input.len()).as_deref(), Some(input));
+        packed.len() - 6
+    }
+
+    #[test]
+    fn texts_shrink_and_come_back() {
+        assert!(round_trip(&[b'x'; 10_000]) < 150);
+        assert!(round_trip(&b"the quick brown fox ".repeat(50)) < 100);
+        round_trip(b"");
+        round_trip(b"ab");
+        let far: Vec<u8> = (0..40_000u32).flat_map(|n| (n % 9000).to_le_bytes()).collect();
+        round_trip(&far);
+        let mut out = b"kept".to_vec();
+        assert!(!compress(b"no two bytes alike: 0123456789", &mut out, 20));
+        assert_eq!(out, b"kept");
+    }
+
+    #[test]
+    fn what_redis_compressed_comes_back() {
+        // SET k aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa of redis-server 7.0.15, from DUMP.
+        assert_eq!(decompress(&[1, b'a', b'a', 0xe0, 29, 0, 1, b'a', b'a'], 42), Some(vec![b'a'; 42]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_come_back(input in prop::collection::vec(0u8..6, 0..3000)) {
+            round_trip(&input);
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused_or_of_the_length_asked_for(
+            input in prop::collection::vec(any::<u8>(), 0..300),
+            len in 0usize..5000,
+        ) {
+            if let Some(out) = decompress(&input, len) {
+                prop_assert_eq!(out.len(), len);
+            }
+        }
+    }
+}

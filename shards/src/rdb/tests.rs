@@ -1,0 +1,229 @@
+//! Round trips of every encoding, and payloads that lie.
+
+use proptest::prelude::*;
+
+use super::payload;
+use super::read::Limits;
+use crate::testing::{Check, Conn, Value, World};
+
+/// Commands that make one key, `k`, of each encoding.
+pub(crate) fn of_each_encoding() -> Vec<(&'static str, Vec<String>)> {
+    let lines = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect::<Vec<_>>();
+    let many = |line: &dyn Fn(usize) -> String, n: usize| (0..n).map(line).collect::<Vec<_>>();
+    vec![
+        ("int", lines(&["SET k 12345678901"])),
+        ("int", lines(&["SET k -7"])),
+        ("embstr", lines(&["SET k hello"])),
+        ("embstr", lines(&["SET k \"\""])),
+        ("raw", vec![format!("SET k {}", "ab".repeat(3000))]),
+        ("raw", vec![format!("SET k {}", (0..3000).map(|n| format!("{n} ")).collect::<String>().replace(' ', ","))]),
+        ("listpack", lines(&["RPUSH k a 1 -2 70000 \"\" abcabcabcabcabcabcabcabcabcabc"])),
+        ("quicklist", many(&|n| format!("RPUSH k element:{n} {n}"), 2000)),
+        ("quicklist", vec!["RPUSH k a".to_string(), format!("RPUSH k {} b", "x".repeat(20_000))]),
+        ("intset", lines(&["SADD k 1 2 -300 70000 5000000000"])),
+        ("listpack", lines(&["SADD k a b 17"])),
+        ("hashtable", many(&|n| format!("SADD k member:{n} {n}"), 300)),
+        ("listpack", lines(&["ZADD k 1 a 1.5 b -inf c inf d 3 17"])),
+        ("skiplist", many(&|n| format!("ZADD k {}.5 member:{n} inf m{n}", n % 17), 300)),
+        ("listpack", lines(&["HSET k a 1 b xyz 3 \"\""])),
+        ("hashtable", many(&|n| format!("HSET k field:{n} {n} {n} v"), 300)),
+        (
+            "stream",
+            [
+                many(&|n| format!("XADD k {}-1 a {n} b c", n + 1), 250),
+                lines(&[
+                    "XADD k 1000-5 other fields 1 2",
+                    "XDEL k 7-1 1000-5",
+                    "XGROUP CREATE k g 0",
+                    "XGROUP CREATE k h 5",
+                ]),
+                lines(&["XREADGROUP GROUP g alice COUNT 3 STREAMS k >", "XREADGROUP GROUP g bob COUNT 2 STREAMS k >"]),
+                lines(&["XGROUP CREATECONSUMER k h idle", "XACK k g 1-1"]),
+            ]
+            .concat(),
+        ),
+        ("stream", lines(&["XGROUP CREATE k g $ MKSTREAM"])),
+    ]
+}
+
+fn bytes(world: &mut World, conn: Conn, line: &str) -> Vec<u8> {
+    match world.run(conn, line) {
+        Value::Bulk(bytes) => bytes,
+        other => panic!("{line}: {other}"),
+    }
+}
+
+fn restore(world: &mut World, conn: Conn, key: &str, payload: &[u8]) -> String {
+    let reply = world.call(conn, &[b"RESTORE", key.as_bytes(), b"0", payload, b"REPLACE"]);
+    String::from_utf8(reply).unwrap()
+}
+
+#[test]
+fn every_encoding_comes_back() {
+    for shards in [1, 4] {
+        for version in ["10", "11"] {
+            for compress in ["yes", "no"] {
+                let mut world = World::with_config(shards, &[("rdb-version", version), ("rdbcompression", compress)]);
+                let conn = world.connect();
+                for (encoding, lines) in of_each_encoding() {
+                    world.run(conn, "DEL k");
+                    for line in &lines {
+                        let reply = world.run(conn, line).to_string();
+                        assert!(!reply.starts_with('-'), "{line}: {reply}");
+                    }
+                    assert_eq!(world.run(conn, "OBJECT ENCODING k").text(), encoding);
+                    let digest = world.run(conn, "DEBUG DIGEST-VALUE k").to_string();
+                    let payload = bytes(&mut world, conn, "DUMP k");
+                    assert_eq!(restore(&mut world, conn, "copy", &payload), "+OK\r\n", "{encoding}");
+                    assert_eq!(world.run(conn, "DEBUG DIGEST-VALUE copy").to_string(), digest, "{encoding}");
+                    assert_eq!(world.run(conn, "OBJECT ENCODING copy").text(), encoding);
+                    if encoding == "stream" {
+                        let info = world.run(conn, "XINFO STREAM k FULL COUNT 0").to_string();
+                        let copy = world.run(conn, "XINFO STREAM copy FULL COUNT 0").to_string();
+                        // Version 10 does not hold when a consumer last got something.
+                        if version == "11" {
+                            assert_eq!(info, copy);
+                        }
+                    }
+                    if encoding != "hashtable" {
+                        assert_eq!(bytes(&mut world, conn, "DUMP copy"), payload, "{encoding}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn options_and_errors_of_restore() {
+    let mut t = Check::with_config(&[("rdb-version", "10")]);
+    t.check("SET k hello", "OK").check("DUMP none", "nil");
+    let payload = "\"\\x00\\x05hello\\n\\x00:\\xc8\\x8f\\xb9j\\xd4f$\"";
+    let mut dumped = String::new();
+    t.look("DUMP k", |v| dumped = v.to_string());
+    let payload = if dumped == payload { payload.to_string() } else { dumped };
+    t.check(&format!("RESTORE k 0 {payload}"), "-BUSYKEY Target key name already exists.");
+    t.check(&format!("RESTORE k -1 {payload} REPLACE"), "-ERR Invalid TTL value, must be >= 0");
+    t.check(&format!("RESTORE k x {payload} REPLACE"), "-ERR value is not an integer or out of range");
+    t.check(&format!("RESTORE k 0 {payload} REPLACE IDLETIME -1"), "-ERR Invalid IDLETIME value, must be >= 0");
+    t.check(&format!("RESTORE k 0 {payload} REPLACE FREQ 256"), "-ERR Invalid FREQ value, must be >= 0 and <= 255");
+    t.check(&format!("RESTORE k 0 {payload} REPLACE FREQ 1 IDLETIME 1"), "-ERR syntax error");
+    t.check("RESTORE k 0 garbage REPLACE", "-ERR DUMP payload version or checksum are wrong");
+    t.check(&format!("RESTORE k 0 {payload} REPLACE IDLETIME 100"), "OK").check("OBJECT IDLETIME k", "100");
+    t.check(&format!("RESTORE n 1000 {payload}"), "OK").check("PTTL n", "1000").advance(1001).check("GET n", "nil");
+    t.check(&format!("RESTORE n 1700000009000 {payload} ABSTTL"), "OK").look("PTTL n", |v| assert!(v.integer() > 7000));
+    // What is past its time is not made, and what was there is gone.
+    t.check(&format!("RESTORE n 5 {payload} ABSTTL REPLACE"), "OK").check("EXISTS n", "0");
+}
+
+#[test]
+fn relative_times_are_repeated_as_absolute_ones() {
+    let mut world = World::with_config(1, &[("rdb-version", "10")]);
+    let conn = world.connect();
+    world.run(conn, "SET k 1");
+    let payload = bytes(&mut world, conn, "DUMP k");
+    world.log_effects();
+    let words = |ttl: &'static [u8], more: &'static [u8]| [b"RESTORE", &b"n"[..], ttl, &payload, b"REPLACE", more];
+    world.call(conn, &words(b"1000", b"REPLACE"));
+    world.call(conn, &words(b"5", b"ABSTTL"));
+    let lines = world.effects();
+    assert!(lines[1].starts_with("RESTORE n 1700000001000 ") && lines[1].ends_with(" ABSTTL"), "{lines:?}");
+    assert_eq!(lines[2], "DEL n");
+}
+
+/// Makes a payload pass the check of its sum.
+fn signed(mut body: Vec<u8>) -> Vec<u8> {
+    body.extend_from_slice(&11u16.to_le_bytes());
+    let sum = super::crc64::update(0, &body);
+    body.extend_from_slice(&sum.to_le_bytes());
+    body
+}
+
+/// Restores a payload that may be anything, and uses what came of it.
+fn survive(world: &mut World, conn: Conn, body: &[u8]) {
+    let reply = restore(world, conn, "x", &signed(body.to_vec()));
+    if reply != "+OK\r\n" {
+        assert_eq!(reply, "-ERR Bad data format\r\n");
+        return;
+    }
+    for line in [
+        "DUMP x",
+        "DEBUG DIGEST-VALUE x",
+        "APPEND x y",
+        "LRANGE x 0 -1",
+        "LREM x 0 a",
+        "LPUSH x new",
+        "SMEMBERS x",
+        "SADD x new 5",
+        "SPOP x 2",
+        "ZRANGE x 0 -1 WITHSCORES",
+        "ZADD x 3 new",
+        "ZREVRANGEBYSCORE x +inf -inf",
+        "ZPOPMIN x",
+        "HGETALL x",
+        "HSET x a 5 new value",
+        "HDEL x b",
+        "XRANGE x - +",
+        "XREVRANGE x + -",
+        "XINFO STREAM x FULL",
+        "XREADGROUP GROUP g carol COUNT 3 STREAMS x >",
+        "XDEL x 1-1",
+        "XADD x * f v",
+        "XTRIM x MAXLEN 3",
+        "DUMP x",
+        "DEL x",
+    ] {
+        world.run(conn, line);
+    }
+}
+
+#[test]
+fn broken_payloads_are_refused_or_harmless() {
+    let mut world = World::with_config(1, &[("rdbcompression", "no")]);
+    let conn = world.connect();
+    for (_, lines) in of_each_encoding() {
+        world.run(conn, "DEL k");
+        for line in lines.iter().take(40) {
+            world.run(conn, line);
+        }
+        let payload = bytes(&mut world, conn, "DUMP k");
+        let body = payload::verified(&payload, true).unwrap().to_vec();
+        let step = (body.len() / 400).max(1);
+        for at in (0..body.len()).step_by(step) {
+            survive(&mut world, conn, &body[..at]);
+            for bit in [0, 3, 7] {
+                let mut broken = body.clone();
+                broken[at] ^= 1 << bit;
+                survive(&mut world, conn, &broken);
+            }
+            let mut broken = body.clone();
+            broken[at] = 0xFF;
+            survive(&mut world, conn, &broken);
+        }
+    }
+}
+
+#[test]
+fn great_claims_take_no_memory() {
+    let world = World::new(1);
+    let limits = Limits::of(&world.shards[0].core);
+    for kind in 0..=25u8 {
+        for claim in [&[0x81, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF][..], &[0x80, 0xFF, 0xFF, 0xFF, 0xFF]] {
+            for behind in [0, 100] {
+                let body = [&[kind], claim, &vec![0; behind]].concat();
+                assert!(payload::restore(&body, &limits).is_err());
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_bytes_are_refused_or_harmless(kind in 0u8..26, body in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut world = World::new(1);
+        let conn = world.connect();
+        survive(&mut world, conn, &[&[kind][..], &body].concat());
+    }
+}

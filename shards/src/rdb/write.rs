@@ -1,0 +1,242 @@
+//! Values as Redis writes them: an entry becomes bytes.
+
+use std::ops::ControlFlow;
+
+use super::{container, kind, lzf, special};
+use crate::config::Config;
+use crate::entry::{EntryPtr, StrRef, canonical_i64};
+use crate::object::Object;
+use crate::types::stream::{Group, Stream, StreamId};
+use crate::types::{List, Set};
+
+/// Redis compresses what is longer than this,
+const COMPRESS_MIN: usize = 20;
+/// if it gets shorter by this.
+const COMPRESS_GAIN: usize = 4;
+/// A text of up to so many bytes may be a 32-bit integer.
+const INT_TEXT_MAX: usize = 11;
+
+/// How values are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// `rdbcompression`.
+    pub compress: bool,
+    /// `rdb-version`: what is newer is written the old way.
+    pub version: u16,
+}
+
+impl Style {
+    /// That of the configuration.
+    pub fn of(config: &Config) -> Self {
+        Style { compress: config.rdbcompression, version: config.rdb_version }
+    }
+}
+
+/// Writes to the end of a buffer.
+pub struct Writer<'a> {
+    /// The buffer.
+    pub out: &'a mut Vec<u8>,
+    /// How.
+    pub style: Style,
+}
+
+impl Writer<'_> {
+    /// A length, or any small number.
+    pub fn len(&mut self, n: u64) {
+        match n {
+            0..64 => self.out.push(n as u8),
+            64..16384 => self.out.extend_from_slice(&(0x4000 | n as u16).to_be_bytes()),
+            16384..=0xFFFF_FFFF => {
+                self.out.push(0x80);
+                self.out.extend_from_slice(&(n as u32).to_be_bytes());
+            }
+            _ => {
+                self.out.push(0x81);
+                self.out.extend_from_slice(&n.to_be_bytes());
+            }
+        }
+    }
+
+    /// A string: as an integer, compressed, or as it is.
+    pub fn string(&mut self, text: &[u8]) {
+        if text.len() <= INT_TEXT_MAX
+            && let Some(number) = canonical_i64(text)
+            && self.small_int(number)
+        {
+            return;
+        }
+        if self.style.compress && text.len() > COMPRESS_MIN {
+            let start = self.out.len();
+            // The compressed length is known only afterwards, and its place is of varying size.
+            let mut packed = Vec::with_capacity(text.len());
+            if lzf::compress(text, &mut packed, text.len() - COMPRESS_GAIN) {
+                self.out.push(special::LZF);
+                self.len(packed.len() as u64);
+                self.len(text.len() as u64);
+                self.out.extend_from_slice(&packed);
+                return;
+            }
+            debug_assert_eq!(start, self.out.len());
+        }
+        self.len(text.len() as u64);
+        self.out.extend_from_slice(text);
+    }
+
+    fn small_int(&mut self, number: i64) -> bool {
+        if let Ok(n) = i8::try_from(number) {
+            self.out.extend_from_slice(&[special::INT8, n as u8]);
+        } else if let Ok(n) = i16::try_from(number) {
+            self.out.push(special::INT16);
+            self.out.extend_from_slice(&n.to_le_bytes());
+        } else if let Ok(n) = i32::try_from(number) {
+            self.out.push(special::INT32);
+            self.out.extend_from_slice(&n.to_le_bytes());
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// A string as it lies in memory.
+    pub fn text(&mut self, text: StrRef<'_>) {
+        match text {
+            StrRef::Bytes(bytes) => self.string(bytes),
+            StrRef::Int(number) if self.small_int(number) => {}
+            StrRef::Int(number) => self.string(itoa::Buffer::new().format(number).as_bytes()),
+        }
+    }
+
+    fn id(&mut self, id: StreamId) {
+        self.out.extend_from_slice(&id.ms.to_be_bytes());
+        self.out.extend_from_slice(&id.seq.to_be_bytes());
+    }
+
+    fn id_as_lengths(&mut self, id: StreamId) {
+        self.len(id.ms);
+        self.len(id.seq);
+    }
+
+    /// The value of an entry, without its type.
+    pub fn value(&mut self, entry: EntryPtr) {
+        if let Some(text) = entry.string() {
+            return self.text(text);
+        }
+        match entry.object().expect("what is no string is boxed") {
+            Object::String(text) => self.string(text),
+            Object::List(List::Pack(pack)) => {
+                self.len(1);
+                self.len(container::PACKED);
+                self.string(pack.as_bytes());
+            }
+            Object::List(List::Quick(list)) => {
+                self.len(list.nodes().len() as u64);
+                for node in list.nodes() {
+                    match node {
+                        Ok(pack) => {
+                            self.len(container::PACKED);
+                            self.string(pack.as_bytes());
+                        }
+                        Err(text) => {
+                            self.len(container::PLAIN);
+                            self.string(text);
+                        }
+                    }
+                }
+            }
+            Object::Set(Set::Ints(ints)) => self.string(ints.as_bytes()),
+            Object::Set(Set::List(pack)) if self.style.version >= 11 => self.string(pack.as_bytes()),
+            Object::Set(set) => {
+                self.len(set.len() as u64);
+                set.walk(|member| {
+                    self.text(member);
+                    ControlFlow::Continue(())
+                });
+            }
+            Object::Hash(hash) => match hash.pack() {
+                Some(pack) => self.string(pack.as_bytes()),
+                None => {
+                    self.len(hash.len() as u64);
+                    hash.for_each(|field, value| {
+                        self.text(field);
+                        self.text(value);
+                    });
+                }
+            },
+            Object::ZSet(zset) => match zset.pack() {
+                Some(pack) => self.string(pack.as_bytes()),
+                None => {
+                    self.len(zset.len() as u64);
+                    // From the greatest down, so that loading puts each before those that are there.
+                    zset.range(0, zset.len(), true, |member, score| {
+                        self.text(member);
+                        self.out.extend_from_slice(&score.to_le_bytes());
+                    });
+                }
+            },
+            Object::Stream(stream) => self.stream(stream),
+        }
+    }
+
+    fn stream(&mut self, stream: &Stream) {
+        self.len(stream.nodes().len() as u64);
+        for (id, pack) in stream.nodes() {
+            let mut name = [0; 16];
+            name[..8].copy_from_slice(&id.ms.to_be_bytes());
+            name[8..].copy_from_slice(&id.seq.to_be_bytes());
+            self.string(&name);
+            self.string(pack.as_bytes());
+        }
+        self.len(stream.len());
+        self.id_as_lengths(stream.last_id);
+        self.id_as_lengths(stream.first_id);
+        self.id_as_lengths(stream.max_deleted_id);
+        self.len(stream.entries_added);
+        self.len(stream.groups().len() as u64);
+        for (name, group) in stream.groups() {
+            self.group(name, group);
+        }
+    }
+
+    fn group(&mut self, name: &[u8], group: &Group) {
+        self.string(name);
+        self.id_as_lengths(group.last_id);
+        // -1 when it is not known.
+        self.len(group.entries_read.unwrap_or(u64::MAX));
+        self.len(group.pending().len() as u64);
+        for (id, pending) in group.pending() {
+            self.id(*id);
+            self.out.extend_from_slice(&pending.delivery_time_ms.to_le_bytes());
+            self.len(pending.delivery_count);
+        }
+        self.len(group.consumers().len() as u64);
+        for consumer in group.consumers() {
+            self.string(&consumer.name);
+            self.out.extend_from_slice(&consumer.seen_time_ms.to_le_bytes());
+            if self.style.version >= 11 {
+                self.out.extend_from_slice(&consumer.active_time_ms.unwrap_or(-1).to_le_bytes());
+            }
+            self.len(consumer.pending().len() as u64);
+            for id in consumer.pending() {
+                self.id(*id);
+            }
+        }
+    }
+}
+
+/// The type under which the value of an entry is written.
+pub fn kind_of(entry: EntryPtr, style: Style) -> u8 {
+    let Some(object) = entry.object() else { return kind::STRING };
+    match object {
+        Object::String(_) => kind::STRING,
+        Object::List(_) => kind::LIST_QUICKLIST_2,
+        Object::Set(Set::Ints(_)) => kind::SET_INTSET,
+        Object::Set(Set::List(_)) if style.version >= 11 => kind::SET_LISTPACK,
+        Object::Set(_) => kind::SET,
+        Object::Hash(hash) if hash.pack().is_some() => kind::HASH_LISTPACK,
+        Object::Hash(_) => kind::HASH,
+        Object::ZSet(zset) if zset.pack().is_some() => kind::ZSET_LISTPACK,
+        Object::ZSet(_) => kind::ZSET_2,
+        Object::Stream(_) if style.version >= 11 => kind::STREAM_LISTPACKS_3,
+        Object::Stream(_) => kind::STREAM_LISTPACKS_2,
+    }
+}
