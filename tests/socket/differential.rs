@@ -16,6 +16,7 @@ use crate::wire::{Conn, Random, Value, encode, ok};
 mod bitmap;
 mod list;
 mod stream;
+mod zset;
 
 const DATABASES: usize = 4;
 const COMMANDS_PER_SEQUENCE: usize = 80;
@@ -264,6 +265,15 @@ fn expand(name: &str, random: &mut Random, out: &mut Vec<Vec<u8>>) {
         "at" => one(time(random, AT)),
         "atms" => one(time(random, AT_MS)),
         "id" => one(random.pick(stream::IDS).as_bytes()),
+        "score" => one(random.pick(zset::SCORES).as_bytes()),
+        "bound" => one(random.pick(zset::BOUNDS).as_bytes()),
+        "m" => one(random.pick(zset::MEMBERS).as_bytes()),
+        "lex" => one(random.pick(zset::LEX).as_bytes()),
+        "place" => fill(random.pick(zset::PLACES), random, out),
+        "zadd" => option(random, out, &["NX", "XX", "GT", "LT", "CH", "INCR", "{word}"]),
+        "zrange" => option(random, out, &["REV", "WITHSCORES", "LIMIT {n} {n}", "BYSCORE", "BYLEX", "LIMIT 0"]),
+        "aggregate" => option(random, out, &["SUM", "MIN", "max", "{word}"]),
+        "unit" => option(random, out, &["m", "km", "KM", "ft", "mi", "{word}"]),
         "pattern" => one(random.pick(PATTERNS).as_bytes()),
         "word" => one(random.pick(WORDS).as_bytes()),
         "name" => one(random.pick(NAMES).as_bytes()),
@@ -328,10 +338,11 @@ fn fill(template: &str, random: &mut Random, out: &mut Vec<Vec<u8>>) {
 
 fn command(random: &mut Random) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
-    let family = match random.below(5) {
+    let family = match random.below(6) {
         0 => list::TEMPLATES,
         1 => bitmap::TEMPLATES,
         2 => stream::TEMPLATES,
+        3 => zset::TEMPLATES,
         _ => TEMPLATES,
     };
     fill(random.pick(family), random, &mut words);
@@ -404,6 +415,8 @@ fn same_meaning(command: &[Vec<u8>], ours: &Value, theirs: &Value) -> bool {
         "bitcount" | "bitpos" => matches!(ours, Value::Error(_)),
         // Since 7.2 a consumer is made when it asks, not when it gets something.
         "xgroup" => matches!((ours, theirs), (Value::Int(0), Value::Int(1))),
+        // 7.2 brings WITHSCORE, and looks at the word before the number of them.
+        "zrank" | "zrevrank" => matches!((ours, theirs), (Value::Error(_), Value::Error(_))),
         "ttl" | "expiretime" => close(3),
         "pttl" | "pexpiretime" => close(3000),
         "object" => {
@@ -432,10 +445,11 @@ fn same_meaning(command: &[Vec<u8>], ours: &Value, theirs: &Value) -> bool {
     }
 }
 
-/// Whether two encodings are the same. (Short lists are listpacks since Redis 7.2.)
+/// Whether two encodings are the same. (Short lists are listpacks since Redis 7.2; `SORT` leaves a sorted set as a
+/// skiplist there, and as it was here.)
 fn same_encoding(ours: &Value, theirs: &Value) -> bool {
     let list = |value: &Value, name: &[u8]| matches!(value, Value::Bulk(text) if text == name);
-    ours == theirs || list(ours, b"listpack") && list(theirs, b"quicklist")
+    ours == theirs || list(ours, b"listpack") && (list(theirs, b"quicklist") || list(theirs, b"skiplist"))
 }
 
 /// [`same_meaning`], with the replies of an `EXEC` taken one by one.
@@ -577,6 +591,9 @@ fn keyspace(conn: &mut Conn) -> BTreeMap<(usize, String), Kept> {
             let kept = Kept {
                 value: match conn.call(&[b"TYPE".as_slice(), &name]) {
                     Value::Simple(kind) if kind == "list" => conn.call(&[b"LRANGE".as_slice(), &name, b"0", b"-1"]),
+                    Value::Simple(kind) if kind == "zset" => {
+                        conn.call(&[b"ZRANGE".as_slice(), &name, b"0", b"-1", b"WITHSCORES"])
+                    }
                     _ => conn.call(&[b"GET".as_slice(), &name]),
                 },
                 pttl: conn.call(&[b"PTTL".as_slice(), &name]).int(),

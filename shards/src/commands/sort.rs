@@ -156,6 +156,7 @@ fn elements(entry: Option<&EntryPtr>) -> Result<Vec<Vec<u8>>, CommandError> {
         }
         Some((_, entry)) => match entry.object() {
             Some(Object::Set(set)) => set.for_each(|member| all.push(text(member))),
+            Some(Object::ZSet(set)) => set.for_each(|member, _| all.push(text(member))),
             _ => return Err(CommandError::WrongType),
         },
     }
@@ -312,6 +313,8 @@ mod tests {
         t.check("SORT l BY nosort", r#"["3" "1" "10" "2"]"#).check("SORT l BY nosort DESC LIMIT 0 2", r#"["2" "10"]"#);
         t.check("SORT l LIMIT 9 1", "[]").check("SORT l LIMIT -5 1", r#"["1"]"#).check("SORT l LIMIT 0 0", "[]");
         t.check("SADD s 5 4", "2").check("SORT s", r#"["4" "5"]"#).check("SORT none", "[]");
+        t.check("ZADD z 3 1 1 2 2 3", "3").check("SORT z", r#"["1" "2" "3"]"#);
+        t.check("SORT z BY nosort", r#"["2" "3" "1"]"#).check("SORT z BY nosort DESC LIMIT 0 2", r#"["1" "3"]"#);
         t.check("SORT l STORE d", "4")
             .check("LRANGE d 0 -1", r#"["1" "2" "3" "10"]"#)
             .check("OBJECT ENCODING d", r#""listpack""#);

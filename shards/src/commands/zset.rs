@@ -520,7 +520,7 @@ impl<'a> RangeQuery<'a> {
         reverse: Option<bool>,
         storing: bool,
     ) -> Result<Self, CommandError> {
-        let (any, mut reversed) = (by == By::Any, reverse.unwrap_or(false));
+        let mut reversed = reverse.unwrap_or(false);
         let (mut with_scores, mut limit) = (false, (0, -1));
         let mut i = at + 2;
         while i < args.len() {
@@ -530,11 +530,11 @@ impl<'a> RangeQuery<'a> {
                 let number = |i| parse_i64(args.at(i)).ok_or(CommandError::NotInteger);
                 limit = (number(i + 1)?, number(i + 2)?);
                 i += 2;
-            } else if reverse.is_none() && args.is(i, "rev") {
+            } else if reverse.is_none() && !reversed && args.is(i, "rev") {
                 reversed = true;
-            } else if any && by != By::Score && args.is(i, "bylex") {
+            } else if by == By::Any && args.is(i, "bylex") {
                 by = By::Lex;
-            } else if any && by != By::Lex && args.is(i, "byscore") {
+            } else if by == By::Any && args.is(i, "byscore") {
                 by = By::Score;
             } else {
                 return Err(CommandError::Syntax);

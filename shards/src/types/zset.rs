@@ -190,8 +190,9 @@ fn insert_in(pack: &mut ListPack, text: &[u8], score: f64) {
         at = pack.next(score_at);
     }
     let at = pack.insert(at.unwrap_or(pack.end()), text);
-    // As an integer where it is one and small enough to be exact, as in Redis.
-    if score.fract() == 0.0 && score.abs() < (1u64 << 52) as f64 && !(score == 0.0 && score.is_sign_negative()) {
+    // As an integer where it is one and small enough to be exact, as in Redis;
+    // the sign of a zero is lost there too.
+    if score.fract() == 0.0 && score.abs() < (1u64 << 52) as f64 {
         pack.insert_int(at, score as i64);
     } else {
         pack.insert(at, format_f64(score).as_bytes());

@@ -97,6 +97,7 @@ fn ranges_of_every_kind() {
         t.check("ZRANGEBYLEX l a b", "-ERR min or max not valid string range item");
         t.check("ZRANGE z 0 x", "-ERR value is not an integer or out of range");
         let limit = "-ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX";
+        t.check("ZRANGE z 0 1 BYSCORE BYSCORE", "-ERR syntax error");
         t.check("ZRANGE z 0 1 LIMIT 0 1", limit).check("ZREVRANGE z 0 1 BYSCORE", "-ERR syntax error");
         let scores = "-ERR syntax error, WITHSCORES not supported in combination with BYLEX";
         t.check("ZRANGE l - + BYLEX WITHSCORES", scores);
