@@ -119,6 +119,7 @@ fn setbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         let text = entry.string();
         let old = text.as_ref().and_then(|s| s.as_bytes(&mut digits).get(byte).copied());
         if old.is_some_and(|old| (old & mask != 0) == on) {
+            db.make_raw(key, entry);
             ctx.reply.integer(on as i64);
             return Ok(());
         }

@@ -485,6 +485,16 @@ impl RedisDb {
         self.modify_string(key, entry, value.len(), |bytes| bytes.copy_from_slice(value));
     }
 
+    /// Gives a string the raw encoding without changing it, as Redis does before it looks for what to change.
+    pub fn make_raw(&mut self, key: Key<'_>, entry: EntryPtr) {
+        if entry.encoding() != Encoding::Raw {
+            let len = entry.string().map_or(0, |text| text.len());
+            // SAFETY: the entry is this database's, and whatever pointed to it is replaced below.
+            let (moved, _) = unsafe { entry.string_mut(len) };
+            self.moved(key.hash, entry, moved);
+        }
+    }
+
     /// Gives a string `len` bytes, new ones zero, and lets `write` change them.
     pub fn modify_string<T>(
         &mut self,

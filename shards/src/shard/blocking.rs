@@ -94,6 +94,7 @@ impl Shard {
         }
         self.run_here(index, id, args, None);
         let Some(request) = self.core.block_request.take() else { return Next::Done };
+        self.uncount(id);
         let sequence = self.client(index).order.get_or_insert_default().expect(own);
         let view = self.view(index);
         self.await_keys(index, BlockedClient { sequence, owners: vec![own], spanning: None });
@@ -248,6 +249,7 @@ impl Shard {
         execute(&mut self.core, keys, view, command, args.args(), None, &mut out);
         self.account(command, args.args(), view);
         if self.core.block_request.take().is_some() {
+            self.uncount(command);
             self.own_slice().blocked.get_mut(id).expect("still there").args = args;
             return;
         }
@@ -308,6 +310,7 @@ impl Shard {
             self.fulfil(view.index, view.id, sequence, &out);
             return;
         }
+        self.uncount(command);
         self.slices.iter_mut().flatten().for_each(|slice| slice.pass_over(id));
         if let Some(how) = ending {
             self.unblock_client(view.index, how);
@@ -351,6 +354,7 @@ impl Shard {
         }
         let owners = blocked.owners.clone();
         let timeout_reply = blocked.spanning.as_ref().map(|spanning| spanning.timeout_reply);
+        let command = blocked.spanning.as_ref().map(|spanning| spanning.command);
         // At several shards its waiters are only marks; the reply is its home's to give.
         let told = if timeout_reply.is_some() { Unblock::Gone } else { how };
         if let Some(timeout_reply) = timeout_reply {
@@ -361,6 +365,7 @@ impl Shard {
                 Unblock::Error => reply.error(UNBLOCKED),
                 Unblock::Gone => {}
             }
+            self.count_unserved(command.expect("it spans shards"), how);
             self.end_wait(index);
             if how != Unblock::Gone {
                 self.fulfil(index, client_id, id.sequence, &out);
@@ -391,16 +396,34 @@ impl Shard {
         let mut reply = Reply::new(&mut out, waiter.view.resp);
         match how {
             Unblock::Timeout => waiter.timeout_reply.write(&mut reply),
-            Unblock::Error => {
-                reply.error(UNBLOCKED);
-                self.core.stats.count_error(UNBLOCKED);
-            }
+            Unblock::Error => reply.error(UNBLOCKED),
             Unblock::Gone => {}
         }
+        self.count_unserved(waiter.command, how);
         if how != Unblock::Gone {
             self.answer_waiter(waiter.view, id.sequence, &out);
         }
         self.serve_ready();
+    }
+
+    /// A command that waits is counted when its wait ends.
+    pub(crate) fn uncount(&mut self, command: CommandId) {
+        self.core.stats.commands[command as usize].calls -= 1;
+        self.core.stats.commands_processed -= 1;
+    }
+
+    /// Counts a command whose wait has ended without its being served.
+    fn count_unserved(&mut self, command: CommandId, how: Unblock) {
+        if how == Unblock::Gone {
+            return;
+        }
+        self.core.stats.commands_processed += 1;
+        let stats = &mut self.core.stats.commands[command as usize];
+        stats.calls += 1;
+        if how == Unblock::Error {
+            stats.failed += 1;
+            self.core.stats.count_error(UNBLOCKED);
+        }
     }
 
     /// Ends the waits whose time has run out.

@@ -540,6 +540,7 @@ impl Shard {
                     client.last_command = id;
                 }
                 if let Some(request) = self.core.block_request.take() {
+                    self.uncount(id);
                     return !self.register_spanning(client, id, owned.args(), *request);
                 }
             }

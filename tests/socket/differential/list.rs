@@ -21,7 +21,7 @@ pub const TEMPLATES: &[&str] = &[
     "LTRIM {k} {n} {n}",
     "LPOS {k} {v}",
     "LPOS {k} {v} COUNT {n} RANK {n} MAXLEN {n}",
-    "LPOS {k} {v} RANK {i}",
+    "LPOS {k} {v} RANK {n}",
     "RPOPLPUSH {k} {k}",
     "LMOVE {k} {k} LEFT RIGHT",
     "LMOVE {k} {k} RIGHT {word}",
