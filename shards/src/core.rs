@@ -9,6 +9,7 @@ use crate::commands::{CommandTable, table};
 use crate::config::Config;
 use crate::dict::Hasher;
 use crate::propagate::Effects;
+use crate::pubsub::{Kind, Post};
 use crate::router::ShardId;
 use crate::shared::Shared;
 use crate::stats::Stats;
@@ -83,6 +84,8 @@ pub struct Core {
     pub no_touch: bool,
     /// What the command being run does, in words that do it again.
     pub effects: Effects,
+    /// What it publishes, until it has replied.
+    pub post: Post,
     /// Whether commands may not wait: inside `MULTI`, in scripts.
     pub deny_blocking: bool,
     /// What the command that has just run waits for.
@@ -137,6 +140,7 @@ impl Core {
             dict_resizing: true,
             no_touch: false,
             effects: Effects::default(),
+            post: Post::default(),
             deny_blocking: false,
             block_request: None,
             #[cfg(any(test, feature = "testing"))]
@@ -173,12 +177,33 @@ impl Core {
         self.now_ms * 1000 + self.now_us.saturating_sub(self.ms_began_us).min(999) as i64
     }
 
+    /// Publishes a message once the command that runs has replied; says how many receivers there are.
+    pub fn publish(&mut self, kind: Kind, channel: &[u8], message: &[u8]) -> usize {
+        self.post.publish(&self.shared.registry, kind, channel, message)
+    }
+
     /// Reports that `key` of database `db` changed; nothing listens unless `notify-keyspace-events` asks for `class`.
+    /// The event is published when the command that runs has replied.
     #[inline]
     pub fn notify(&mut self, class: u32, event: &'static str, key: &[u8], db: u16) {
         if self.config.notify_keyspace_events.contains(class) {
             self.stats.notifications += 1;
-            let _ = (event, key, db);
+            self.publish_event(event, key, db);
+        }
+    }
+
+    #[cold]
+    fn publish_event(&mut self, event: &'static str, key: &[u8], db: u16) {
+        if self.shared.registry.is_empty() {
+            return;
+        }
+        let events = self.config.notify_keyspace_events;
+        if events.contains(Event::KEYSPACE) {
+            let channel = [format!("__keyspace@{db}__:").as_bytes(), key].concat();
+            self.publish(Kind::Channel, &channel, event.as_bytes());
+        }
+        if events.contains(Event::KEYEVENT) {
+            self.publish(Kind::Channel, format!("__keyevent@{db}__:{event}").as_bytes(), key);
         }
     }
 }

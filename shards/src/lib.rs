@@ -20,6 +20,7 @@ pub mod message;
 pub mod number;
 pub mod object;
 pub mod propagate;
+pub mod pubsub;
 pub mod quote;
 pub mod rdb;
 pub mod resp;

@@ -4,11 +4,14 @@
 //! a few vectors that grow and are reused, no allocation a command. Parcels between two shards arrive in the order
 //! sent; [`Note::Acquire`] additionally arrives in the same order everywhere (see [`crate::transaction`]).
 
+use std::sync::Arc;
+
 use crate::args::{ArgRef, Args, OwnedArgs};
 use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
 use crate::db::blocked::BlockId;
+use crate::pubsub::Publication;
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
 use crate::slowlog::SlowEntry;
@@ -224,6 +227,8 @@ pub enum Note {
         /// With what.
         how: Unblock,
     },
+    /// A message for those of the receiver's clients that subscribe to its channel.
+    Publish(Arc<Publication>),
     /// A command ran long; its client's home knows the rest of the entry.
     Slow(Box<SlowEntry>),
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use crate::config::Config;
 use crate::dict::Hasher;
 use crate::latency::LatencyMonitor;
+use crate::pubsub::Registry;
 use crate::slowlog::SlowLog;
 
 /// What the process around the machine can tell it.
@@ -100,6 +101,8 @@ pub struct Shared {
     pub rejected_clients: AtomicU64,
     /// Keys of each shard, as of its last time event.
     pub keys: Vec<Lone<AtomicUsize>>,
+    /// Who subscribes to what, and where.
+    pub registry: Registry,
     /// The slow log.
     pub slowlog: Mutex<SlowLog>,
     /// Latency events.
@@ -180,6 +183,7 @@ impl Shared {
             arriving: (0..shards).map(|_| Lone::default()).collect(),
             rejected_clients: AtomicU64::new(0),
             keys: (0..shards).map(|_| Lone::default()).collect(),
+            registry: Registry::default(),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
             lazyfree_pending: AtomicUsize::new(0),

@@ -37,6 +37,55 @@ def test_strings(r):
     assert r.lcs("l1", "l2", len=True) == 6
 
 
+def test_pubsub(r):
+    listeners = [r.pubsub() for _ in range(8)]
+    for p in listeners:
+        p.subscribe("news")
+        p.psubscribe("ne*")
+        assert [p.get_message(timeout=5)["type"] for _ in range(2)] == ["subscribe", "psubscribe"]
+    assert r.publish("news", "hello") == 16
+    assert r.pubsub_numsub("news", "none") == [(b"news", 8), (b"none", 0)]
+    assert r.pubsub_channels() == [b"news"] and r.pubsub_numpat() == 1
+    for p in listeners:
+        assert p.get_message(timeout=5) == {"type": "message", "pattern": None, "channel": b"news", "data": b"hello"}
+        assert p.get_message(timeout=5) == {"type": "pmessage", "pattern": b"ne*", "channel": b"news", "data": b"hello"}
+    # Many publishers at once; each one's messages come in order.
+    def publish(name):
+        with redis.Redis(port=PORT) as own:
+            for i in range(200):
+                own.publish("news", f"{name}:{i}")
+
+    threads = [threading.Thread(target=publish, args=(name,)) for name in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    for p in listeners:
+        p.punsubscribe("ne*")
+        last, count = {}, 0
+        while count < 800:
+            message = p.get_message(timeout=5)
+            if message["type"] == "message":
+                name, i = map(int, message["data"].split(b":"))
+                assert i == last.get(name, -1) + 1
+                last[name] = i
+                count += 1
+        p.close()
+
+
+def test_keyspace_events(r):
+    r.config_set("notify-keyspace-events", "KEA")
+    p = r.pubsub()
+    p.psubscribe("__keyevent@*")
+    assert p.get_message(timeout=5)["type"] == "psubscribe"
+    for i in range(20):
+        r.set(f"key:{i}", i, px=30)
+    wanted = {(event, f"key:{i}") for event in ("set", "expire", "expired") for i in range(20)}
+    while wanted:
+        message = p.get_message(timeout=5)
+        wanted.remove((message["channel"].split(b":")[1].decode(), message["data"].decode()))
+    r.config_set("notify-keyspace-events", "")
+    p.close()
+
+
 def test_keys(r):
     r.mset({f"key:{i}": i for i in range(300)})
     assert r.dbsize() == 300

@@ -30,7 +30,7 @@ impl ClientFilter {
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
             && self.address.as_ref().is_none_or(|a| *a == client.peer.address)
             && self.local_address.as_ref().is_none_or(|a| *a == client.peer.local_address)
-            && self.kind.as_ref().is_none_or(|k| k == "normal")
+            && self.kind.as_ref().is_none_or(|k| k == client.type_name())
             && self.user.as_ref().is_none_or(|u| u == "default")
             && self.max_age.is_none_or(|age| (now_ms - client.created_ms) / 1000 >= age)
     }

@@ -6,6 +6,7 @@ pub mod order;
 use crate::args::OwnedArgs;
 use crate::commands::CommandId;
 use crate::message::Answer;
+use crate::pubsub::{Kind, Subscriptions};
 use crate::resp::{Parser, Reply};
 use crate::router::ShardId;
 use crate::shard::blocking::BlockedClient;
@@ -19,7 +20,7 @@ pub mod gate {
     pub const MULTI: u32 = 1 << 1;
     /// The queue has an error: `EXEC` will fail.
     pub const DIRTY_EXEC: u32 = 1 << 2;
-    /// Subscribed, in RESP2: few commands are allowed.
+    /// Subscribed: in RESP2 few commands are allowed.
     pub const SUBSCRIBED: u32 = 1 << 3;
     /// `CLIENT NO-TOUCH`.
     pub const NO_TOUCH: u32 = 1 << 7;
@@ -222,6 +223,8 @@ pub struct Client {
     pub parked: Option<Box<(CommandId, OwnedArgs)>>,
     /// How many of its requests wait in its home shard's mailbox or queue.
     pub queued_here: u32,
+    /// What it subscribes to, while that is something.
+    pub subscriptions: Option<Box<Subscriptions>>,
     /// The keys it waits for.
     pub blocked: Option<Box<BlockedClient>>,
 }
@@ -258,6 +261,7 @@ impl Client {
             no_evict: false,
             parked: None,
             queued_here: 0,
+            subscriptions: None,
             blocked: None,
         }
     }
@@ -273,6 +277,16 @@ impl Client {
             resp: self.resp,
             no_touch: self.gate & gate::NO_TOUCH != 0,
         }
+    }
+
+    /// How many subscriptions of a kind it has.
+    pub fn subscribed(&self, kind: Kind) -> usize {
+        self.subscriptions.as_ref().map_or(0, |all| all.len(kind))
+    }
+
+    /// Its type in `CLIENT LIST` and `CLIENT KILL`.
+    pub fn type_name(&self) -> &'static str {
+        if self.gate & gate::SUBSCRIBED != 0 { "pubsub" } else { "normal" }
     }
 
     /// Whether replies of other shards are awaited.
@@ -295,6 +309,7 @@ impl Client {
             + self.parser.memory()
             + self.order.as_ref().map_or(0, |order| order.memory())
             + self.multi.as_ref().map_or(0, |multi| multi.bytes)
+            + self.subscriptions.as_ref().map_or(0, |all| all.memory())
             + self.watched.iter().map(|w| w.key.capacity() + 32).sum::<usize>()
     }
 

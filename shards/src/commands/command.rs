@@ -209,7 +209,8 @@ fn keys_of(table: &CommandTable, args: Args<'_>) -> Result<Vec<(usize, u16)>, Co
         return Err("ERR Invalid command specified".into());
     }
     let row = table.row(id);
-    if row.keys.is_empty() && row.find_keys.is_none() {
+    // Channels of slots are described like keys, but are none.
+    if row.find_keys.is_none() && row.keys.iter().all(|spec| spec.flags & super::key::NOT_KEY != 0) {
         return Err("ERR The command has no key arguments".into());
     }
     if !row.accepts(full.len()) {

@@ -7,6 +7,7 @@ use crate::client::{Client, ClientInfo, gate};
 use crate::commands::CommandTable;
 use crate::message::{Answer, Question};
 use crate::number::parse_i64;
+use crate::pubsub::Kind;
 use crate::shard::Shard;
 
 use flag::*;
@@ -311,10 +312,11 @@ fn quit(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 
 fn reset(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     shard.end_multi(index);
+    shard.drop_subscriptions(index);
     let needs_auth = shard.core.config.requirepass.is_some();
     let client = shard.client(index);
     client.gate &= !(gate::NO_TOUCH | gate::TRACKING);
-    client.gate &= !(gate::MONITOR | gate::SUBSCRIBED);
+    client.gate &= !gate::MONITOR;
     if needs_auth {
         client.gate |= gate::NEEDS_AUTH;
     }
@@ -408,7 +410,7 @@ pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> Client
     };
     let multi = client.multi.as_ref().map_or(-1, |multi| multi.queue.len() as i64);
     let line = format!(
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} \
          qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs={} rbp={} obl={} oll=0 omem={} tot-mem={} events=r cmd={} \
          user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
         client.id,
@@ -420,6 +422,9 @@ pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> Client
         (now_ms - client.last_interaction_ms) / 1000,
         flags,
         client.db,
+        client.subscribed(Kind::Channel),
+        client.subscribed(Kind::Pattern),
+        client.subscribed(Kind::Sharded),
         multi,
         client.watched.len(),
         client.query.pending().len(),
@@ -438,7 +443,7 @@ pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> Client
         client.net_out,
         client.commands,
     );
-    ClientInfo { id: client.id, line, kind: "normal" }
+    ClientInfo { id: client.id, line, kind: client.type_name() }
 }
 
 fn client_info_command(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {

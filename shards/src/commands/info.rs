@@ -14,6 +14,7 @@ use crate::args::Args;
 use crate::config::format_percentile;
 use crate::core::Core;
 use crate::message::{Answer, Question};
+use crate::pubsub::Kind;
 use crate::shard::Shard;
 use crate::stats::{CommandStats, ShardReport};
 
@@ -362,10 +363,11 @@ fn stats(text: &mut Text, core: &Core, report: &ShardReport) {
     text.zeros(&["evicted_scripts", "total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
     text.line("keyspace_hits", stats.keyspace_hits);
     text.line("keyspace_misses", stats.keyspace_misses);
+    let registry = &core.shared.registry;
+    text.line("pubsub_channels", registry.count(Kind::Channel));
+    text.line("pubsub_patterns", registry.count(Kind::Pattern));
+    text.line("pubsubshard_channels", registry.count(Kind::Sharded));
     text.zeros(&[
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
         "latest_fork_usec",
         "total_forks",
         "migrate_cached_sockets",

@@ -38,6 +38,7 @@ static FAMILIES: &[&[Command]] = &[
     super::debug::TABLE,
     super::lolwut::TABLE,
     super::cluster::TABLE,
+    super::pubsub::TABLE,
     crate::shard::multi::TABLE,
 ];
 

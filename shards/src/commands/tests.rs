@@ -66,6 +66,10 @@ fn is_final(name: &str) -> bool {
             | "subscribe"
             | "psubscribe"
             | "ssubscribe"
+            // As many replies as channels.
+            | "unsubscribe"
+            | "punsubscribe"
+            | "sunsubscribe"
     )
 }
 

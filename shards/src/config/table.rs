@@ -641,7 +641,7 @@ directives! {
         /// Which keyspace events are published: K and E choose the channels, by key and by event; g $ l
         /// s h z x e t d choose the classes, A all of these, m misses and n new keys.
         notify_keyspace_events: KeyspaceEvents = KeyspaceEvents(0),
-            "notify-keyspace-events", Kind::KeyspaceEvents, MUTABLE, NotYet;
+            "notify-keyspace-events", Kind::KeyspaceEvents, MUTABLE, Yes;
     }
 
     section "Scripts and modules" {

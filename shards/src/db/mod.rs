@@ -370,7 +370,7 @@ impl RedisDb {
                     Ttl::At(at) => Some(at),
                 };
                 self.delete_untracked(key);
-                self.add(core, key, EntryPtr::new_string(key.bytes, value, keep));
+                self.put(core, key, EntryPtr::new_string(key.bytes, value, keep));
             }
             None => {
                 let at = if let Ttl::At(at) = ttl { Some(at) } else { None };
@@ -379,9 +379,16 @@ impl RedisDb {
         }
     }
 
-    /// Adds an entry whose key is absent.
+    /// Adds an entry whose key is absent, and reports that it came into being.
     #[inline]
-    pub fn add(&mut self, core: &mut Core, key: Key<'_>, mut entry: EntryPtr) {
+    pub fn add(&mut self, core: &mut Core, key: Key<'_>, entry: EntryPtr) {
+        core.notify(Event::NEW, "new", key.bytes, self.id as u16);
+        self.put(core, key, entry);
+    }
+
+    /// Adds an entry whose key is absent: it was just removed to make place for it.
+    #[inline]
+    fn put(&mut self, core: &mut Core, key: Key<'_>, mut entry: EntryPtr) {
         let stamp = match core.config.maxmemory_policy.is_lfu() {
             true => evict::lfu_new(core),
             false => core.lru_clock,

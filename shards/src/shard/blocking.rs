@@ -255,6 +255,7 @@ impl Shard {
         }
         self.own_slice().unblock(id);
         self.answer_waiter(view, id.sequence, &out);
+        self.post();
     }
 
     fn answer_waiter(&mut self, view: ClientView, sequence: u64, reply: &[u8]) {

@@ -158,6 +158,7 @@ impl Shard {
             report.blocked_clients += client.blocked.is_some() as usize;
             report.clients_memory += client.memory();
             report.watching_clients += !client.watched.is_empty() as usize;
+            report.pubsub_clients += (client.gate & gate::SUBSCRIBED != 0) as usize;
             report.watched_keys += client.watched.len();
             report.max_buffers[0] = report.max_buffers[0].max(client.query.pending().len());
             report.max_buffers[1] = report.max_buffers[1].max(client.output_bytes());

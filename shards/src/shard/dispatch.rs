@@ -228,6 +228,7 @@ impl Shard {
             self.flush.push(index);
         }
         self.account(id, args, view);
+        self.post();
         self.serve_ready();
     }
 
@@ -335,6 +336,15 @@ impl Shard {
                      then restart the server."
                 ),
             );
+        }
+        let client = self.client(index);
+        if client.gate & gate::SUBSCRIBED != 0 && client.resp == 2 && !allowed_when_subscribed(row.name) {
+            let text = format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+                 this context",
+                row.name
+            );
+            return self.reject(index, id, text);
         }
         if self.guarded && self.is_paused(index, row.flags) {
             self.wait_for(index, Wait::Pause);
@@ -467,6 +477,7 @@ impl Shard {
             }
         }
         self.queue_flush(index);
+        self.post();
         match self.clients[index as usize].as_deref() {
             None => Next::Closed,
             Some(client) if client.gate & gate::CLOSING != 0 => Next::Closed,
@@ -632,6 +643,22 @@ impl Shard {
 /// Whether a split command's arguments are whole; else it says what is wrong with them in one piece.
 fn splits_well(kind: Split, args: Args<'_>) -> bool {
     !matches!(kind, Split::Done | Split::IfNone) || !args.len().is_multiple_of(2)
+}
+
+/// What clients that speak RESP2 may say while they are subscribed: their other replies could not be told from messages.
+fn allowed_when_subscribed(name: &str) -> bool {
+    matches!(
+        name,
+        "ping"
+            | "subscribe"
+            | "ssubscribe"
+            | "psubscribe"
+            | "unsubscribe"
+            | "sunsubscribe"
+            | "punsubscribe"
+            | "quit"
+            | "reset"
+    )
 }
 
 fn cut(arg: &[u8], max: usize) -> String {

@@ -72,8 +72,13 @@ impl Shard {
     pub(crate) fn deliver(&mut self, mut parcel: Box<Parcel>) {
         let from = parcel.from;
         parcel.releases.drain(..).for_each(|slot| self.release_keys(from, slot));
+        // A message comes after the replies that its shard gave before.
+        let mut published = Vec::new();
         for note in parcel.notes.drain(..) {
-            self.take_note(from, note);
+            match note {
+                Note::Publish(publication) => published.push(publication),
+                note => self.take_note(from, note),
+            }
         }
         let mut at = 0;
         for head in &parcel.replies.heads {
@@ -85,6 +90,7 @@ impl Shard {
             }
             at = end;
         }
+        published.iter().for_each(|publication| self.fan_out(publication));
         self.run_released();
         self.serve_requests(&parcel.requests);
         self.run_released();
@@ -124,6 +130,7 @@ impl Shard {
     /// Runs a request on this shard's slice, and sends the reply home.
     pub(crate) fn serve(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>, hash: u64) {
         self.run_request(client, sequence, id, args, hash);
+        self.post();
         self.serve_ready();
     }
 
@@ -197,6 +204,7 @@ impl Shard {
             Note::Commit { slot, client, pairs } => self.commit_here(from, slot, client, pairs.args()),
             Note::Ready { index, id } => self.retry_spanning(index, id),
             Note::Unblock { id, how } => self.unblock_here(id, how),
+            Note::Publish(publication) => self.fan_out(&publication),
             Note::Slow(entry) => self.log_slow(*entry),
         }
     }
@@ -229,6 +237,7 @@ impl Shard {
             debug_assert!(before.is_none());
         }
         let goes_on = self.run_job(tx.client, tx.job);
+        self.post();
         let own = self.core.id;
         let mut home = None;
         for owner in owners {

@@ -31,6 +31,7 @@ use crate::core::Core;
 use crate::db::Slice;
 use crate::db::expire::{ExpireCycle, Pace};
 use crate::message::{Answer, Outbox, Parcel};
+use crate::pubsub::Subscribers;
 use crate::router::ShardId;
 use crate::shared::Shared;
 use crate::transaction::Tx;
@@ -152,11 +153,13 @@ pub struct Shard {
     pub(crate) resume: Vec<u32>,
     /// Deadlines of clients that wait for keys of several shards: Unix ms, place, id.
     pub(crate) spanning_deadlines: BTreeSet<(i64, u32, u64)>,
+    /// Who of this shard's clients subscribes to what.
+    pub(crate) subscribers: Subscribers,
     pub(crate) clock: dispatch::CommandClock,
     pub(crate) expire_cycle: ExpireCycle,
     pub(crate) rates: cron::Rates,
     batch: input::Batch,
-    spare_buffers: Vec<Vec<u8>>,
+    pub(crate) spare_buffers: Vec<Vec<u8>>,
     config_epoch: u64,
     /// Whether commands need more checks than the plain path makes (`maxmemory`, a pause, strict order).
     pub(crate) guarded: bool,
@@ -193,6 +196,7 @@ impl Shard {
             next_number: 1,
             resume: Vec::new(),
             spanning_deadlines: BTreeSet::new(),
+            subscribers: Subscribers::default(),
             clock: dispatch::CommandClock::new(&core),
             expire_cycle: ExpireCycle::default(),
             rates: cron::Rates::default(),
@@ -245,6 +249,7 @@ impl Shard {
             Event::WorkDone(index, result) => self.work_done(index, result),
         }
         self.run_resumed();
+        self.post();
     }
 
     /// What a turn ends with, before the loop waits (Redis's `beforeSleep`): the quick expire cycle, and the limits
@@ -260,6 +265,7 @@ impl Shard {
                 slice.log_said(&mut self.core);
             }
         }
+        self.post();
     }
 
     fn connected(&mut self, index: u32, peer: Peer) {
@@ -317,6 +323,9 @@ impl Shard {
                 self.unblock_client(index, blocking::Unblock::Gone);
             }
             self.end_wait(index);
+        }
+        if self.clients[index as usize].as_deref().is_some_and(|client| client.subscriptions.is_some()) {
+            self.drop_subscriptions(index);
         }
         let Some(client) = self.clients[index as usize].take() else { return };
         self.recycle(client.out);

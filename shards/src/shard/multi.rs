@@ -279,6 +279,7 @@ impl Shard {
         self.core.deny_blocking = true;
         self.run_queue(index, queue);
         self.core.deny_blocking = false;
+        self.post();
         self.serve_ready();
         self.queue_flush(index);
     }

@@ -2,6 +2,7 @@
 
 use super::{LogLevel, Shard};
 use crate::client::{Wait, gate};
+use crate::config::ClientClass;
 use crate::limits::{SPARE_BUFFER_BYTES, SPARE_BUFFERS};
 use crate::resp::Reply;
 
@@ -115,7 +116,11 @@ impl Shard {
     /// Closes clients that are owed more than `client-output-buffer-limit` allows. Called before output is sent, and
     /// from the time event for the soft limit.
     pub fn check_output_limit(&mut self, index: u32) {
-        let limit = self.core.config.client_output_buffer_limit[crate::config::ClientClass::Normal as usize];
+        let class = match self.clients[index as usize].as_deref() {
+            Some(client) if client.gate & gate::SUBSCRIBED != 0 => ClientClass::Pubsub,
+            _ => ClientClass::Normal,
+        };
+        let limit = self.core.config.client_output_buffer_limit[class as usize];
         if limit.hard_bytes == 0 && limit.soft_bytes == 0 {
             return;
         }
