@@ -4,9 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
+use ringshard_shards::config::Config;
+use ringshard_shards::rdb::file::Source;
 use ringshard_shards::shared::{AllocatorFacts, Host, HostFacts};
+use ringshard_shards::snapshot::SnapshotFile;
 
 use crate::clock;
+use crate::persistence::load;
+use crate::persistence::rdb::DiskFile;
 
 /// The process.
 pub struct Process {
@@ -85,6 +90,14 @@ impl Host for Process {
 
     fn run_later(&self, work: Box<dyn FnOnce() + Send>) {
         self.background.run(work);
+    }
+
+    fn create_snapshot(&self, config: &Config) -> Result<Box<dyn SnapshotFile>, String> {
+        Ok(Box::new(DiskFile::create(config)?))
+    }
+
+    fn open_snapshot(&self, config: &Config) -> Result<Option<Box<dyn Source>>, String> {
+        Ok(load::open(config)?.map(|source| Box::new(source) as Box<dyn Source>))
     }
 
     fn used_memory(&self) -> usize {

@@ -14,6 +14,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering::*};
 
 use ringshard_shards::message::Parcel;
+use ringshard_shards::shard::Shutdown;
+use ringshard_shards::snapshot::LoadBatch;
 
 use crate::net::Accepted;
 
@@ -23,6 +25,10 @@ pub enum Mail {
     Parcel(Box<Parcel>),
     /// A connection whose home this shard is.
     Adopt(Accepted),
+    /// Keys of the file that is being loaded.
+    Load(Box<LoadBatch>),
+    /// A signal asks for the end.
+    Shutdown(Shutdown),
     /// The server ends: stop the loop.
     Stop,
 }

@@ -14,6 +14,7 @@ mod host;
 mod log;
 mod mailbox;
 mod net;
+mod persistence;
 mod server;
 mod signals;
 

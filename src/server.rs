@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::*};
 use glommio::{LocalExecutorBuilder, Placement};
 use ringshard_shards::config::EventLoop as Choice;
 use ringshard_shards::router::ShardId;
-use ringshard_shards::shard::Shard;
+use ringshard_shards::shard::{Shard, Shutdown};
 use ringshard_shards::shared::Shared;
 
 use crate::config::{self, Startup};
@@ -20,6 +20,8 @@ use crate::event_loop::{EventLoop, FileWork, Poller};
 use crate::host::{Background, LoopCounters, Process};
 use crate::mailbox::{Mail, Mailboxes};
 use crate::net::{Acceptor, Listener};
+use crate::persistence::rdb::BackgroundSave;
+use crate::persistence::{check, load};
 use crate::signals::{self, Wake};
 use crate::{clock, log, net};
 
@@ -34,7 +36,10 @@ const GLOMMIO_RING_DEPTH: usize = 16;
 pub struct Server {
     /// The machine's shared part.
     pub shared: Arc<Shared>,
-    mailboxes: Arc<Mailboxes>,
+    /// Every shard's mailbox.
+    pub mailboxes: Arc<Mailboxes>,
+    /// Where pieces of snapshots go.
+    pub snapshots: BackgroundSave,
     config_file: Option<PathBuf>,
     shutdown: AtomicBool,
     exit_code: AtomicU8,
@@ -46,6 +51,11 @@ impl Server {
     pub fn request_shutdown(&self, _save: bool, _now: bool) {
         self.shutdown.store(true, SeqCst);
         signals::notify();
+    }
+
+    /// A signal's shutdown failed, since the data could not be saved.
+    pub fn shutdown_failed(&self) {
+        log::warning("Signal received but errors trying to shut down the server, check the logs for more information");
     }
 
     /// Writes the configuration in force to its file.
@@ -90,6 +100,10 @@ impl Server {
 
 /// Entry point.
 pub fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    if let Some(code) = check::run(&words) {
+        return code;
+    }
     signals::block();
     signals::die_on_panic();
     let startup = init_server_config();
@@ -187,8 +201,14 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
     shared.config_file = startup.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let mailboxes =
         Mailboxes::new(shards).map_err(|e| format!("Failed creating the event loop. Error message: '{e}'"))?;
+    let shared = Arc::new(shared);
+    // Loops that turn before the data is there must not serve it.
+    shared.persistence.loading.store(true, SeqCst);
+    shared.persistence.loading_since_ms.store(clock::now().0, Relaxed);
+    let snapshots = BackgroundSave::start(shared.clone()).map_err(|error| format!("Can't start a thread: {error}"))?;
     let server = Arc::new(Server {
-        shared: Arc::new(shared),
+        shared,
+        snapshots,
         mailboxes: Arc::new(mailboxes),
         config_file: startup.config_file.clone(),
         shutdown: AtomicBool::new(false),
@@ -276,7 +296,7 @@ fn run(startup: Startup) -> Result<ExitCode, String> {
     server.shared.startup_memory.store(crate::alloc::used_memory(), Relaxed);
     let unix_paths: Vec<String> = built.listeners.iter().filter_map(|l| l.unix_path.clone()).collect();
     let threads = start_loops(&startup, built)?;
-    log::notice("Ready to accept connections");
+    start_loading(&server)?;
     supervise(&server);
     server.mailboxes.broadcast(|| Mail::Stop);
     for thread in threads {
@@ -290,17 +310,54 @@ fn run(startup: Startup) -> Result<ExitCode, String> {
     Ok(ExitCode::from(server.exit_code.load(SeqCst)))
 }
 
-/// Waits for the end.
-fn supervise(server: &Server) {
-    loop {
-        match signals::wait() {
-            Wake::Term => log::notice("Received SIGTERM scheduling shutdown..."),
-            Wake::Int => log::notice("Received SIGINT scheduling shutdown..."),
-            Wake::Notified if server.shutdown.load(SeqCst) => {}
-            Wake::Notified => continue,
+/// Loads the data on a thread of its own, so that signals are heeded meanwhile; then clients are served.
+fn start_loading(server: &Arc<Server>) -> Result<(), String> {
+    let server = server.clone();
+    let load = move || {
+        if let Err(text) = load::load(&server) {
+            log::warning(text);
+            // As Redis ends: nothing that runs could do more with half of the data.
+            std::process::exit(1);
         }
-        log::notice("User requested shutdown...");
-        return;
+        server.shared.persistence.loading.store(false, SeqCst);
+        server.shared.bump_epoch();
+        log::notice("Ready to accept connections");
+    };
+    std::thread::Builder::new()
+        .name("load".into())
+        .spawn(load)
+        .map_err(|error| format!("Can't start a thread: {error}"))?;
+    Ok(())
+}
+
+/// Waits for the end. A signal asks the first shard for it, which saves the data first if it is to be saved.
+fn supervise(server: &Server) {
+    let mut interrupts = 0;
+    loop {
+        let config = server.shared.config();
+        let flags = match signals::wait() {
+            Wake::Term => {
+                log::notice("Received SIGTERM scheduling shutdown...");
+                config.shutdown_on_sigterm
+            }
+            Wake::Int => {
+                interrupts += 1;
+                if interrupts > 1 {
+                    log::warning("You insist... exiting now.");
+                    std::process::exit(1);
+                }
+                log::notice("Received SIGINT scheduling shutdown...");
+                config.shutdown_on_sigint
+            }
+            Wake::Notified if server.shutdown.load(SeqCst) => return,
+            Wake::Notified => continue,
+        };
+        let save = match () {
+            () if flags.nosave => Some(false),
+            () => flags.save.then_some(true),
+        };
+        let how = Shutdown { save, now: flags.now, force: flags.force };
+        server.mailboxes.of(0).push(Mail::Shutdown(how));
     }
 }
 

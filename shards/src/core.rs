@@ -86,6 +86,8 @@ pub struct Core {
     pub effects: Effects,
     /// What it publishes, until it has replied.
     pub post: Post,
+    /// What data commands have for the driver to do.
+    pub for_driver: Vec<crate::shard::Effect>,
     /// Whether commands may not wait: inside `MULTI`, in scripts.
     pub deny_blocking: bool,
     /// What the command that has just run waits for.
@@ -141,6 +143,7 @@ impl Core {
             no_touch: false,
             effects: Effects::default(),
             post: Post::default(),
+            for_driver: Vec::new(),
             deny_blocking: false,
             block_request: None,
             #[cfg(any(test, feature = "testing"))]

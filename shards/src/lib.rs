@@ -28,6 +28,7 @@ pub mod router;
 pub mod shard;
 pub mod shared;
 pub mod slowlog;
+pub mod snapshot;
 pub mod stats;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

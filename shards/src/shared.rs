@@ -11,7 +11,9 @@ use crate::config::Config;
 use crate::dict::Hasher;
 use crate::latency::LatencyMonitor;
 use crate::pubsub::Registry;
+use crate::rdb::file::Source;
 use crate::slowlog::SlowLog;
+use crate::snapshot::{Persistence, SnapshotFile};
 
 /// What the process around the machine can tell it.
 pub trait Host: Send + Sync {
@@ -34,6 +36,22 @@ pub trait Host: Send + Sync {
     fn sleep(&self, us: u64) -> bool {
         let _ = us;
         false
+    }
+    /// A new file for a snapshot, under another name until it is whole.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    fn create_snapshot(&self, config: &Config) -> Result<Box<dyn SnapshotFile>, String> {
+        let _ = config;
+        Err("there is nowhere to write to".into())
+    }
+    /// The last snapshot's file; `None` when there is none.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    fn open_snapshot(&self, config: &Config) -> Result<Option<Box<dyn Source>>, String> {
+        let _ = config;
+        Ok(None)
     }
     /// Everything the allocator says of itself (`MEMORY MALLOC-STATS`), if it can.
     fn malloc_stats(&self) -> Option<String> {
@@ -133,6 +151,8 @@ pub struct Shared {
     pub executable: String,
     /// What `DEBUG` sets.
     pub debug: DebugSettings,
+    /// Snapshots and loading.
+    pub persistence: Persistence,
 }
 
 /// What `DEBUG` sets for features that look at it.
@@ -199,6 +219,7 @@ impl Shared {
             process_id: 0,
             executable: String::new(),
             debug: DebugSettings::default(),
+            persistence: Persistence::new(shards, start_ms),
         }
     }
 

@@ -98,8 +98,6 @@ counters! {
     evicted_clients,
     /// Keyspace events reported.
     notifications,
-    /// Changes of keys.
-    dirty,
     /// Error replies.
     error_replies,
     /// Requests sent to other shards.

@@ -17,16 +17,19 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::client::Peer;
 use crate::config::{Config, Mode};
 use crate::message::Parcel;
 use crate::quote;
+use crate::rdb::crc64;
+use crate::rdb::file::{self, Source};
 use crate::router::ShardId;
 use crate::shard::{Effect, Event, Input, Shard};
 use crate::shared::{AllocatorFacts, Host, HostFacts, Shared};
+use crate::snapshot::{Assembly, SnapshotFile};
 
 thread_local! {
     static TICKS: Cell<u64> = const { Cell::new(1) };
@@ -51,6 +54,65 @@ pub struct FakeHost {
     pub slept_us: AtomicU64,
     /// Whether [`Host::purge`] was called.
     pub purged: AtomicBool,
+    /// Where snapshots go.
+    pub disk: Arc<Mutex<Disk>>,
+}
+
+/// A disk with room for one file.
+#[derive(Debug, Default)]
+pub struct Disk {
+    /// The last snapshot.
+    pub file: Option<Vec<u8>>,
+    /// After so many operations each fails.
+    pub fails_after: Option<usize>,
+}
+
+impl Disk {
+    fn operate(&mut self) -> Result<(), String> {
+        match &mut self.fails_after {
+            Some(0) => Err("Write error saving DB on disk: No space left on device".into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+struct MemoryFile {
+    bytes: Vec<u8>,
+    disk: Arc<Mutex<Disk>>,
+}
+
+impl SnapshotFile for MemoryFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.bytes.extend_from_slice(bytes);
+        self.disk.lock().unwrap().operate()
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), String> {
+        let tail = file::tail(Some(crc64::update(0, &self.bytes)));
+        self.bytes.extend_from_slice(&tail);
+        let mut disk = self.disk.lock().unwrap();
+        disk.operate()?;
+        disk.file = Some(std::mem::take(&mut self.bytes));
+        Ok(())
+    }
+}
+
+struct MemorySource(std::io::Cursor<Vec<u8>>);
+
+impl Source for MemorySource {
+    fn read(&mut self, n: u64, out: &mut Vec<u8>) -> Result<(), crate::rdb::Error> {
+        let at = self.0.position() as usize;
+        let mut rest = &self.0.get_ref()[at..];
+        let before = rest.len();
+        rest.read(n, out)?;
+        let after = before - rest.len();
+        self.0.set_position((at + after) as u64);
+        Ok(())
+    }
 }
 
 impl Host for FakeHost {
@@ -90,6 +152,16 @@ impl Host for FakeHost {
         true
     }
 
+    fn create_snapshot(&self, _: &Config) -> Result<Box<dyn SnapshotFile>, String> {
+        self.disk.lock().unwrap().operate()?;
+        Ok(Box::new(MemoryFile { bytes: Vec::new(), disk: self.disk.clone() }))
+    }
+
+    fn open_snapshot(&self, _: &Config) -> Result<Option<Box<dyn Source>>, String> {
+        let file = self.disk.lock().unwrap().file.clone();
+        Ok(file.map(|file| Box::new(MemorySource(std::io::Cursor::new(file))) as Box<dyn Source>))
+    }
+
     fn purge(&self) {
         self.purged.store(true, Relaxed);
     }
@@ -123,6 +195,7 @@ pub struct World {
     connections: Vec<Connection>,
     free: Vec<Vec<u32>>,
     next: Vec<u32>,
+    assembly: Assembly,
 }
 
 /// Unix ms at which worlds begin.
@@ -161,6 +234,7 @@ impl World {
             connections: Vec::new(),
             free: vec![Vec::new(); shards],
             next: vec![0; shards],
+            assembly: Assembly::default(),
         };
         world.set_time();
         world
@@ -302,6 +376,38 @@ impl World {
         }
     }
 
+    /// Where snapshots go.
+    pub fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.host.disk.lock().unwrap()
+    }
+
+    /// Lets every shard end a turn, in which a running snapshot walks on.
+    pub fn walk_snapshots(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.set_time();
+            self.shards[shard].before_sleep();
+        }
+        self.settle();
+    }
+
+    /// Carries a running snapshot to its end.
+    pub fn finish_snapshot(&mut self) {
+        for _ in 0..100_000 {
+            if !self.shared.persistence.saving.load(Relaxed) {
+                return;
+            }
+            self.walk_snapshots();
+        }
+        panic!("the snapshot does not end");
+    }
+
+    /// Sets the clock back to the beginning.
+    pub fn restart_time(&mut self) {
+        self.now_us = 1_000_000;
+        self.host.slept_us.store(0, Relaxed);
+        self.set_time();
+    }
+
     fn step(&mut self, shard: usize, event: Event<'_>) {
         self.set_time();
         self.shards[shard].step(event);
@@ -365,6 +471,9 @@ impl World {
                 Effect::Sleep(us) => {
                     self.now_us += us;
                     self.set_time();
+                }
+                Effect::Snapshot(chunk) => {
+                    self.assembly.take(&self.shared.clone(), *chunk, self.now_ms());
                 }
                 effect => self.effects.push((shard as ShardId, effect)),
             }

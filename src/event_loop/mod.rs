@@ -220,6 +220,8 @@ impl<P: Poller> EventLoop<P> {
             match mail {
                 Mail::Parcel(parcel) => self.shard.step(Event::Parcel(parcel)),
                 Mail::Adopt(accepted) => self.adopt(accepted),
+                Mail::Load(batch) => self.shard.step(Event::Load(batch)),
+                Mail::Shutdown(how) => self.shard.step(Event::Shutdown(how)),
                 Mail::Stop => self.stop = true,
             }
         }
@@ -270,6 +272,8 @@ impl<P: Poller> EventLoop<P> {
                 Effect::Close(index) => self.poller.close(index),
                 Effect::Log(level, text) => log::write(level, &text),
                 Effect::Shutdown { save, now } => self.server.request_shutdown(save, now),
+                Effect::ShutdownFailed => self.server.shutdown_failed(),
+                Effect::Snapshot(chunk) => self.server.snapshots.add(chunk),
                 Effect::RewriteConfig(client) => {
                     let server = self.server.clone();
                     self.file_work.push(FileWork { client, run: Box::new(move || server.rewrite_config()) });
@@ -305,7 +309,7 @@ impl<P: Poller> EventLoop<P> {
             .shard
             .next_deadline_ms()
             .map_or(u64::MAX, |at| (at - self.shard.core.now_ms).max(0) as u64 * 1000 + 1000);
-        Some(cron.min(deadline))
+        Some(cron.min(deadline).min(self.shard.snapshot_timeout_us().unwrap_or(u64::MAX)))
     }
 
     fn time_events(&mut self) {

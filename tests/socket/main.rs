@@ -18,3 +18,4 @@ mod listen;
 mod order;
 mod protocol;
 mod refused;
+mod snapshot;

@@ -77,6 +77,13 @@ pub struct ClientView {
     pub no_touch: bool,
 }
 
+impl ClientView {
+    /// That of no client, for what shard `home` does of its own accord.
+    pub fn nobody(home: ShardId) -> Self {
+        ClientView { home, index: u32::MAX, id: 0, db: 0, resp: 2, no_touch: true }
+    }
+}
+
 /// A command in the queue of `MULTI`.
 #[derive(Debug)]
 pub struct Queued {

@@ -68,7 +68,6 @@ pub static TABLE: &[Command] = &[
     home("debug|replybuffer", replybuffer, 4, "Tunes reply buffers."),
     home("debug|mallctl", mallctl, -3, "Reads or writes a number of the allocator."),
     home("debug|mallctl-str", mallctl, -3, "Reads or writes a text of the allocator."),
-    home("debug|reload", refuse, -2, "Saves and loads the data."),
     home("debug|loadaof", refuse, 2, "Loads the append-only file."),
     home("debug|jmap", refuse, -2, "Maps the heap."),
     home("debug|restart", refuse, -2, "Starts the server again."),
@@ -609,7 +608,6 @@ mod tests {
         t.check("DEBUG QUICKLIST-PACKED-THRESHOLD 200b", "OK").check("DEBUG REPLYBUFFER RESIZING 0", "OK");
         t.look("DEBUG QUICKLIST-PACKED-THRESHOLD 5gb", |v| assert!(v.text().starts_with("ERR argument must be")));
         t.check("DEBUG STRINGMATCH-LEN 10000 *a*a*a*b", "OK");
-        t.look("DEBUG RELOAD", |v| assert!(v.text().starts_with("ERR DEBUG RELOAD is not built yet")));
         let mut before = String::new();
         t.look("INFO replication", |v| before = v.text()).check("DEBUG CHANGE-REPL-ID", "OK");
         t.look("INFO replication", |v| assert_ne!(v.text(), before));

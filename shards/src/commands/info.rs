@@ -1,7 +1,7 @@
 //! `INFO`: the state of the server as text, section by section.
 //!
 //! Counters live in the shards; every shard reports ([`Question::Report`]) and the sum is what is shown. Fields and
-//! their order are those of Redis 7.4, for clients and monitors read them by name. What is not built (persistence,
+//! their order are those of Redis 7.4, for clients and monitors read them by name. What is not built (logs,
 //! replication, scripts, modules) shows the value that Redis shows while it does nothing of that kind.
 //! Counterpart: `genRedisInfoString` (`server.c`).
 
@@ -314,18 +314,30 @@ fn memory(text: &mut Text, core: &Core, report: &ShardReport) {
     text.line("lazyfreed_objects", core.shared.lazyfreed_objects.load(Relaxed));
 }
 
-fn persistence(text: &mut Text, core: &Core, report: &ShardReport) {
+fn persistence(text: &mut Text, core: &Core, _: &ShardReport) {
+    let state = &core.shared.persistence;
+    let loading = state.loading.load(Relaxed);
+    let saving = state.saving.load(Relaxed);
     text.section("Persistence");
-    text.zeros(&["loading", "async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
-    text.line("current_fork_perc", "0.00");
-    text.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
-    text.line("rdb_changes_since_last_save", report.stats.dirty);
-    text.line("rdb_bgsave_in_progress", 0);
-    text.line("rdb_last_save_time", core.shared.start_ms / 1000);
-    text.line("rdb_last_bgsave_status", "ok");
-    text.line("rdb_last_bgsave_time_sec", -1);
-    text.line("rdb_current_bgsave_time_sec", -1);
-    text.zeros(&["rdb_saves", "rdb_last_cow_size", "rdb_last_load_keys_expired", "rdb_last_load_keys_loaded"]);
+    text.line("loading", loading as u8);
+    text.zeros(&["async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
+    let [done, total] = [0, 1].map(|i| state.progress[i].load(Relaxed));
+    let percent = if saving && total > 0 { done as f64 * 100.0 / total as f64 } else { 0.0 };
+    text.line("current_fork_perc", format_args!("{percent:.2}"));
+    text.line("current_save_keys_processed", if saving { done } else { 0 });
+    text.line("current_save_keys_total", if saving { total } else { 0 });
+    let changes: u64 = state.changes.iter().map(|n| n.0.load(Relaxed)).sum();
+    text.line("rdb_changes_since_last_save", changes.saturating_sub(state.saved_changes.load(Relaxed)));
+    text.line("rdb_bgsave_in_progress", saving as u8);
+    text.line("rdb_last_save_time", state.last_save.load(Relaxed));
+    text.line("rdb_last_bgsave_status", if state.last_ok.load(Relaxed) { "ok" } else { "err" });
+    text.line("rdb_last_bgsave_time_sec", state.last_seconds.load(Relaxed));
+    let since = (core.now_ms - state.since_ms.load(Relaxed)) / 1000;
+    text.line("rdb_current_bgsave_time_sec", if saving { since } else { -1 });
+    text.line("rdb_saves", state.saves.load(Relaxed));
+    text.line("rdb_last_cow_size", 0);
+    text.line("rdb_last_load_keys_expired", state.loaded[1].load(Relaxed));
+    text.line("rdb_last_load_keys_loaded", state.loaded[0].load(Relaxed));
     text.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
     text.line("aof_last_rewrite_time_sec", -1);
     text.line("aof_current_rewrite_time_sec", -1);
@@ -333,6 +345,18 @@ fn persistence(text: &mut Text, core: &Core, report: &ShardReport) {
     text.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
     text.line("aof_last_write_status", "ok");
     text.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    if loading {
+        let (total, done) = (state.loading_total.load(Relaxed), state.loading_done.load(Relaxed));
+        let (begun, now) = (state.loading_since_ms.load(Relaxed), core.now_ms);
+        let left = total.saturating_sub(done) as f64 * (now - begun).max(1) as f64 / 1000.0 / done.max(1) as f64;
+        text.line("loading_start_time", begun / 1000);
+        text.line("loading_total_bytes", total);
+        text.line("loading_rdb_used_mem", 0);
+        text.line("loading_loaded_bytes", done);
+        let percent = if total > 0 { done as f64 * 100.0 / total as f64 } else { 0.0 };
+        text.line("loading_loaded_perc", format_args!("{percent:.2}"));
+        text.line("loading_eta_seconds", left as u64);
+    }
 }
 
 fn stats(text: &mut Text, core: &Core, report: &ShardReport) {

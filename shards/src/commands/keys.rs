@@ -720,6 +720,8 @@ fn flushdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let lazily = flush_flags(ctx, args)?;
+    // As Redis ends the child that writes a snapshot of what is to go.
+    ctx.core.shared.persistence.give_up();
     for slice in ctx.keys.slices() {
         for db in &mut slice.dbs {
             ctx.dirty += db.empty(ctx.core, lazily) as u64;

@@ -25,6 +25,7 @@ pub mod list;
 pub mod lolwut;
 pub mod memory;
 pub mod pubsub;
+pub mod save;
 pub mod server;
 pub mod set;
 pub mod slowlog;

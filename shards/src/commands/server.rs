@@ -6,7 +6,7 @@
 use super::{Command, CommandError, CommandResult, Group, acl, flag, help};
 use crate::args::Args;
 use crate::number::parse_i64;
-use crate::shard::{Effect, Shard};
+use crate::shard::{Shard, Shutdown};
 
 use flag::*;
 
@@ -24,29 +24,11 @@ pub static TABLE: &[Command] = &[
     Command::home("role", role, 1, NOSCRIPT | LOADING | STALE | FAST, SERVER)
         .categories(acl::ADMIN | acl::DANGEROUS)
         .doc("2.8.12", "O(1)", "Returns the server's role in replication.", ""),
-    Command::home("lastsave", lastsave, 1, LOADING | STALE | FAST, SERVER).categories(acl::ADMIN | acl::DANGEROUS).doc(
-        "1.0.0",
-        "O(1)",
-        "Returns the Unix time of the last snapshot.",
-        "",
-    ),
     Command::home("shutdown", shutdown, -1, ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY, SERVER).doc(
         "1.0.0",
         "O(N) with a snapshot, N being the number of keys; O(1) without",
         "Ends the server.",
         "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
-    ),
-    Command::home("save", save, 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, SERVER).doc(
-        "1.0.0",
-        "O(N), N being the number of keys",
-        "Writes a snapshot while clients wait.",
-        "",
-    ),
-    Command::home("bgsave", bgsave, -1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, SERVER).doc(
-        "1.0.0",
-        "O(1)",
-        "Starts a snapshot in the background.",
-        "[SCHEDULE]",
     ),
     Command::home("bgrewriteaof", bgrewriteaof, 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, SERVER).doc(
         "1.0.0",
@@ -129,13 +111,6 @@ fn role(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-/// As in Redis the start counts as the first snapshot.
-fn lastsave(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
-    let seconds = shard.core.shared.start_ms / 1000;
-    shard.client(index).reply().integer(seconds);
-    Ok(())
-}
-
 fn shutdown(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     let (mut save, mut nosave, mut now, mut force, mut abort) = (false, false, false, false, false);
     for i in 1..args.len() {
@@ -156,26 +131,10 @@ fn shutdown(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
         // Nothing is waited for before the end, so there is never an end to call off.
         return Err("ERR No shutdown in progress.".into());
     }
-    if save && !force {
-        return Err(not_built("SHUTDOWN SAVE"));
-    }
-    let save = save || (!nosave && !shard.core.config.save.is_empty());
-    shard.effects.push(Effect::Shutdown { save, now });
+    let save = if nosave { Some(false) } else { save.then_some(true) };
+    shard.shut_down(Some(index), Shutdown { save, now, force });
     // Redis's clients take the closed connection for the answer.
-    let _ = index;
     Err(CommandError::NoReply)
-}
-
-fn save(_: &mut Shard, _: u32, _: Args<'_>) -> CommandResult {
-    Err(not_built("SAVE"))
-}
-
-fn bgsave(_: &mut Shard, _: u32, args: Args<'_>) -> CommandResult {
-    match args.len() {
-        1 => Err(not_built("BGSAVE")),
-        2 if args.is(1, "schedule") => Err(not_built("BGSAVE")),
-        _ => Err(CommandError::Syntax),
-    }
 }
 
 fn bgrewriteaof(_: &mut Shard, _: u32, _: Args<'_>) -> CommandResult {
@@ -256,7 +215,7 @@ fn module_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::shard::Effect;
     use crate::testing::{Check, World};
 
     #[test]
@@ -271,10 +230,7 @@ mod tests {
         t.check("REPLICAOF NO ONE", "OK").check("SLAVEOF no one", "OK");
         t.look("REPLICAOF 127.0.0.1 6380", |v| assert!(v.text().contains("not built yet")));
         t.check("REPLICAOF 127.0.0.1 x", "-ERR Invalid master port");
-        for line in ["SAVE", "BGSAVE", "BGSAVE SCHEDULE", "BGREWRITEAOF", "SHUTDOWN SAVE"] {
-            t.look(line, |v| assert!(v.text().ends_with("is not built yet in Ringshard 0.1.0"), "{v}"));
-        }
-        t.check("BGSAVE NOW", "-ERR syntax error");
+        t.look("BGREWRITEAOF", |v| assert!(v.text().ends_with("is not built yet in Ringshard 0.1.0"), "{v}"));
     }
 
     #[test]

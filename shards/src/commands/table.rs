@@ -29,6 +29,7 @@ static FAMILIES: &[&[Command]] = &[
     super::stream_group::TABLE,
     super::stream_info::TABLE,
     super::server::TABLE,
+    super::save::TABLE,
     super::info::TABLE,
     super::config::TABLE,
     super::command::TABLE,

@@ -657,20 +657,20 @@ directives! {
             SavePoint { seconds: 300, changes: 100 },
             SavePoint { seconds: 60, changes: 10_000 },
         ],
-            "save", Kind::Save, MULTI_ARG, NotYet;
+            "save", Kind::Save, MULTI_ARG, Yes;
         /// The directory of snapshots and logs, and the one relative paths start from. Empty keeps the
         /// one the server is started in.
         dir: String = String::new(),
             "dir", Kind::Dir, PROTECTED | DENY_LOADING, Yes;
         /// The snapshot's file name.
         dbfilename: String = text("dump.rdb"),
-            "dbfilename", Kind::Text(check::db_filename), PROTECTED, NotYet;
+            "dbfilename", Kind::Text(check::db_filename), PROTECTED, Yes;
         /// Compress strings in snapshots.
         rdbcompression: bool = true,
-            "rdbcompression", Kind::Bool, MUTABLE, NotYet;
+            "rdbcompression", Kind::Bool, MUTABLE, Yes;
         /// End snapshots with a checksum.
         rdbchecksum: bool = true,
-            "rdbchecksum", Kind::Bool, IMMUTABLE, NotYet;
+            "rdbchecksum", Kind::Bool, IMMUTABLE, Yes;
         /// The version in which snapshots and DUMP are written: 11 is that of Redis 7.2, which older
         /// ones cannot read; 10 is that of Redis 7.0, and loses only when a stream's consumers last got
         /// something.
@@ -681,22 +681,22 @@ directives! {
             "rdb-del-sync-files", Kind::Bool, MUTABLE, NotYet;
         /// Force a snapshot to disk bit by bit while it is written.
         rdb_save_incremental_fsync: bool = true,
-            "rdb-save-incremental-fsync", Kind::Bool, MUTABLE, NotYet;
+            "rdb-save-incremental-fsync", Kind::Bool, MUTABLE, Yes;
         /// Slow down saving by so many microseconds a key, for tests.
         rdb_key_save_delay: i32 = 0,
-            "rdb-key-save-delay", int(i32::MIN as i64, INT_MAX), HIDDEN, NotYet;
+            "rdb-key-save-delay", int(i32::MIN as i64, INT_MAX), HIDDEN, Yes;
         /// Slow down loading by so many microseconds a key, for tests.
         key_load_delay: i32 = 0,
-            "key-load-delay", int(i32::MIN as i64, INT_MAX), HIDDEN, NotYet;
+            "key-load-delay", int(i32::MIN as i64, INT_MAX), HIDDEN, Yes;
         /// How much is loaded between two looks at the sockets.
         loading_process_events_interval_bytes: u64 = 2 * 1024 * 1024,
             "loading-process-events-interval-bytes", int(1024, INT_MAX), HIDDEN, NotYet;
         /// Refuse writes after a snapshot failed, so that it is noticed.
         stop_writes_on_bgsave_error: bool = true,
-            "stop-writes-on-bgsave-error", Kind::Bool, MUTABLE, NotYet;
-        /// Check payloads of RESTORE and of snapshots in depth.
+            "stop-writes-on-bgsave-error", Kind::Bool, MUTABLE, Yes;
+        /// Check payloads of RESTORE and of snapshots in depth. They always are, whatever this says.
         sanitize_dump_payload: SanitizeDumpPayload = SanitizeDumpPayload::No,
-            "sanitize-dump-payload", words::<SanitizeDumpPayload>(), MUTABLE, NotYet;
+            "sanitize-dump-payload", words::<SanitizeDumpPayload>(), MUTABLE, Yes;
     }
 
     section "Append-only file" {

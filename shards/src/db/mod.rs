@@ -8,8 +8,10 @@ pub mod blocked;
 pub mod evict;
 pub mod expire;
 pub mod lazyfree;
+pub mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::commands::{CommandError, Key};
 use crate::core::{Core, Event};
@@ -34,6 +36,15 @@ pub struct Slice {
     pub blocked: blocked::Blocked,
     /// What writes did, for the log and for replicas.
     pub log: EffectLog,
+    /// Changes ever made here, as `server.dirty` counts them.
+    pub changes: u64,
+    /// The snapshot whose walk is on.
+    pub snapshot: Option<u64>,
+    /// The database that is walked.
+    walk_db: usize,
+    /// Walks that are at their end and whose bytes are still here.
+    #[allow(clippy::vec_box)]
+    finished: Vec<Box<snapshot::Walk>>,
 }
 
 impl Slice {
@@ -46,6 +57,10 @@ impl Slice {
             evict: evict::EvictionPool::default(),
             blocked: blocked::Blocked::default(),
             log: EffectLog::default(),
+            changes: 0,
+            snapshot: None,
+            walk_db: 0,
+            finished: Vec::new(),
         }
     }
 
@@ -106,6 +121,19 @@ impl<'a> Keyspace<'a> {
         &mut self.slice(key).dbs[db as usize]
     }
 
+    /// Counts changes that a command made: to the first slice in hand, for only the sum over all is looked at.
+    #[inline]
+    pub fn count_changes(&mut self, n: u64) {
+        match self.only {
+            Some(index) => self.slices[index].as_mut().expect("the router acquired the slice").changes += n,
+            None => {
+                if let Some(slice) = self.slices().next() {
+                    slice.changes += n;
+                }
+            }
+        }
+    }
+
     /// Every slice in hand.
     pub fn slices(&mut self) -> impl Iterator<Item = &mut Slice> {
         let only = self.only;
@@ -149,6 +177,8 @@ pub enum Hook {
     Watched = 1,
     /// Clients wait for keys.
     Blocking = 2,
+    /// A snapshot's walk is on.
+    Snapshot = 4,
 }
 
 /// A shard's part of one database.
@@ -173,6 +203,10 @@ pub struct RedisDb {
     pub avg_ttl: i64,
     /// Where the active expire cycle goes on.
     pub expires_cursor: u64,
+    /// What entries are stamped with that are written or made now, see [`snapshot`].
+    epoch: u8,
+    /// A snapshot's walk over it.
+    walk: Option<Box<snapshot::Walk>>,
 }
 
 impl RedisDb {
@@ -189,6 +223,8 @@ impl RedisDb {
             id,
             avg_ttl: 0,
             expires_cursor: 0,
+            epoch: 0,
+            walk: None,
         }
     }
 
@@ -202,6 +238,7 @@ impl RedisDb {
 
     #[cold]
     fn before_heeded_write(&mut self, key: &[u8]) {
+        self.write_before_change(key);
         self.touch_watched(key);
         self.signal_ready(key);
     }
@@ -272,8 +309,9 @@ impl RedisDb {
     pub fn expire_now(&mut self, core: &mut Core, key: Key<'_>) {
         let watched_as_expired =
             self.watched_keys.get(key.bytes).is_some_and(|watchers| watchers.iter().all(|w| w.expired));
-        if !watched_as_expired {
-            self.before_write(key.bytes);
+        match watched_as_expired {
+            true => self.write_before_change(key.bytes),
+            false => self.before_write(key.bytes),
         }
         if self.delete_untracked_lazily(core, key, core.config.lazyfree_lazy_expire) {
             core.stats.expired_keys += 1;
@@ -394,6 +432,7 @@ impl RedisDb {
             false => core.lru_clock,
         };
         entry.set_lru(stamp);
+        entry.set_epoch(self.epoch);
         if self.hooks != 0 {
             self.signal_ready(key.bytes);
         }
@@ -568,7 +607,13 @@ impl RedisDb {
                 self.before_heeded_write(&name);
             }
         }
+        // Before anything is taken away: a snapshot that is given up needs none of it.
+        if core.shared.persistence.is_over(core.shared.persistence.snapshot.load(Relaxed)) {
+            self.walk = None;
+            self.set_hook(Hook::Snapshot, false);
+        }
         match lazily {
+            _ if self.leave_to_walk() => {}
             true => {
                 lazyfree::free_tables_later(core, std::mem::take(&mut self.dict), std::mem::take(&mut self.expires))
             }
@@ -590,6 +635,7 @@ impl RedisDb {
         std::mem::swap(&mut self.expires, &mut other.expires);
         std::mem::swap(&mut self.avg_ttl, &mut other.avg_ttl);
         std::mem::swap(&mut self.expires_cursor, &mut other.expires_cursor);
+        self.swap_walks(other);
         self.touch_swapped(other, hasher);
         other.touch_swapped(self, hasher);
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::legacy::{each_of_zipmap, listpack_of_ziplist};
 use super::{Error, container, kind, lzf, special};
+use crate::config::Config;
 use crate::core::Core;
 use crate::dict::Hasher;
 use crate::encodings::ListPack;
@@ -29,12 +30,17 @@ pub struct Limits {
 impl Limits {
     /// Those of the configuration.
     pub fn of(core: &Core) -> Self {
+        Limits { list: list::limits(core), ..Self::of_config(&core.config, core.hasher.clone()) }
+    }
+
+    /// Those of a configuration.
+    pub fn of_config(config: &Config, hasher: Hasher) -> Self {
         Limits {
-            list: list::limits(core),
-            set: SetLimits::of(&core.config),
-            hash: hash::Limits::of(&core.config),
-            zset: zset::Limits::of(&core.config),
-            hasher: core.hasher.clone(),
+            list: NodeLimits::new(config.list_max_listpack_size, 0),
+            set: SetLimits::of(config),
+            hash: hash::Limits::of(config),
+            zset: zset::Limits::of(config),
+            hasher,
         }
     }
 }

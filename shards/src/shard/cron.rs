@@ -61,6 +61,7 @@ impl Shard {
         if let Some(keys) = keys {
             self.core.shared.keys[self.core.id as usize].0.store(keys, Relaxed);
         }
+        self.persistence_cron();
     }
 
     /// Looks after a share of the clients, so that each is seen about once a second.
@@ -90,11 +91,12 @@ impl Shard {
     }
 
     fn databases_cron(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
         let own = self.core.id;
         if self.slices[own as usize].is_none() {
             return;
         }
-        if self.core.active_expire {
+        if self.core.active_expire && !self.core.shared.persistence.loading.load(Relaxed) {
             let slice = self.slices[own as usize].as_deref_mut().expect("seen above");
             self.expire_cycle.run(&mut self.core, slice, Pace::Slow);
             slice.log_said(&mut self.core);
@@ -138,6 +140,7 @@ impl Shard {
 
     /// What this shard reports of itself.
     pub fn report(&self) -> ShardReport {
+        self.publish_changes();
         let mut report = ShardReport {
             stats: self.core.stats.clone(),
             dbs: self.slice().map_or_else(|| self.lent_report.clone(), |slice| slice.report()),

@@ -96,11 +96,12 @@ pub(crate) fn execute(
     core.no_touch = client.no_touch;
     let mut ctx = Ctx { core, keys, reply: Reply::new(out, client.resp), client, hash, dirty: 0 };
     let result = run(&mut ctx, args);
-    let dirty = ctx.dirty;
+    if ctx.dirty != 0 {
+        ctx.keys.count_changes(ctx.dirty);
+    }
     if ctx.core.effects.on {
         propagate(&mut ctx, id, args);
     }
-    core.stats.dirty += dirty;
     if let Err(error) = result {
         fail(core, id, &error, client.resp, out, start);
     }
@@ -346,6 +347,11 @@ impl Shard {
             );
             return self.reject(index, id, text);
         }
+        if self.guarded
+            && let Some(text) = self.refused_by_persistence(index, row)
+        {
+            return self.reject(index, id, text.into());
+        }
         if self.guarded && self.is_paused(index, row.flags) {
             self.wait_for(index, Wait::Pause);
             return Next::Again;
@@ -560,6 +566,13 @@ impl Shard {
                     self.exec_queue(client.index);
                 }
             }
+            Job::Snapshot => {
+                let slices = self.slices.iter_mut().filter_map(|slice| slice.as_deref_mut());
+                // Another one that began meanwhile does as well.
+                let _ = crate::snapshot::begin(&mut self.core, slices);
+                return false;
+            }
+            Job::Shutdown(how) => return self.save_and_shut_down(client, how),
             Job::Again(sequence, id, owned) => {
                 self.run_again(client, sequence, id, owned.args());
                 return false;

@@ -3,6 +3,8 @@
 //! While this shard's slice is away, whatever needs it waits in [`Shard::waiting`], in order; the queue is empty
 //! whenever the slice is home.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::dispatch::execute;
 use super::intents::Needs;
 use super::{Ask, Shard, Waiting};
@@ -215,6 +217,7 @@ impl Shard {
         self.open = false;
         let slice = self.place(own, None).expect("the caller saw it");
         self.lent_report = slice.report();
+        self.core.shared.persistence.changes[own as usize].0.store(slice.changes, Relaxed);
         if tx.coordinator == own {
             self.take_lent(tx, slice);
         } else {
@@ -238,6 +241,10 @@ impl Shard {
         }
         let goes_on = self.run_job(tx.client, tx.job);
         self.post();
+        if self.core.shared.shutting_down.load(Relaxed) {
+            // What is written now would be acknowledged and lost.
+            return self.freeze();
+        }
         let own = self.core.id;
         let mut home = None;
         for owner in owners {

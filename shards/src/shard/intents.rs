@@ -237,7 +237,7 @@ impl Shard {
                 self.intents.wanted.add_all(&request.needs);
             }
             Waiting::Acquire(_) => self.intents.acquires += 1,
-            Waiting::Unwatch(..) | Waiting::Unblock(..) => {}
+            Waiting::Unwatch(..) | Waiting::Unblock(..) | Waiting::Load(_) => {}
         }
         self.waiting.push_back(waiting);
     }
@@ -255,7 +255,7 @@ impl Shard {
                 self.intents.wanted.remove_all(&request.needs);
             }
             Waiting::Acquire(_) => self.intents.acquires -= 1,
-            Waiting::Unwatch(..) | Waiting::Unblock(..) => {}
+            Waiting::Unwatch(..) | Waiting::Unblock(..) | Waiting::Load(_) => {}
         }
         waiting
     }
@@ -332,7 +332,7 @@ impl Shard {
                     slice_wanted |= waits;
                     !waits
                 }
-                Waiting::Unwatch(..) | Waiting::Unblock(..) => true,
+                Waiting::Unwatch(..) | Waiting::Unblock(..) | Waiting::Load(_) => true,
             };
             if !runs {
                 at += 1;
@@ -347,6 +347,7 @@ impl Shard {
                 Waiting::Acquire(tx) => self.lend(tx),
                 Waiting::Unwatch(client, keys) => self.unwatch_here(client, keys),
                 Waiting::Unblock(id, how) => self.unblock_here(id, how),
+                Waiting::Load(batch) => self.take_batch(batch),
             }
         }
     }

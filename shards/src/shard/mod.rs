@@ -11,6 +11,7 @@
 //! - [`multi`]: `MULTI`, `EXEC`, `WATCH`;
 //! - [`blocking`]: clients that wait for keys;
 //! - [`output`]: what clients are owed, and its limits;
+//! - [`persist`]: snapshots, loading, and the end;
 //! - [`cron`]: what happens from time to time.
 
 pub mod blocking;
@@ -21,6 +22,7 @@ pub mod input;
 pub mod intents;
 pub mod multi;
 pub mod output;
+pub mod persist;
 pub mod split;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -30,10 +32,12 @@ use crate::client::{Client, ClientView, Peer, Wait, gate};
 use crate::core::Core;
 use crate::db::Slice;
 use crate::db::expire::{ExpireCycle, Pace};
+use crate::db::snapshot::Chunk;
 use crate::message::{Answer, Outbox, Parcel};
 use crate::pubsub::Subscribers;
 use crate::router::ShardId;
 use crate::shared::Shared;
+use crate::snapshot::LoadBatch;
 use crate::transaction::Tx;
 
 /// Bytes that a client sent.
@@ -60,6 +64,10 @@ pub enum Event<'a> {
     Parcel(Box<Parcel>),
     /// The period of `hz` has passed.
     Timer,
+    /// The server is to end, by a signal.
+    Shutdown(Shutdown),
+    /// Keys of a file that this shard owns.
+    Load(Box<LoadBatch>),
     /// The driver's work that a client waited for has ended: an error's text, or nothing.
     WorkDone(u32, Result<(), String>),
 }
@@ -72,6 +80,17 @@ pub enum LogLevel {
     Verbose,
     Notice,
     Warning,
+}
+
+/// How the server is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Whether the data is saved first; `None` leaves that to whether there are save points.
+    pub save: Option<bool>,
+    /// Nothing is waited for.
+    pub now: bool,
+    /// Even if the data cannot be saved.
+    pub force: bool,
 }
 
 /// What the driver shall do.
@@ -88,6 +107,10 @@ pub enum Effect {
         /// `SHUTDOWN NOW`.
         now: bool,
     },
+    /// A signal's shutdown failed, since the data could not be saved.
+    ShutdownFailed,
+    /// Add this to the snapshot's file.
+    Snapshot(Box<Chunk>),
     /// Rewrite the configuration file, then tell the client by [`Event::WorkDone`].
     RewriteConfig(u32),
     /// These directives were changed.
@@ -107,6 +130,8 @@ pub(crate) enum Waiting {
     Acquire(crate::transaction::TxId),
     /// A client's watches end.
     Unwatch(u64, Vec<crate::client::WatchedKey>),
+    /// Keys of the file that is being loaded.
+    Load(Box<LoadBatch>),
     /// A wait for keys ends.
     Unblock(crate::db::blocked::BlockId, blocking::Unblock),
 }
@@ -167,6 +192,9 @@ pub struct Shard {
     pub(crate) lent_report: Vec<crate::stats::DbReport>,
     pub(crate) cron_loops: u64,
     pub(crate) cron_client: u32,
+    /// Slices that were in hand at the end, and stay as they were saved.
+    #[allow(clippy::vec_box)]
+    frozen: Vec<Box<Slice>>,
 }
 
 impl Shard {
@@ -207,6 +235,7 @@ impl Shard {
             lent_report: Vec::new(),
             cron_loops: 0,
             cron_client: 0,
+            frozen: Vec::new(),
             core,
         };
         shard.refresh_config();
@@ -234,7 +263,9 @@ impl Shard {
         self.guarded = config.maxmemory != 0
             || config.pipeline_order == crate::config::PipelineOrder::Strict
             || self.core.shared.pause.all_until.load(Relaxed) != 0
-            || self.core.shared.pause.write_until.load(Relaxed) != 0;
+            || self.core.shared.pause.write_until.load(Relaxed) != 0
+            || self.core.shared.persistence.loading.load(Relaxed)
+            || self.core.shared.persistence.refuses_writes(config);
     }
 
     /// Takes one event in.
@@ -247,9 +278,14 @@ impl Shard {
             Event::Parcel(parcel) => self.deliver(parcel),
             Event::Timer => self.server_cron(),
             Event::WorkDone(index, result) => self.work_done(index, result),
+            Event::Shutdown(how) => self.shut_down(None, how),
+            Event::Load(batch) => self.take_batch(batch),
         }
         self.run_resumed();
         self.post();
+        if !self.core.for_driver.is_empty() {
+            self.effects.append(&mut self.core.for_driver);
+        }
     }
 
     /// What a turn ends with, before the loop waits (Redis's `beforeSleep`): the quick expire cycle, and the limits
@@ -259,6 +295,7 @@ impl Shard {
             self.blocked_timeouts();
             self.run_resumed();
         }
+        self.walk_snapshot();
         if self.core.active_expire && self.core.config.active_expire_effort > 0 {
             if let Some(slice) = self.slices[self.core.id as usize].as_deref_mut() {
                 self.expire_cycle.run(&mut self.core, slice, Pace::Fast);

@@ -16,6 +16,7 @@ use crate::client::ClientView;
 use crate::commands::CommandId;
 use crate::db::Slice;
 use crate::router::ShardId;
+use crate::shard::Shutdown;
 
 /// A transaction's name: its coordinator, and a count there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +32,10 @@ pub struct TxId {
 pub enum Job {
     /// One command.
     Command(CommandId, OwnedArgs),
+    /// The cut of a snapshot that a save point asks for.
+    Snapshot,
+    /// The last snapshot, and then the end.
+    Shutdown(Shutdown),
     /// The queue of a `MULTI`, which the client still holds.
     Exec,
     /// A command that waits for keys, of which one is ready; the number of its reply comes first.

@@ -1,0 +1,209 @@
+use crate::testing::{Check, Value, World};
+
+/// What the whole dataset is, as one text.
+fn digest(world: &mut World, conn: crate::testing::Conn) -> String {
+    world.run(conn, "DEBUG DIGEST").text()
+}
+
+#[test]
+fn save_and_reload_keep_every_encoding() {
+    for shards in [1, 4] {
+        let mut world = World::new(shards);
+        let conn = world.connect();
+        for (n, (_, lines)) in crate::rdb::tests::of_each_encoding().into_iter().enumerate() {
+            for line in lines {
+                world.run(conn, &line);
+            }
+            world.run(conn, &format!("RENAME k k{n}"));
+        }
+        world.run(conn, "SELECT 5");
+        world.run(conn, "SET five 5 PX 100000");
+        let before = digest(&mut world, conn);
+        for line in ["DEBUG RELOAD", "SAVE", "DEBUG RELOAD NOSAVE", "DEBUG RELOAD NOFLUSH MERGE"] {
+            assert_eq!(world.run(conn, line).to_string(), "OK", "{line}");
+            assert_eq!(digest(&mut world, conn), before, "{line}");
+        }
+        assert!(world.run(conn, "DEBUG RELOAD NOFLUSH").text().starts_with("ERR Error trying to load the RDB dump"));
+        assert_eq!(world.run(conn, "PTTL five").integer(), 100_000);
+    }
+}
+
+#[test]
+fn a_snapshot_is_of_one_instant_whatever_is_written_meanwhile() {
+    for shards in [1, 4] {
+        let mut world = World::new(shards);
+        let conn = world.connect();
+        world.run(conn, "DEBUG POPULATE 3000 key 10");
+        for i in 0..200 {
+            world.run(conn, &format!("RPUSH list:{i} a b c"));
+            world.run(conn, &format!("SET gone:{i} x PX 50"));
+        }
+        world.run(conn, "SELECT 3");
+        world.run(conn, "DEBUG POPULATE 500 three 10");
+        world.run(conn, "SELECT 0");
+        let before = digest(&mut world, conn);
+        assert_eq!(world.run(conn, "BGSAVE").text(), "Background saving started");
+        assert_eq!(world.run(conn, "BGSAVE").to_string(), "-ERR Background save already in progress");
+        assert_eq!(world.run(conn, "SAVE").to_string(), "-ERR Background save already in progress");
+        // Writes of every kind, with the walk a little further each time.
+        for i in 0..1000 {
+            for line in [
+                format!("SET key:{} changed", i * 3),
+                format!("APPEND key:{} more", i * 3 + 1),
+                format!("DEL key:{}", i * 3 + 2),
+                format!("RPUSH list:{} d", i % 200),
+                format!("LPOP list:{}", (i + 7) % 200),
+                format!("RENAME key:{} moved:{i}", i * 3),
+                format!("COPY key:{} copy:{i} REPLACE", i * 3 + 1),
+                format!("SET new:{i} {i}"),
+                format!("EXPIRE key:{} 1000", i * 3 + 1),
+                format!("MSET key:{i} a new:{i} b"),
+            ] {
+                world.run(conn, &line);
+            }
+            match i {
+                300 => drop(world.run(conn, "SWAPDB 0 3")),
+                400 => drop(world.run(conn, "FLUSHDB")),
+                500 => drop(world.run(conn, "SWAPDB 0 3")),
+                600 => world.advance(100),
+                _ => {}
+            }
+            if i % 5 == 0 {
+                world.walk_snapshots();
+            }
+        }
+        world.finish_snapshot();
+        let later = digest(&mut world, conn);
+        assert_ne!(later, before);
+        world.run(conn, "DEBUG SET-ACTIVE-EXPIRE 0");
+        world.restart_time();
+        assert_eq!(world.run(conn, "DEBUG RELOAD NOSAVE").text(), "OK");
+        assert_eq!(digest(&mut world, conn), before, "{shards} shards");
+    }
+}
+
+#[test]
+fn a_transaction_is_in_a_snapshot_whole_or_not_at_all() {
+    let mut world = World::new(4);
+    let (conn, other) = (world.connect_to(0), world.connect_to(1));
+    for round in 0..20 {
+        for i in 0..100 {
+            world.run(conn, &format!("MSET a:{i} {round} b:{i} {round}"));
+        }
+        world.run(other, "BGSAVE");
+        for i in 0..100 {
+            world.run(conn, &format!("MSET a:{i} x b:{i} x"));
+            if i % 7 == 0 {
+                world.walk_snapshots();
+            }
+        }
+        world.finish_snapshot();
+        world.run(conn, "DEBUG RELOAD NOSAVE");
+        for i in 0..100 {
+            let both = world.run(conn, &format!("MGET a:{i} b:{i}")).to_string();
+            assert_eq!(both, format!("[\"{round}\" \"{round}\"]"));
+        }
+    }
+}
+
+#[test]
+fn flushall_gives_a_snapshot_up() {
+    let mut world = World::new(2);
+    let conn = world.connect();
+    world.run(conn, "DEBUG POPULATE 2000");
+    let field = |world: &mut World, name: &str| {
+        let text = world.run(conn, "INFO persistence").text();
+        text.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap().to_string()
+    };
+    assert_eq!(field(&mut world, "rdb_changes_since_last_save"), "2000");
+    world.run(conn, "BGSAVE");
+    assert_eq!(field(&mut world, "rdb_bgsave_in_progress"), "1");
+    world.run(conn, "FLUSHALL");
+    world.finish_snapshot();
+    assert_eq!(field(&mut world, "rdb_last_bgsave_status"), "ok");
+    assert_ne!(field(&mut world, "rdb_changes_since_last_save"), "0");
+    assert_eq!(world.disk().file, None);
+    world.run(conn, "SET a 1");
+    for _ in 0..9 {
+        // More often than there are epochs.
+        world.run(conn, "BGSAVE");
+        world.run(conn, "DEBUG POPULATE 50 x");
+        world.finish_snapshot();
+    }
+    assert_eq!(field(&mut world, "rdb_saves"), "9");
+    world.run(conn, "DEBUG RELOAD NOSAVE");
+    assert_eq!(world.run(conn, "DBSIZE").integer(), 51);
+}
+
+#[test]
+fn a_disk_that_fails_at_any_write_leaves_the_last_file() {
+    for fails in 0..12 {
+        let mut world = World::with_config(2, &[("save", "3600 100")]);
+        let conn = world.connect();
+        world.run(conn, "SET good 1");
+        world.run(conn, "SAVE");
+        let good = world.disk().file.clone();
+        world.run(conn, "DEBUG POPULATE 3000 key 200");
+        world.disk().fails_after = Some(fails);
+        world.run(conn, "BGSAVE");
+        world.finish_snapshot();
+        let status = world.run(conn, "INFO persistence").text();
+        if status.contains("rdb_last_bgsave_status:ok") {
+            assert!(fails > 4, "there are more writes than that");
+            continue;
+        }
+        assert_eq!(world.disk().file, good);
+        for line in ["SET a 1", "PING"] {
+            assert!(world.run(conn, line).text().starts_with("MISCONF "), "{line}");
+        }
+        assert_eq!(world.run(conn, "GET good").text(), "1");
+        let saved = world.run(conn, "SAVE");
+        assert!(matches!(saved, Value::Error(_)), "{saved}");
+        let shutdown = world.run(conn, "SHUTDOWN");
+        assert_eq!(shutdown.to_string(), "-ERR Errors trying to SHUTDOWN. Check logs.");
+        world.disk().fails_after = None;
+        world.run(conn, "BGSAVE");
+        world.finish_snapshot();
+        assert_eq!(world.run(conn, "SET a 1").text(), "OK");
+        assert_ne!(world.disk().file, good);
+    }
+}
+
+#[test]
+fn save_points_begin_snapshots() {
+    let mut world = World::with_config(2, &[("save", "10 3")]);
+    let conn = world.connect();
+    world.run(conn, "MSET a 1 b 2 c 3");
+    world.advance(5000);
+    world.finish_snapshot();
+    assert_eq!(world.disk().file, None);
+    world.advance(6000);
+    world.finish_snapshot();
+    assert!(world.disk().file.is_some());
+    assert_eq!(world.run(conn, "LASTSAVE").integer(), world.now_ms() / 1000);
+}
+
+#[test]
+fn shutdown_saves_and_then_nothing_is_written_any_more() {
+    for shards in [1, 3] {
+        let mut world = World::new(shards);
+        let (conn, other) = (world.connect(), world.connect());
+        world.run(conn, "SET a 1");
+        world.send(conn, b"SHUTDOWN SAVE\r\n");
+        assert!(world.disk().file.is_some());
+        assert!(world.call(other, &["SET", "a", "2"]).is_empty(), "it would be lost");
+    }
+}
+
+#[test]
+fn words_of_the_family() {
+    let mut t = Check::new();
+    t.check("BGSAVE NOW", "-ERR syntax error").check("LASTSAVE", "1700000000");
+    t.check("DEBUG RELOAD WHAT", "-ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.");
+    t.check("SAVE", "OK").check("BGSAVE SCHEDULE", "Background saving started");
+    t.each(|world, _| world.finish_snapshot());
+    t.check("MULTI", "OK").check("SET a 1", "QUEUED").check("BGSAVE", "QUEUED");
+    t.check("EXEC", "[OK Background saving started]");
+    t.each(|world, _| world.finish_snapshot());
+    t.check("DEBUG RELOAD NOSAVE", "OK").check("GET a", "\"1\"");
+}

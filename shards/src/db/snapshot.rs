@@ -1,0 +1,302 @@
+//! A snapshot's walk over a slice: every key as it was at one instant, written while writes go on, without a fork.
+//!
+//! At the cut every database of every slice takes a new *epoch*, two bits that each entry keeps in its header. An entry
+//! of an older epoch is as it was at the cut and is still to be written; one of the present epoch was written already,
+//! or is younger than the cut. The walk goes over the table by the cursor of `SCAN`, a little each turn, and an entry
+//! about to change or go is written first, by the hook that every write runs ([`RedisDb::before_write`]). So an entry
+//! is written once, as it was.
+//!
+//! The walk's state lies with the tables it walks: it goes along when the slice is lent, when `SWAPDB` exchanges two
+//! databases, and `FLUSHDB` leaves it the old table, which is freed when it has been walked.
+//!
+//! Four epochs are enough because a walk ends before the second one after it begins: one that is given up stamps what
+//! it has not reached without writing it. Redis's counterpart is `fork`, with the kernel's copies of pages in the place
+//! of the hook: it copies 4 KiB to keep an entry of 60 bytes, and stops every client while page tables are copied.
+
+use super::{Hook, RedisDb, Slice, lazyfree};
+use crate::core::Core;
+use crate::dict::{Dict, Hasher};
+use crate::entry::EntryPtr;
+use crate::rdb::file::opcode;
+use crate::rdb::write::{Style, Writer, kind_of};
+use crate::router::ShardId;
+
+/// A piece is handed on from this size on.
+pub const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How values are written, and what goes beside them.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// How values are written.
+    pub style: Style,
+    /// How long ago a key was used goes along (a policy of LRU), or how often (of LFU).
+    pub usage: Option<UsageKept>,
+}
+
+/// What an eviction policy keeps of a key's use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageKept {
+    /// Seconds since it was used, from a clock that stands at this.
+    Idle(u32),
+    /// The logarithmic counter.
+    Frequency,
+}
+
+impl Manner {
+    /// That of the configuration.
+    pub fn of(core: &Core) -> Self {
+        let policy = core.config.maxmemory_policy;
+        let usage = match () {
+            () if policy.is_lfu() => Some(UsageKept::Frequency),
+            () if policy.is_lru() => Some(UsageKept::Idle(core.lru_clock)),
+            () => None,
+        };
+        Manner { style: Style::of(&core.config), usage }
+    }
+
+    /// Writes a key with its value, and what stands with it.
+    pub fn write(&self, out: &mut Vec<u8>, entry: EntryPtr) {
+        let mut writer = Writer { out, style: self.style };
+        if let Some(at) = entry.expire_at() {
+            writer.out.push(opcode::EXPIRETIME_MS);
+            writer.out.extend_from_slice(&at.to_le_bytes());
+        }
+        match self.usage {
+            Some(UsageKept::Idle(clock)) => {
+                writer.out.push(opcode::IDLE);
+                writer.len(u64::from(clock.wrapping_sub(entry.lru()) & 0xFF_FFFF));
+            }
+            Some(UsageKept::Frequency) => writer.out.extend_from_slice(&[opcode::FREQ, entry.lru() as u8]),
+            None => {}
+        }
+        writer.out.push(kind_of(entry, self.style));
+        writer.string(entry.key());
+        writer.value(entry);
+    }
+
+    /// Writes that a database's keys follow, and how many.
+    pub fn write_database(&self, out: &mut Vec<u8>, db: usize, sizes: Option<(usize, usize)>) {
+        let mut writer = Writer { out, style: self.style };
+        writer.out.push(opcode::SELECTDB);
+        writer.len(db as u64);
+        if let Some((keys, expires)) = sizes {
+            writer.out.push(opcode::RESIZEDB);
+            writer.len(keys as u64);
+            writer.len(expires as u64);
+        }
+    }
+}
+
+/// The walk over one part of a database.
+pub struct Walk {
+    /// The database's number at the cut.
+    db: usize,
+    cursor: u64,
+    /// A table that was flushed before it was walked to its end.
+    flushed: Option<Box<(Dict<EntryPtr>, Dict<EntryPtr>)>>,
+    manner: Manner,
+    hasher: Hasher,
+    /// Nothing is written any more, only stamped.
+    silent: bool,
+    out: Vec<u8>,
+    keys: usize,
+}
+
+impl Walk {
+    fn reach(&mut self, mut entry: EntryPtr, epoch: u8) {
+        if entry.epoch() == epoch {
+            return;
+        }
+        entry.set_epoch(epoch);
+        if !self.silent {
+            if self.out.is_empty() {
+                self.manner.write_database(&mut self.out, self.db, None);
+            }
+            self.manner.write(&mut self.out, entry);
+            self.keys += 1;
+        }
+    }
+}
+
+impl Drop for Walk {
+    fn drop(&mut self) {
+        if let Some(tables) = self.flushed.take() {
+            lazyfree::free_table(tables.0);
+        }
+    }
+}
+
+impl RedisDb {
+    /// The cut: what is here now is written, as it is.
+    fn begin_walk(&mut self, epoch: u8, manner: Manner, hasher: &Hasher) {
+        // One that was given up and has not come to its end would leave stamps that come round again.
+        while !self.walk_step(true) {}
+        self.walk = None;
+        self.epoch = epoch;
+        let mut walk = Walk {
+            db: self.id,
+            cursor: 0,
+            flushed: None,
+            manner,
+            hasher: hasher.clone(),
+            silent: false,
+            out: Vec::new(),
+            keys: 0,
+        };
+        if !self.dict.is_empty() {
+            manner.write_database(&mut walk.out, self.id, Some((self.dict.len(), self.expires.len())));
+            self.walk = Some(Box::new(walk));
+        }
+        self.set_hook(Hook::Snapshot, self.walk.is_some());
+    }
+
+    /// Writes an entry about to change or go, unless it was written.
+    pub(super) fn write_before_change(&mut self, key: &[u8]) {
+        let Some(walk) = self.walk.as_deref_mut() else { return };
+        if let Some(entry) = self.dict.find(walk.hasher.hash(key), key) {
+            walk.reach(entry, self.epoch);
+        }
+    }
+
+    /// Walks on by a bucket; true at the end.
+    fn walk_step(&mut self, silently: bool) -> bool {
+        let RedisDb { walk, dict, epoch, .. } = self;
+        let Some(walk) = walk.as_deref_mut() else { return true };
+        walk.silent |= silently;
+        if walk.silent {
+            walk.out = Vec::new();
+            if let Some(tables) = walk.flushed.take() {
+                lazyfree::free_table(tables.0);
+            }
+        }
+        let flushed = walk.flushed.take();
+        let table = flushed.as_ref().map_or(&*dict, |tables| &tables.0);
+        // Collected first: writing an entry needs the walk as a whole.
+        let mut found: [Option<EntryPtr>; 32] = [None; 32];
+        let (mut n, mut more) = (0, Vec::new());
+        walk.cursor = table.scan(walk.cursor, &mut |entry| {
+            match found.get_mut(n) {
+                Some(slot) => *slot = Some(entry),
+                None => more.push(entry),
+            }
+            n += 1;
+        });
+        for entry in found.into_iter().flatten().chain(more) {
+            walk.reach(entry, *epoch);
+        }
+        walk.flushed = flushed;
+        walk.cursor == 0
+    }
+
+    /// Leaves the tables to a walk that has not come to their end, if there is one; says whether it did.
+    pub(super) fn leave_to_walk(&mut self) -> bool {
+        let Some(walk) = self.walk.as_deref_mut().filter(|walk| walk.flushed.is_none() && !walk.silent) else {
+            return false;
+        };
+        walk.flushed = Some(Box::new((std::mem::take(&mut self.dict), std::mem::take(&mut self.expires))));
+        true
+    }
+
+    /// Exchanges the walks with the tables they walk.
+    pub(super) fn swap_walks(&mut self, other: &mut RedisDb) {
+        std::mem::swap(&mut self.walk, &mut other.walk);
+        std::mem::swap(&mut self.epoch, &mut other.epoch);
+        for db in [self, other] {
+            db.set_hook(Hook::Snapshot, db.walk.is_some());
+        }
+    }
+}
+
+/// A piece of a snapshot, whole items of a file.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// Which snapshot.
+    pub snapshot: u64,
+    /// Whose slice.
+    pub shard: ShardId,
+    /// The piece.
+    pub bytes: Vec<u8>,
+    /// Keys in it.
+    pub keys: usize,
+    /// The slice's last.
+    pub last: bool,
+}
+
+impl Slice {
+    /// The cut, with all other slices in the same hands.
+    pub fn begin_snapshot(&mut self, id: u64, manner: Manner, hasher: &Hasher) {
+        let epoch = (id & 3) as u8;
+        for db in &mut self.dbs {
+            db.begin_walk(epoch, manner, hasher);
+        }
+        self.snapshot = Some(id);
+        self.walk_db = 0;
+        self.finished.clear();
+    }
+
+    /// Gives the running snapshot up; what it has not reached is stamped in the turns to come.
+    pub fn give_up_snapshot(&mut self) {
+        for db in &mut self.dbs {
+            if let Some(walk) = db.walk.as_deref_mut() {
+                walk.silent = true;
+            }
+        }
+    }
+
+    /// Walks on until `enough` says so or a piece is full; returns it then, or at the end.
+    pub fn walk_snapshot(&mut self, core: &mut Core, mut enough: impl FnMut() -> bool) -> Option<Chunk> {
+        let id = self.snapshot?;
+        let mut steps = 0u32;
+        while let Some(db) = self.dbs.get_mut(self.walk_db) {
+            if db.walk.is_none() {
+                self.walk_db += 1;
+                continue;
+            }
+            if db.walk_step(false) {
+                // Its keys are all written; the hook has nothing to do any more.
+                let walk = db.walk.take().expect("just seen");
+                db.set_hook(Hook::Snapshot, false);
+                self.finished.push(walk);
+            }
+            steps += 1;
+            let full = self.walk_bytes() >= CHUNK_BYTES;
+            if full || steps.is_multiple_of(8) && enough() {
+                break;
+            }
+        }
+        let last = self.walk_db >= self.dbs.len();
+        if !last && self.walk_bytes() < CHUNK_BYTES {
+            return None;
+        }
+        let mut chunk = Chunk { snapshot: id, shard: self.owner, last, ..Chunk::default() };
+        for mut walk in self.finished.drain(..) {
+            chunk.take(&mut walk);
+            if let Some(tables) = walk.flushed.take() {
+                lazyfree::free_tables_later(core, tables.0, tables.1);
+            }
+        }
+        for walk in self.dbs.iter_mut().filter_map(|db| db.walk.as_deref_mut()) {
+            chunk.take(walk);
+        }
+        if last {
+            self.snapshot = None;
+        }
+        Some(chunk)
+    }
+
+    /// Bytes that wait to be handed on.
+    fn walk_bytes(&self) -> usize {
+        let walks = self.dbs.iter().filter_map(|db| db.walk.as_deref());
+        walks.chain(self.finished.iter().map(|walk| &**walk)).map(|walk| walk.out.len()).sum()
+    }
+}
+
+impl Chunk {
+    fn take(&mut self, walk: &mut Walk) {
+        match self.bytes.is_empty() {
+            true => self.bytes = std::mem::take(&mut walk.out),
+            false => self.bytes.append(&mut walk.out),
+        }
+        self.keys += std::mem::take(&mut walk.keys);
+    }
+}

@@ -1,0 +1,177 @@
+//! Snapshots as a shard does its part in them, loading, and the server's end.
+
+use std::sync::atomic::Ordering::*;
+
+use super::{Effect, LogLevel, Shard, Shutdown, Waiting};
+use crate::client::ClientView;
+use crate::commands::{Command, flag};
+use crate::db::snapshot::Chunk;
+use crate::router::ShardId;
+use crate::snapshot::{self, LoadBatch, PENDING_MAX};
+use crate::transaction::{Job, Tx, TxId};
+
+/// How long a turn may walk, in µs: as long as some hundred commands. What it adds to the time a request waits is
+/// bounded by it; a snapshot of two million small keys takes some 5000 such turns.
+const WALK_US: u64 = 150;
+
+/// How long a loop sleeps at most while the walk waits for the disk, in µs.
+const STALLED_US: u64 = 1000;
+
+impl Shard {
+    /// Walks on with the snapshot that is running, if one is.
+    pub(crate) fn walk_snapshot(&mut self) {
+        let own = self.core.id as usize;
+        let Some(slice) = self.slices[own].as_deref_mut() else { return };
+        let Some(id) = slice.snapshot else { return };
+        let shared = self.core.shared.clone();
+        let over = shared.persistence.is_over(id);
+        if over {
+            slice.give_up_snapshot();
+        } else if shared.persistence.pending[own].0.load(Acquire) > PENDING_MAX {
+            return;
+        }
+        let (ticks, per_us) = (shared.host.ticks(), shared.host.ticks_per_us());
+        let started = ticks();
+        let enough = || ticks().wrapping_sub(started) as f64 >= WALK_US as f64 * per_us;
+        let chunk = slice.walk_snapshot(&mut self.core, enough);
+        if over {
+            // Who puts the pieces together learns of it by the next one.
+            let chunk = Chunk { snapshot: id, shard: own as ShardId, ..Chunk::default() };
+            self.effects.push(Effect::Snapshot(Box::new(chunk)));
+        } else if let Some(chunk) = chunk {
+            shared.persistence.pending[own].0.fetch_add(chunk.bytes.len(), AcqRel);
+            self.effects.push(Effect::Snapshot(Box::new(chunk)));
+        }
+    }
+
+    /// How long the loop may sleep for the sake of a running snapshot, in µs.
+    pub fn snapshot_timeout_us(&self) -> Option<u64> {
+        let own = self.core.id as usize;
+        self.slices[own].as_deref()?.snapshot?;
+        let stalled = self.core.shared.persistence.pending[own].0.load(Relaxed) > PENDING_MAX;
+        Some(if stalled { STALLED_US } else { 0 })
+    }
+
+    /// Tells the others how many changes this shard's slice has seen.
+    pub(crate) fn publish_changes(&self) {
+        if let Some(slice) = self.slice() {
+            self.core.shared.persistence.changes[self.core.id as usize].0.store(slice.changes, Relaxed);
+        }
+    }
+
+    /// Begins a snapshot when a save point is due. The first shard looks.
+    pub(crate) fn persistence_cron(&mut self) {
+        self.publish_changes();
+        if self.core.id != 0 {
+            return;
+        }
+        let due = self.core.shared.persistence.due(&self.core.config, self.core.now_ms);
+        if let Some((seconds, changes)) = due {
+            self.core.shared.persistence.last_try.store(self.core.now_ms / 1000, Relaxed);
+            self.log(LogLevel::Notice, format!("{changes} changes in {seconds} seconds. Saving..."));
+            self.log(LogLevel::Notice, "Background saving started");
+            self.begin_own_tx(Job::Snapshot);
+        }
+    }
+
+    /// A transaction over all slices on behalf of no client.
+    fn begin_own_tx(&mut self, job: Job) {
+        let client = ClientView::nobody(self.core.id);
+        let owners: Vec<ShardId> = (0..self.core.shards as ShardId).collect();
+        let number = self.next_number();
+        let tx = TxId { coordinator: self.core.id, number };
+        self.txs.insert(number, Tx { client, job, missing: owners.len(), have: Vec::with_capacity(owners.len()) });
+        self.outbox.acquire(tx, &owners);
+    }
+
+    /// Why a client's command may not run now: the data is still being loaded, or cannot be saved.
+    pub(crate) fn refused_by_persistence(&mut self, index: u32, row: &Command) -> Option<&'static str> {
+        let persistence = &self.core.shared.persistence;
+        let (loading, refuses) = (persistence.loading.load(Acquire), persistence.refuses_writes(&self.core.config));
+        if refuses {
+            let table = self.core.table;
+            let writes = row.has(flag::WRITE)
+                || row.name == "ping"
+                || row.name == "exec"
+                    && self
+                        .client(index)
+                        .multi
+                        .iter()
+                        .flat_map(|m| &m.queue)
+                        .any(|q| table.row(q.command).has(flag::WRITE));
+            if writes {
+                return Some(
+                    "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
+                     Commands that may modify the data set are disabled, because this instance is configured to \
+                     report errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). \
+                     Please check the Redis logs for details about the RDB error.",
+                );
+            }
+        }
+        (loading && !row.has(flag::LOADING)).then_some("LOADING Redis is loading the dataset in memory")
+    }
+
+    /// Takes in keys of the file that is being loaded.
+    pub(crate) fn take_batch(&mut self, batch: Box<LoadBatch>) {
+        let own = self.core.id as usize;
+        let Some(slice) = self.slices[own].as_deref_mut() else {
+            // Some commands may run while data is loaded (`WATCH`), and have it lent.
+            return self.enqueue_waiting(Waiting::Load(batch));
+        };
+        let loaded = snapshot::load_batch(&mut self.core, slice, &batch, false);
+        let persistence = &self.core.shared.persistence;
+        if let Err(text) = loaded {
+            persistence.loading_error.lock().expect("no holder panics").get_or_insert(text);
+        }
+        persistence.loading_pending[own].0.fetch_sub(batch.bytes(), AcqRel);
+    }
+
+    /// Ends the server, after the data was saved if it is to be.
+    pub(crate) fn shut_down(&mut self, index: Option<u32>, how: Shutdown) {
+        self.log(LogLevel::Notice, "User requested shutdown...");
+        let loading = self.core.shared.persistence.loading.load(Acquire);
+        let save = how.save.unwrap_or(!self.core.config.save.is_empty()) && !loading;
+        if !save {
+            self.effects.push(Effect::Shutdown { save, now: how.now });
+            return;
+        }
+        match index {
+            None => self.begin_own_tx(Job::Shutdown(how)),
+            Some(index) => {
+                let owners: Vec<ShardId> = (0..self.core.shards as ShardId).collect();
+                self.start_tx(index, Job::Shutdown(how), &owners);
+            }
+        }
+    }
+
+    /// With all slices in hand: the last snapshot, and then the end. True when its client may go on, for it failed.
+    pub(crate) fn save_and_shut_down(&mut self, client: ClientView, how: Shutdown) -> bool {
+        self.core.shared.persistence.give_up();
+        self.log(LogLevel::Notice, "Saving the final RDB snapshot before exiting.");
+        let slices = self.slices.iter_mut().filter_map(|slice| slice.as_deref_mut());
+        match snapshot::save(&mut self.core, slices) {
+            Ok(()) => self.log(LogLevel::Notice, "DB saved on disk"),
+            Err(text) => {
+                self.log(LogLevel::Warning, text);
+                if !how.force {
+                    self.log(LogLevel::Warning, "Error trying to save the DB, can't exit.");
+                    match self.client_by_id(client.index, client.id) {
+                        Some(client) => client.reply().error("ERR Errors trying to SHUTDOWN. Check logs."),
+                        None => self.effects.push(Effect::ShutdownFailed),
+                    }
+                    return true;
+                }
+                self.log(LogLevel::Warning, "Error trying to save the DB, exiting anyway");
+            }
+        }
+        self.core.shared.shutting_down.store(true, Relaxed);
+        self.effects.push(Effect::Shutdown { save: true, now: how.now });
+        false
+    }
+
+    /// Keeps the slices in hand from changing any more.
+    pub(crate) fn freeze(&mut self) {
+        self.frozen.extend(self.slices.iter_mut().filter_map(Option::take));
+        self.open = false;
+    }
+}

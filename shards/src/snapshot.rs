@@ -1,0 +1,499 @@
+//! Snapshots, as the server as a whole sees them: when they begin, what became of them, what is loaded at the start.
+//!
+//! - [`begin`] makes the cut, with the slices of all shards in hand, so that every transaction is in the snapshot whole
+//!   or not at all. From then on each shard walks its slice ([`crate::db::snapshot`]) and hands pieces to the driver,
+//!   which writes them to one file in whatever order they come. The driver says here how it went.
+//! - [`save`] writes everything at once, as `SAVE` does.
+//! - [`insert`] takes in keys that a file holds, and [`load`] a whole file.
+//!
+//! Counterpart: `rdb.c`, the parts that are not the format.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::*};
+
+use crate::commands::dump::Usage;
+use crate::commands::{CommandError, Key};
+use crate::config::Config;
+use crate::core::Core;
+use crate::db::snapshot::{CHUNK_BYTES, Chunk, Manner};
+use crate::db::{RedisDb, Slice};
+use crate::rdb::Error;
+use crate::rdb::file::{self, Item, Meta, Reader, Source, opcode};
+use crate::rdb::read::{Cursor, Limits, value};
+use crate::rdb::write::{Style, Writer};
+use crate::router::ShardId;
+use crate::shared::{Lone, Shared};
+
+/// Bytes of one shard's pieces that may wait to be written before its walk waits too. What writes need to have written
+/// first is added whatever waits.
+pub const PENDING_MAX: usize = 4 << 20;
+
+/// Bytes that may wait to be loaded by one shard before the file is read on.
+pub const LOADING_MAX: usize = 8 << 20;
+
+/// After a failure the next attempt waits so many seconds (Redis: `CONFIG_BGSAVE_RETRY_DELAY`).
+const RETRY_SECONDS: i64 = 5;
+
+/// The state of persistence that all shards and the driver share.
+#[derive(Debug)]
+pub struct Persistence {
+    /// The data is being loaded.
+    pub loading: AtomicBool,
+    /// Unix ms at which loading began.
+    pub loading_since_ms: AtomicI64,
+    /// Bytes of the file being loaded, and how many of them were read.
+    pub loading_total: AtomicU64,
+    /// See there.
+    pub loading_done: AtomicU64,
+    /// Bytes on their way to each shard.
+    pub loading_pending: Vec<Lone<AtomicUsize>>,
+    /// Keys that the last load took in, passed over as expired, and passed over as empty.
+    pub loaded: [AtomicU64; 3],
+    /// Why loading failed on a shard.
+    pub loading_error: Mutex<Option<String>>,
+    /// Libraries of functions that a file held, as they are written; a snapshot passes them on.
+    pub functions: Mutex<Vec<Vec<u8>>>,
+    /// A snapshot is being written in the background.
+    pub saving: AtomicBool,
+    /// The number of the last snapshot begun.
+    pub snapshot: AtomicU64,
+    /// Snapshots up to this number are given up, or done.
+    pub over: AtomicU64,
+    /// Bytes of each shard's pieces that wait to be written.
+    pub pending: Vec<Lone<AtomicUsize>>,
+    /// Keys written by the running snapshot, and keys there were at its cut.
+    pub progress: [AtomicUsize; 2],
+    /// Changes ever made to each shard's slice, as of its last time event.
+    pub changes: Vec<Lone<AtomicU64>>,
+    /// Changes that the last good snapshot holds.
+    pub saved_changes: AtomicU64,
+    /// Changes at the cut of the running one.
+    pub cut_changes: AtomicU64,
+    /// Unix seconds of the last good snapshot, or of the start.
+    pub last_save: AtomicI64,
+    /// Unix seconds of the last attempt.
+    pub last_try: AtomicI64,
+    /// Unix ms at which the running one began.
+    pub since_ms: AtomicI64,
+    /// How the last one in the background ended.
+    pub last_ok: AtomicBool,
+    /// How many seconds it took, or -1.
+    pub last_seconds: AtomicI64,
+    /// Good ones since the start.
+    pub saves: AtomicU64,
+}
+
+impl Persistence {
+    /// Nothing has happened yet.
+    pub fn new(shards: usize, start_ms: i64) -> Self {
+        let counters = || (0..shards).map(|_| Lone::default()).collect();
+        Persistence {
+            loading: AtomicBool::new(false),
+            loading_since_ms: AtomicI64::new(0),
+            loading_total: AtomicU64::new(0),
+            loading_done: AtomicU64::new(0),
+            loading_pending: counters(),
+            loaded: Default::default(),
+            loading_error: Mutex::default(),
+            functions: Mutex::default(),
+            saving: AtomicBool::new(false),
+            snapshot: AtomicU64::new(0),
+            over: AtomicU64::new(0),
+            pending: counters(),
+            progress: Default::default(),
+            changes: (0..shards).map(|_| Lone::default()).collect(),
+            saved_changes: AtomicU64::new(0),
+            cut_changes: AtomicU64::new(0),
+            last_save: AtomicI64::new(start_ms / 1000),
+            last_try: AtomicI64::new(0),
+            since_ms: AtomicI64::new(0),
+            last_ok: AtomicBool::new(true),
+            last_seconds: AtomicI64::new(-1),
+            saves: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether snapshot `id` is given up, or done.
+    pub fn is_over(&self, id: u64) -> bool {
+        self.over.load(Acquire) >= id
+    }
+
+    /// Gives up the running snapshot, if there is one.
+    pub fn give_up(&self) {
+        self.over.fetch_max(self.snapshot.load(Acquire), AcqRel);
+    }
+
+    /// The driver has ended snapshot `id` in the background: `Some` with success or not, `None` when it was given up.
+    pub fn ended(&self, id: u64, now_ms: i64, good: Option<bool>) {
+        self.over.fetch_max(id, AcqRel);
+        if let Some(good) = good {
+            self.last_seconds.store((now_ms - self.since_ms.load(Relaxed)) / 1000, Relaxed);
+            self.last_ok.store(good, Relaxed);
+            if good {
+                self.good(now_ms, self.cut_changes.load(Relaxed));
+            }
+        }
+        self.saving.store(false, Release);
+    }
+
+    fn good(&self, now_ms: i64, changes: u64) {
+        self.last_save.store(now_ms / 1000, Relaxed);
+        self.saved_changes.store(changes, Relaxed);
+        self.saves.fetch_add(1, Relaxed);
+    }
+
+    /// Whether writes are refused because snapshots fail.
+    pub fn refuses_writes(&self, config: &Config) -> bool {
+        config.stop_writes_on_bgsave_error && !self.last_ok.load(Relaxed) && !config.save.is_empty()
+    }
+
+    /// The save point that is due, if one is: its seconds and the changes there are.
+    pub fn due(&self, config: &Config, now_ms: i64) -> Option<(i64, u64)> {
+        if self.saving.load(Acquire) || self.loading.load(Acquire) {
+            return None;
+        }
+        let now = now_ms / 1000;
+        let ever: u64 = self.changes.iter().map(|n| n.0.load(Relaxed)).sum();
+        let changes = ever.saturating_sub(self.saved_changes.load(Relaxed));
+        let since = now - self.last_save.load(Relaxed);
+        let may = self.last_ok.load(Relaxed) || now - self.last_try.load(Relaxed) > RETRY_SECONDS;
+        let due = config.save.iter().find(|point| changes >= point.changes && since > point.seconds as i64);
+        due.filter(|_| may).map(|point| (point.seconds as i64, changes))
+    }
+}
+
+/// The one file that the pieces of all shards make, in the order in which they come.
+#[derive(Default)]
+pub struct Assembly {
+    id: u64,
+    file: Option<Result<Box<dyn SnapshotFile>, String>>,
+    /// Shards that have given their last piece.
+    ended: usize,
+}
+
+/// What became of a snapshot with a piece more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on.
+    Going,
+    /// It is whole and in its place.
+    Saved,
+    /// It came to nothing; why.
+    Failed(String),
+    /// It was given up, or is one that was.
+    GivenUp,
+}
+
+impl Assembly {
+    /// Adds a piece, and says in the shared state what came of it.
+    pub fn take(&mut self, shared: &Shared, chunk: Chunk, now_ms: i64) -> Outcome {
+        let persistence = &shared.persistence;
+        let outcome = self.add(shared, &chunk, now_ms);
+        persistence.pending[chunk.shard as usize].0.fetch_sub(chunk.bytes.len(), AcqRel);
+        if outcome == Outcome::Going {
+            return outcome;
+        }
+        let running = self.file.take().is_some();
+        let good = match outcome {
+            Outcome::GivenUp if !running => return outcome,
+            Outcome::GivenUp => None,
+            _ => Some(outcome == Outcome::Saved),
+        };
+        persistence.ended(chunk.snapshot, now_ms, good);
+        shared.bump_epoch();
+        outcome
+    }
+
+    fn add(&mut self, shared: &Shared, chunk: &Chunk, now_ms: i64) -> Outcome {
+        if chunk.snapshot != self.id {
+            let config = shared.config();
+            let file = shared.host.create_snapshot(&config).and_then(|mut file| {
+                file.write(&file_head(shared, &config, now_ms))?;
+                Ok(file)
+            });
+            *self = Assembly { id: chunk.snapshot, file: Some(file), ended: 0 };
+        }
+        if shared.persistence.is_over(chunk.snapshot) {
+            return Outcome::GivenUp;
+        }
+        shared.persistence.progress[0].fetch_add(chunk.keys, Relaxed);
+        self.ended += chunk.last as usize;
+        let whole = self.ended == shared.shards;
+        let written = match self.file.take() {
+            Some(Ok(mut file)) => file.write(&chunk.bytes).and_then(|()| match whole {
+                true => file.finish().map(|()| None),
+                false => Ok(Some(file)),
+            }),
+            Some(Err(text)) => Err(text),
+            None => return Outcome::GivenUp,
+        };
+        match written {
+            Ok(None) => Outcome::Saved,
+            Ok(Some(file)) => {
+                self.file = Some(Ok(file));
+                Outcome::Going
+            }
+            Err(text) => Outcome::Failed(text),
+        }
+    }
+}
+
+/// What a snapshot is written to.
+pub trait SnapshotFile: Send {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), String>;
+    /// Adds the end, and puts the file in the place of the last one. A file that is dropped without this leaves no trace.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    fn finish(self: Box<Self>) -> Result<(), String>;
+}
+
+/// The beginning of a file of this server.
+pub fn file_head(shared: &Shared, config: &Config, now_ms: i64) -> Vec<u8> {
+    let style = Style::of(config);
+    let fields = [
+        ("redis-ver", crate::REDIS_VERSION.to_string()),
+        ("redis-bits", usize::BITS.to_string()),
+        ("ctime", (now_ms / 1000).to_string()),
+        ("used-mem", shared.host.used_memory().to_string()),
+        ("aof-base", "0".to_string()),
+    ];
+    let mut head = file::head(style, &fields);
+    let functions = shared.persistence.functions.lock().expect("no holder panics");
+    for library in functions.iter() {
+        head.push(opcode::FUNCTION);
+        Writer { out: &mut head, style }.string(library);
+    }
+    head
+}
+
+/// Makes the cut of a snapshot in the background. All slices are in hand.
+///
+/// # Errors
+/// When there is one already.
+pub fn begin<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) -> Result<u64, CommandError> {
+    let shared = core.shared.clone();
+    let persistence = &shared.persistence;
+    if persistence.saving.swap(true, AcqRel) {
+        return Err("ERR Background save already in progress".into());
+    }
+    let id = persistence.snapshot.load(Acquire) + 1;
+    let manner = Manner::of(core);
+    let (mut changes, mut keys) = (0, 0);
+    for slice in slices {
+        slice.begin_snapshot(id, manner, &core.hasher);
+        changes += slice.changes;
+        keys += slice.dbs.iter().map(|db| db.dict.len()).sum::<usize>();
+    }
+    persistence.cut_changes.store(changes, Relaxed);
+    persistence.progress[0].store(0, Relaxed);
+    persistence.progress[1].store(keys, Relaxed);
+    persistence.since_ms.store(core.now_ms, Relaxed);
+    persistence.last_try.store(core.now_ms / 1000, Relaxed);
+    persistence.snapshot.store(id, Release);
+    Ok(id)
+}
+
+/// Writes everything in the slices in hand, which are all, while everyone waits.
+///
+/// # Errors
+/// What to say in the log.
+pub fn save<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) -> Result<(), String> {
+    let shared = core.shared.clone();
+    let mut file = shared.host.create_snapshot(&core.config)?;
+    file.write(&file_head(&shared, &core.config, core.now_ms))?;
+    let manner = Manner::of(core);
+    let (mut out, mut changes) = (Vec::new(), 0);
+    for slice in slices {
+        changes += slice.changes;
+        for db in slice.dbs.iter().filter(|db| !db.dict.is_empty()) {
+            manner.write_database(&mut out, db.id, Some((db.dict.len(), db.expires.len())));
+            let mut cursor = 0;
+            loop {
+                cursor = db.dict.scan(cursor, &mut |entry| manner.write(&mut out, entry));
+                if out.len() >= CHUNK_BYTES || cursor == 0 {
+                    file.write(&out)?;
+                    out.clear();
+                }
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    file.finish()?;
+    shared.persistence.good(core.now_ms, changes);
+    shared.persistence.last_ok.store(true, Relaxed);
+    shared.bump_epoch();
+    Ok(())
+}
+
+/// Keys for one shard, as a file holds them.
+#[derive(Debug, Default)]
+pub struct LoadBatch {
+    bytes: Vec<u8>,
+    items: Vec<(Meta, u64, usize, usize)>,
+}
+
+impl LoadBatch {
+    /// Adds a key; `offset` says where in the file it is.
+    pub fn push(&mut self, meta: Meta, offset: u64, key: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        self.items.push((meta, offset, key.len(), value.len()));
+    }
+
+    /// How many keys.
+    pub fn keys(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// The text of a failed load.
+pub fn load_failure(offset: u64, error: &Error) -> String {
+    format!("Internal error in RDB reading offset {offset} -> {error}")
+}
+
+/// Takes a batch into its slice.
+///
+/// # Errors
+/// The text of a failed load.
+pub fn load_batch(core: &mut Core, slice: &mut Slice, batch: &LoadBatch, merge: bool) -> Result<(), String> {
+    let limits = Limits::of(core);
+    let mut at = 0;
+    for (meta, offset, key_len, value_len) in &batch.items {
+        let key = file::text(&batch.bytes[at..at + key_len]);
+        at += key_len;
+        let value = &batch.bytes[at..at + value_len];
+        at += value_len;
+        let inserted = key.and_then(|key| {
+            let db = usize::try_from(meta.db).ok().and_then(|db| slice.dbs.get_mut(db)).ok_or(DATABASES)?;
+            insert(core, db, *meta, &key, value, &limits, merge)
+        });
+        inserted.map_err(|error| load_failure(*offset, &error))?;
+    }
+    Ok(())
+}
+
+const DATABASES: Error =
+    Error::Corrupt("The data was saved by a server with more databases, see the directive databases");
+
+/// Adds one key of a file to its database.
+fn insert(
+    core: &mut Core,
+    db: &mut RedisDb,
+    meta: Meta,
+    name: &[u8],
+    written: &[u8],
+    limits: &Limits,
+    merge: bool,
+) -> Result<(), Error> {
+    let counters = &core.shared.persistence.loaded;
+    if meta.expire_at.is_some_and(|at| at <= core.now_ms) {
+        counters[1].fetch_add(1, Relaxed);
+        return Ok(());
+    }
+    let mut from = Cursor { rest: written };
+    let value = match value(meta.kind, &mut from, limits) {
+        // An old defect of Redis could leave empty collections; they are passed over, as there.
+        Err(Error::Empty) => {
+            counters[2].fetch_add(1, Relaxed);
+            return Ok(());
+        }
+        value => value?,
+    };
+    counters[0].fetch_add(1, Relaxed);
+    let key = Key { bytes: name, hash: core.hasher.hash(name) };
+    if db.dict.find(key.hash, name).is_some() && !(merge && db.delete(key)) {
+        return Err(Error::Corrupt("RDB has duplicated key"));
+    }
+    let mut entry = value.into_entry(name, meta.expire_at);
+    db.before_write(name);
+    db.add(core, key, entry);
+    let idle_seconds = meta.idle_seconds.map(|idle| idle.min(i64::MAX as u64) as i64);
+    Usage { idle_seconds, frequency: meta.frequency }.stamp(&mut entry, core);
+    Ok(())
+}
+
+/// What to do with each item of a file that is no key.
+fn note_item(shared: &Shared, item: &Item<'_>) -> Result<(), Error> {
+    if let Item::Function(library) = item {
+        let library = file::text(library)?;
+        shared.persistence.functions.lock().expect("no holder panics").push(library);
+    }
+    Ok(())
+}
+
+fn reset_counts(shared: &Shared) {
+    shared.persistence.loaded.iter().for_each(|count| count.store(0, Relaxed));
+    shared.persistence.functions.lock().expect("no holder panics").clear();
+}
+
+/// Reads a file and hands its keys out, a batch for one shard at a time.
+///
+/// # Errors
+/// The text of a failed load.
+pub fn distribute<S: Source>(
+    shared: &Shared,
+    source: S,
+    checksum: bool,
+    mut hand_out: impl FnMut(ShardId, LoadBatch, u64) -> Result<(), String>,
+) -> Result<(), String> {
+    /// Batches are handed out from this size on.
+    const BATCH_BYTES: usize = 64 * 1024;
+    reset_counts(shared);
+    let mut batches: Vec<LoadBatch> = (0..shared.shards).map(|_| LoadBatch::default()).collect();
+    let mut reader = Reader::new(source, checksum).map_err(|error| load_failure(0, &error))?;
+    loop {
+        let offset = reader.offset();
+        let item = match reader.item() {
+            Ok(item) => item,
+            Err(error) => return Err(load_failure(reader.offset(), &error)),
+        };
+        match item {
+            Item::Key(meta, key, value) => {
+                let name = Cursor { rest: key }.string().map_err(|error| load_failure(offset, &error))?;
+                let owner = crate::router::owner_of(&name, shared.shards);
+                let batch = &mut batches[owner as usize];
+                batch.push(meta, offset, key, value);
+                if batch.bytes() >= BATCH_BYTES {
+                    hand_out(owner, std::mem::take(batch), offset)?;
+                }
+            }
+            Item::End(_) => break,
+            other => note_item(shared, &other).map_err(|error| load_failure(offset, &error))?,
+        }
+    }
+    for (owner, batch) in batches.into_iter().enumerate().filter(|(_, batch)| batch.bytes() > 0) {
+        hand_out(owner as ShardId, batch, reader.offset())?;
+    }
+    Ok(())
+}
+
+/// Loads a whole file into the slices in hand, which are all; `slices` are in the order of their owners. With `merge`
+/// keys that are there give way.
+///
+/// # Errors
+/// The text of a failed load.
+pub fn load<S: Source>(core: &mut Core, source: S, slices: &mut [&mut Slice], merge: bool) -> Result<(), String> {
+    let shared = core.shared.clone();
+    let checksum = core.config.rdbchecksum;
+    distribute(&shared, source, checksum, |owner, batch, _| load_batch(core, slices[owner as usize], &batch, merge))
+}
+
+/// Empties everything, for what is to be loaded in its place.
+pub fn empty(core: &mut Core, slices: &mut [&mut Slice]) {
+    core.shared.persistence.give_up();
+    for db in slices.iter_mut().flat_map(|slice| &mut slice.dbs) {
+        db.empty(core, false);
+    }
+}
