@@ -107,6 +107,15 @@ impl OwnedArgs {
         owned
     }
 
+    /// Removes all arguments, keeping the memory unless it is large.
+    pub fn clear(&mut self) {
+        self.refs.clear();
+        match self.bytes.capacity() > 64 * 1024 {
+            true => self.bytes = Vec::new(),
+            false => self.bytes.clear(),
+        }
+    }
+
     /// Adds one argument at the end.
     pub fn push(&mut self, arg: &[u8]) {
         self.refs.push(ArgRef { start: self.bytes.len() as u32, len: arg.len() as u32 });

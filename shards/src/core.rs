@@ -92,6 +92,14 @@ pub struct Core {
     pub deny_blocking: bool,
     /// What the command that has just run waits for.
     pub block_request: Option<Box<BlockRequest>>,
+    /// Lua's machines, and the scripts that they know.
+    pub scripting: Option<Box<crate::scripting::Scripting>>,
+    /// See `scripting/home.rs`.
+    pub(crate) stand_in: Option<Box<crate::shard::Shard>>,
+    /// The script that has just run met a key that was not in hand: it is to run again with all slices.
+    pub(crate) run_script_again: bool,
+    /// Memory is full, and eviction has not helped, as of the command being run.
+    pub(crate) memory_full: bool,
     /// A step of the protocol that is left out, to see that tests notice.
     #[cfg(any(test, feature = "testing"))]
     pub fault: Option<Fault>,
@@ -146,6 +154,10 @@ impl Core {
             for_driver: Vec::new(),
             deny_blocking: false,
             block_request: None,
+            scripting: None,
+            stand_in: None,
+            run_script_again: false,
+            memory_full: false,
             #[cfg(any(test, feature = "testing"))]
             fault: None,
         }

@@ -25,6 +25,7 @@ pub mod quote;
 pub mod rdb;
 pub mod resp;
 pub mod router;
+pub mod scripting;
 pub mod shard;
 pub mod shared;
 pub mod slowlog;

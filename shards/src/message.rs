@@ -229,6 +229,19 @@ pub enum Note {
     },
     /// A message for those of the receiver's clients that subscribe to its channel.
     Publish(Arc<Publication>),
+    /// A script of a client of the receiver met a key of another slice: run it with all of them.
+    RunAgain {
+        /// The client's place.
+        client: ClientView,
+        /// The number of the reply that it awaits.
+        sequence: u64,
+        /// The command.
+        command: CommandId,
+        /// Its arguments.
+        args: OwnedArgs,
+    },
+    /// The script of this client that was sent back has run.
+    HasRun(u64),
     /// A command ran long; its client's home knows the rest of the entry.
     Slow(Box<SlowEntry>),
 }

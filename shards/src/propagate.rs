@@ -72,6 +72,15 @@ impl EffectLog {
         }
     }
 
+    /// Drops a group with all that was written in it.
+    pub fn abandon_group(&mut self) {
+        let (start, count) = self.group.take().expect("a group was opened");
+        self.bytes.truncate(start);
+        self.count = count;
+        // A `SELECT` may have gone with it.
+        self.db = None;
+    }
+
     /// Takes what was written so far. The next command names its database again.
     pub fn take(&mut self) -> Vec<u8> {
         debug_assert!(self.group.is_none());

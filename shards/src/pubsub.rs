@@ -266,6 +266,16 @@ impl Post {
         self.queue.is_empty()
     }
 
+    /// How many messages wait.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Drops all but the first `len` messages: the command that published the rest was undone.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.queue.truncate(len);
+    }
+
     /// Publishes a message when the command that runs has replied; says how many receivers there are.
     pub fn publish(&mut self, registry: &Registry, kind: Kind, channel: &[u8], message: &[u8]) -> usize {
         if registry.is_empty() {

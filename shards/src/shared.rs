@@ -153,6 +153,8 @@ pub struct Shared {
     pub debug: DebugSettings,
     /// Snapshots and loading.
     pub persistence: Persistence,
+    /// Scripts and libraries.
+    pub scripts: crate::scripting::store::Store,
 }
 
 /// What `DEBUG` sets for features that look at it.
@@ -220,6 +222,7 @@ impl Shared {
             executable: String::new(),
             debug: DebugSettings::default(),
             persistence: Persistence::new(shards, start_ms),
+            scripts: crate::scripting::store::Store::new(shards),
         }
     }
 

@@ -232,6 +232,9 @@ pub struct Client {
     pub queued_here: u32,
     /// What it subscribes to, while that is something.
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// It has sent a script elsewhere: until all its replies are there it sends no command that splits. Such a part,
+    /// behind a script that has to begin anew, would wait for it, and keep others waiting that the script waits for.
+    pub script_sent: bool,
     /// The keys it waits for.
     pub blocked: Option<Box<BlockedClient>>,
 }
@@ -269,6 +272,7 @@ impl Client {
             parked: None,
             queued_here: 0,
             subscriptions: None,
+            script_sent: false,
             blocked: None,
         }
     }

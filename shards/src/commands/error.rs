@@ -24,6 +24,8 @@ pub enum CommandError {
     OutOfRange,
     /// The number of arguments is wrong for this command.
     Arity(&'static str),
+    /// One that a script passes on, with its code; statistics have it already.
+    Counted(Cow<'static, str>),
     /// Any other, with its code.
     Text(Cow<'static, str>),
     /// The reply was written already, or will be later; nothing is to be added.
@@ -47,7 +49,7 @@ impl CommandError {
             CommandError::IndexOutOfRange => "ERR index out of range".into(),
             CommandError::OutOfRange => "ERR value is out of range".into(),
             CommandError::Arity(name) => format!("ERR wrong number of arguments for '{name}' command").into(),
-            CommandError::Text(text) => text.clone(),
+            CommandError::Text(text) | CommandError::Counted(text) => text.clone(),
             CommandError::NoReply => "".into(),
         }
     }

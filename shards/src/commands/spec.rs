@@ -37,6 +37,8 @@ pub mod flag {
     pub const SUBCOMMAND: u32 = 1 << 22;
     /// A command that also has subcommands (`COMMAND`).
     pub const CONTAINER: u32 = 1 << 23;
+    /// A command that runs a script, which may touch other keys than those among its arguments.
+    pub const SCRIPT: u32 = 1 << 24;
 
     /// Names in the order in which `COMMAND INFO` lists them; the bits that are not here are hidden there.
     pub const NAMES: [(u32, &str); 19] = [

@@ -40,6 +40,8 @@ static FAMILIES: &[&[Command]] = &[
     super::lolwut::TABLE,
     super::cluster::TABLE,
     super::pubsub::TABLE,
+    super::script::TABLE,
+    super::function::TABLE,
     crate::shard::multi::TABLE,
 ];
 

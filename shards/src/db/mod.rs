@@ -9,6 +9,7 @@ pub mod evict;
 pub mod expire;
 pub mod lazyfree;
 pub mod snapshot;
+pub mod undo;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
@@ -99,6 +100,26 @@ impl<'a> Keyspace<'a> {
         Keyspace { slices, only: Some(owner as usize) }
     }
 
+    /// The same slices, for a command inside another.
+    pub fn again(&mut self) -> Keyspace<'_> {
+        Keyspace { slices: self.slices, only: self.only }
+    }
+
+    /// Whether the slice of shard `owner` is in hand.
+    pub fn has(&self, owner: ShardId) -> bool {
+        let owner = owner as usize;
+        self.only.is_none_or(|only| only == owner) && self.slices[owner].is_some()
+    }
+
+    /// Exchanges the slices in hand with what stands in the same places elsewhere.
+    pub(crate) fn exchange(&mut self, places: &mut [Option<Box<Slice>>]) {
+        for (at, (mine, theirs)) in self.slices.iter_mut().zip(places).enumerate() {
+            if self.only.is_none_or(|only| only == at) {
+                std::mem::swap(mine, theirs);
+            }
+        }
+    }
+
     /// All slices that are there.
     pub fn several(slices: &'a mut [Option<Box<Slice>>]) -> Self {
         let only = if slices.len() == 1 { Some(0) } else { None };
@@ -179,6 +200,8 @@ pub enum Hook {
     Blocking = 2,
     /// A snapshot's walk is on.
     Snapshot = 4,
+    /// What is written may be undone.
+    Undo = 8,
 }
 
 /// A shard's part of one database.
@@ -207,6 +230,8 @@ pub struct RedisDb {
     epoch: u8,
     /// A snapshot's walk over it.
     walk: Option<Box<snapshot::Walk>>,
+    /// What keys held before a script wrote them, while it may be undone.
+    undo: undo::Undo,
 }
 
 impl RedisDb {
@@ -225,6 +250,7 @@ impl RedisDb {
             expires_cursor: 0,
             epoch: 0,
             walk: None,
+            undo: undo::Undo::default(),
         }
     }
 
@@ -239,6 +265,7 @@ impl RedisDb {
     #[cold]
     fn before_heeded_write(&mut self, key: &[u8]) {
         self.write_before_change(key);
+        self.keep_value(key);
         self.touch_watched(key);
         self.signal_ready(key);
     }

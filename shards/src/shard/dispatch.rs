@@ -155,7 +155,9 @@ fn fail(core: &mut Core, id: CommandId, error: &CommandError, resp: u8, out: &mu
     out.truncate(start);
     let text = error.text();
     Reply::new(out, resp).error(&text);
-    core.stats.count_error(&text);
+    if !matches!(error, CommandError::Counted(_)) {
+        core.stats.count_error(&text);
+    }
     core.stats.commands[id as usize].failed += 1;
 }
 
@@ -416,6 +418,9 @@ impl Shard {
                     Some((owner, _)) => Owners::One(owner),
                     None => router::owners(row, args, self.core.shards),
                 };
+                if row.has(flag::SCRIPT) {
+                    return self.start_script(index, id, args);
+                }
                 if row.has(flag::BLOCKING) {
                     if self.client(index).awaits_replies() {
                         self.wait_for(index, Wait::Replies);
@@ -440,7 +445,12 @@ impl Shard {
                         }
                         self.run_on_owner(index, id, args, owner, hash)
                     }
+                    Owners::Several(_) if self.client(index).script_sent && self.client(index).awaits_replies() => {
+                        self.wait_for(index, Wait::Replies);
+                        Next::Again
+                    }
                     Owners::Several(_) if row.split.is_some_and(|kind| splits_well(kind, args)) => {
+                        self.client(index).script_sent = false;
                         self.start_split(index, id, args, row.split.expect("just seen"))
                     }
                     Owners::None | Owners::Several(_) => {
@@ -522,8 +532,13 @@ impl Shard {
 
     /// Asks for the slices of `owners`, to run `job` on behalf of a client.
     pub(crate) fn begin_tx(&mut self, index: u32, job: Job, owners: &[ShardId]) {
-        let number = self.next_number();
         let client = self.view(index);
+        self.begin_tx_for(client, job, owners);
+    }
+
+    /// As [`Shard::begin_tx`], for a client that may have gone.
+    pub(crate) fn begin_tx_for(&mut self, client: ClientView, job: Job, owners: &[ShardId]) {
+        let number = self.next_number();
         self.core.stats.transactions += 1;
         let tx = TxId { coordinator: self.core.id, number };
         self.txs.insert(number, Tx { client, job, missing: owners.len(), have: Vec::with_capacity(owners.len()) });
@@ -573,6 +588,10 @@ impl Shard {
                 return false;
             }
             Job::Shutdown(how) => return self.save_and_shut_down(client, how),
+            Job::Script(sequence, from, id, owned) => {
+                self.run_script_with_all(client, sequence, from, id, owned.args());
+                return false;
+            }
             Job::Again(sequence, id, owned) => {
                 self.run_again(client, sequence, id, owned.args());
                 return false;
@@ -583,17 +602,22 @@ impl Shard {
 
     /// Evicts as needed before a command runs; an error's text if there is no memory for it.
     pub(crate) fn out_of_memory(&mut self, id: CommandId, args: Args<'_>) -> Option<String> {
+        self.core.memory_full = false;
         if self.core.config.maxmemory == 0 {
             return None;
         }
         let mut keys = Keyspace::several(&mut self.slices);
         let outcome = evict::perform(&mut self.core, &mut keys);
         let row = self.core.table.row(id);
-        let denied = row.has(flag::DENYOOM) && outcome == evict::Outcome::Full;
-        if !denied {
+        if outcome != evict::Outcome::Full || !(row.has(flag::DENYOOM) || row.has(flag::SCRIPT)) {
             return None;
         }
         if self.core.config.maxmemory_policy != crate::config::MaxmemoryPolicy::Noeviction && self.others_can_evict() {
+            return None;
+        }
+        self.core.memory_full = true;
+        if !row.has(flag::DENYOOM) {
+            // A script sees for itself which commands it may still call.
             return None;
         }
         let _ = args;
@@ -637,7 +661,10 @@ impl Shard {
         let mut set = OwnerSet::default();
         for queued in client.multi.iter().flat_map(|multi| &multi.queue) {
             let row = table.row(queued.command);
-            if row.route != Route::Home {
+            if row.has(flag::SCRIPT) {
+                // It could not be begun anew in the midst of the queue.
+                (0..shards as ShardId).for_each(|owner| set.add(owner));
+            } else if row.route != Route::Home {
                 set.add_all(&router::owners(row, queued.args.args(), shards));
             }
         }

@@ -160,6 +160,9 @@ impl Shard {
             if let Some(request) = self.core.block_request.take() {
                 return self.register(client, sequence, id, args, *request);
             }
+            if std::mem::take(&mut self.core.run_script_again) {
+                return self.send_script_back(client, sequence, id, args);
+            }
             if part {
                 self.hold_keys(own, &RequestView { client, sequence, command: id, args, hash: 0 });
                 self.clock.restart();
@@ -178,6 +181,9 @@ impl Shard {
             }
             if let Some(request) = self.core.block_request.take() {
                 return self.register(client, sequence, id, args, *request);
+            }
+            if std::mem::take(&mut self.core.run_script_again) {
+                return self.send_script_back(client, sequence, id, args);
             }
             let len = (replies.bytes.len() - start) as u32;
             replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
@@ -207,6 +213,10 @@ impl Shard {
             Note::Ready { index, id } => self.retry_spanning(index, id),
             Note::Unblock { id, how } => self.unblock_here(id, how),
             Note::Publish(publication) => self.fan_out(&publication),
+            Note::RunAgain { client, sequence, command, args } => {
+                self.run_script_again(client, sequence, from, command, args)
+            }
+            Note::HasRun(client) => self.let_go_on(client),
             Note::Slow(entry) => self.log_slow(*entry),
         }
     }

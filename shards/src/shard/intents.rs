@@ -10,7 +10,7 @@
 //! Requests of one client keep their order too. When nothing is held and nothing waits, all this costs one branch
 //! ([`Shard::open`]).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::hops::{OwnedRequest, RequestView};
@@ -159,7 +159,8 @@ impl Intents {
         } else if row.route == Route::Keys {
             row.for_each_key(args, &mut |index| keys.push(name_of(core.hasher.hash(args.at(index)), db)));
         }
-        Needs { keys, all: row.route != Route::Keys, write }
+        // A script may touch keys of this slice that it does not declare.
+        Needs { keys, all: row.route != Route::Keys || row.has(flag::SCRIPT), write }
     }
 
     fn hold(&mut self, coordinator: ShardId, slot: u32, needs: Needs) {
@@ -201,7 +202,7 @@ impl Shard {
     /// Sees anew whether this shard's slice is free for all: at home, nothing held, nothing waiting.
     pub(crate) fn refresh_open(&mut self) {
         let home = self.slices[self.core.id as usize].is_some();
-        self.open = home && self.intents.is_empty() && self.waiting.is_empty();
+        self.open = home && self.intents.is_empty() && self.waiting.is_empty() && self.held_back.is_empty();
     }
 
     /// Whether a request that comes now may run on this shard's slice.
@@ -209,7 +210,10 @@ impl Shard {
         if self.open {
             return true;
         }
-        if self.slices[self.core.id as usize].is_none() || self.earlier_waits(request.client.id) {
+        if self.slices[self.core.id as usize].is_none()
+            || self.held_back.contains_key(&request.client.id)
+            || self.earlier_waits(request.client.id)
+        {
             return false;
         }
         let part = request.sequence & SPLIT != 0;
@@ -231,6 +235,13 @@ impl Shard {
     /// Adds to what waits for the slice, or for keys that are held.
     pub(crate) fn enqueue_waiting(&mut self, waiting: Waiting) {
         self.open = false;
+        match waiting {
+            Waiting::Request(request) if self.held_back.contains_key(&request.client.id) => {
+                let held = self.held_back.get_mut(&request.client.id).expect("just seen");
+                return held.push_back(*request);
+            }
+            _ => {}
+        }
         match &waiting {
             Waiting::Request(request) => {
                 *self.intents.clients.entry(request.client.id).or_default() += 1;
@@ -240,6 +251,37 @@ impl Shard {
             Waiting::Unwatch(..) | Waiting::Unblock(..) | Waiting::Load(_) => {}
         }
         self.waiting.push_back(waiting);
+    }
+
+    /// Holds back the next requests of a client whose script is to run elsewhere, those that wait already among them.
+    ///
+    /// They stand apart from all else that waits: the script is about to ask for this slice too, and must not wait for
+    /// them. There are no parts among them, see [`crate::client::Client::script_sent`].
+    pub(crate) fn hold_back(&mut self, client: u64) {
+        self.open = false;
+        let mut held = VecDeque::new();
+        let mut at = 0;
+        while at < self.waiting.len() {
+            match &self.waiting[at] {
+                Waiting::Request(request) if request.client.id == client => {
+                    if let Waiting::Request(request) = self.dequeue_waiting(at) {
+                        held.push_back(*request);
+                    }
+                }
+                _ => at += 1,
+            }
+        }
+        self.held_back.insert(client, held);
+        // Where the queue is being run, its places have moved.
+        self.drain_again |= self.draining;
+    }
+
+    /// The script of a client that was held back has run.
+    pub(crate) fn let_go_on(&mut self, client: u64) {
+        for request in self.held_back.remove(&client).into_iter().flatten() {
+            self.enqueue_waiting(Waiting::Request(Box::new(request)));
+        }
+        self.run_waiting();
     }
 
     fn dequeue_waiting(&mut self, at: usize) -> Waiting {

@@ -10,6 +10,7 @@
 //! - [`split`] and [`intents`]: commands whose parts run where their keys are;
 //! - [`multi`]: `MULTI`, `EXEC`, `WATCH`;
 //! - [`blocking`]: clients that wait for keys;
+//! - [`script`]: where scripts run;
 //! - [`output`]: what clients are owed, and its limits;
 //! - [`persist`]: snapshots, loading, and the end;
 //! - [`cron`]: what happens from time to time.
@@ -23,6 +24,7 @@ pub mod intents;
 pub mod multi;
 pub mod output;
 pub mod persist;
+pub mod script;
 pub mod split;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -161,6 +163,8 @@ pub struct Shard {
     pub(crate) txs: HashMap<u64, Tx>,
     /// Split commands that this shard coordinates.
     pub(crate) splits: split::Splits,
+    /// Requests of clients whose script was sent back from here, until it has run.
+    pub(crate) held_back: HashMap<u64, VecDeque<hops::OwnedRequest>>,
     /// Keys here that split commands hold.
     pub(crate) intents: intents::Intents,
     /// Whether this shard's slice is free for all: at home, no key held, nothing waiting.
@@ -213,6 +217,7 @@ impl Shard {
             waiting: VecDeque::new(),
             txs: HashMap::new(),
             splits: split::Splits::default(),
+            held_back: HashMap::new(),
             intents: intents::Intents::default(),
             open: true,
             draining: false,
@@ -415,6 +420,7 @@ impl Shard {
         self.txs.is_empty()
             && self.asks.is_empty()
             && self.waiting.is_empty()
+            && self.held_back.is_empty()
             && self.splits.is_empty()
             && self.holds_nothing()
             && self.outbox.is_empty()

@@ -40,6 +40,8 @@ pub enum Job {
     Exec,
     /// A command that waits for keys, of which one is ready; the number of its reply comes first.
     Again(u64, CommandId, OwnedArgs),
+    /// A script that could not run with fewer slices: the number of its reply, and who sent it back, come first.
+    Script(u64, ShardId, CommandId, OwnedArgs),
 }
 
 /// A transaction that waits for slices.

@@ -1,0 +1,323 @@
+//! `FUNCTION`, `FCALL`, `FCALL_RO`: libraries of functions; see [`crate::scripting`]. Counterpart: `functions.c`.
+
+use super::script::{BUSY_SCRIPT, READS, WRITES, fcall, fcall_ro, flags, kill_slow};
+use super::{Command, CommandResult, Group, flag, help};
+use crate::args::Args;
+use crate::rdb;
+use crate::scripting::store::{Flags, LibraryInfo};
+use crate::scripting::{make_library, store::Libraries};
+use crate::shard::Shard;
+use std::sync::Arc;
+
+use flag::*;
+
+const SCRIPTING: Group = Group::Scripting;
+
+/// This family's rows.
+pub static TABLE: &[Command] = &[
+    Command::data("fcall", fcall, -3, flags(false), SCRIPTING).keys(WRITES).doc(
+        "7.0.0",
+        "Depends on the function that is executed.",
+        "Calls a function.",
+        "function numkeys [key [key ...]] [arg [arg ...]]",
+    ),
+    Command::data("fcall_ro", fcall_ro, -3, flags(true), SCRIPTING).keys(READS).doc(
+        "7.0.0",
+        "Depends on the function that is executed.",
+        "Calls a function that only reads.",
+        "function numkeys [key [key ...]] [arg [arg ...]]",
+    ),
+    Command::container("function", SCRIPTING).doc(
+        "7.0.0",
+        "Depends on the subcommand.",
+        "Manages libraries of functions.",
+        "",
+    ),
+    Command::home("function|load", load, -3, WRITE | DENYOOM | NOSCRIPT, SCRIPTING).doc(
+        "7.0.0",
+        "O(1)",
+        "Loads a library.",
+        "[REPLACE] function-code",
+    ),
+    Command::home("function|list", list, -2, NOSCRIPT, SCRIPTING).doc(
+        "7.0.0",
+        "O(N), N being the number of functions",
+        "Lists libraries.",
+        "[LIBRARYNAME library-name-pattern] [WITHCODE]",
+    ),
+    Command::home("function|delete", delete, 3, WRITE | NOSCRIPT, SCRIPTING).doc(
+        "7.0.0",
+        "O(1)",
+        "Deletes a library.",
+        "library-name",
+    ),
+    Command::home("function|flush", flush, -2, WRITE | NOSCRIPT, SCRIPTING).doc(
+        "7.0.0",
+        "O(N), N being the number of functions deleted",
+        "Deletes all libraries.",
+        "[ASYNC|SYNC]",
+    ),
+    Command::home("function|stats", stats, 2, NOSCRIPT | ALLOW_BUSY, SCRIPTING).doc(
+        "7.0.0",
+        "O(1)",
+        "Describes the function that runs, and the engine.",
+        "",
+    ),
+    Command::home("function|kill", kill, 2, NOSCRIPT | ALLOW_BUSY, SCRIPTING).doc(
+        "7.0.0",
+        "O(1)",
+        "Stops a function that runs too long and has not written.",
+        "",
+    ),
+    Command::home("function|dump", dump, 2, NOSCRIPT, SCRIPTING).doc(
+        "7.0.0",
+        "O(N), N being the number of functions",
+        "Gives all libraries as one value.",
+        "",
+    ),
+    Command::home("function|restore", restore, -3, WRITE | DENYOOM | NOSCRIPT, SCRIPTING).doc(
+        "7.0.0",
+        "O(N), N being the number of functions in the value",
+        "Loads the libraries that FUNCTION DUMP gave.",
+        "serialized-value [FLUSH|APPEND|REPLACE]",
+    ),
+    Command::home("function|help", function_help, 2, LOADING | STALE, SCRIPTING).doc(
+        "7.0.0",
+        "O(1)",
+        "Lists the subcommands.",
+        "",
+    ),
+];
+
+/// Counts a change: libraries are saved with the keys.
+fn changed(shard: &mut Shard) {
+    if let Some(slice) = shard.slices.iter_mut().flatten().next() {
+        slice.changes += 1;
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn load(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let mut replace = false;
+    for at in 2..args.len() - 1 {
+        match args.is(at, "replace") {
+            true => replace = true,
+            false => return Err(format!("ERR Unknown option given: {}", text(args.at(at))).into()),
+        }
+    }
+    let library = make_library(&mut shard.core, args.at(args.len() - 1), replace)?;
+    let name = library.name.clone();
+    shard.core.shared.scripts.change_libraries(|libraries| {
+        if libraries.by_name.contains_key(&name) {
+            if !replace {
+                return Err(format!("ERR Library '{}' already exists", text(&name)));
+            }
+            libraries.remove(&name);
+        }
+        libraries.add(library).map_err(|taken| format!("ERR Function {} already exists", text(&taken)))
+    })?;
+    changed(shard);
+    shard.client(index).reply().bulk(&name);
+    Ok(())
+}
+
+fn list(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let (mut with_code, mut pattern) = (false, None);
+    let mut at = 2;
+    while at < args.len() {
+        if !with_code && args.is(at, "withcode") {
+            with_code = true;
+        } else if pattern.is_none() && args.is(at, "libraryname") {
+            at += 1;
+            pattern = Some(args.get(at).ok_or("ERR library name argument was not given")?);
+        } else {
+            return Err(format!("ERR Unknown argument {}", text(args.at(at))).into());
+        }
+        at += 1;
+    }
+    let libraries = shard.core.shared.scripts.libraries();
+    let wanted =
+        |library: &&Arc<LibraryInfo>| pattern.is_none_or(|pattern| crate::glob::matches(pattern, &library.name, true));
+    let listed: Vec<_> = libraries.by_name.values().filter(wanted).collect();
+    let mut reply = shard.client(index).reply();
+    reply.array(listed.len());
+    for library in listed {
+        reply.map(if with_code { 4 } else { 3 });
+        reply.bulk(b"library_name");
+        reply.bulk(&library.name);
+        reply.bulk(b"engine");
+        reply.bulk(b"LUA");
+        reply.bulk(b"functions");
+        reply.array(library.functions.len());
+        for function in &library.functions {
+            reply.map(3);
+            reply.bulk(b"name");
+            reply.bulk(&function.name);
+            reply.bulk(b"description");
+            reply.bulk_or_null(function.description.as_deref());
+            reply.bulk(b"flags");
+            let flags = || Flags::NAMES.iter().filter(|(flag, _)| function.flags.has(*flag));
+            reply.set(flags().count());
+            flags().for_each(|(_, name)| reply.simple(name));
+        }
+        if with_code {
+            reply.bulk(b"library_code");
+            reply.bulk(&library.code);
+        }
+    }
+    Ok(())
+}
+
+fn delete(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    shard.core.shared.scripts.change_libraries(|libraries| match libraries.remove(args.at(2)) {
+        true => Ok(()),
+        false => Err("ERR Library not found".into()),
+    })?;
+    changed(shard);
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+fn flush(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    if args.len() > 3 {
+        return Err(subcommand_syntax(args));
+    }
+    if args.len() == 3 && !args.is(2, "sync") && !args.is(2, "async") {
+        return Err("ERR FUNCTION FLUSH only supports SYNC|ASYNC option".into());
+    }
+    shard.core.shared.scripts.change_libraries(|libraries| {
+        *libraries = Libraries::default();
+        Ok(())
+    })?;
+    changed(shard);
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+fn subcommand_syntax(args: Args<'_>) -> super::CommandError {
+    let name = text(args.at(1));
+    format!("ERR unknown subcommand or wrong number of arguments for '{name}'. Try FUNCTION HELP.").into()
+}
+
+fn stats(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let shared = shard.core.shared.clone();
+    let slow = shared.scripts.slow.iter().find_map(|slot| slot.slow.lock().expect("no holder panics").clone());
+    if slow.as_ref().is_some_and(|slow| slow.eval) {
+        return Err(BUSY_SCRIPT.into());
+    }
+    let libraries = shared.scripts.libraries();
+    let mut reply = shard.client(index).reply();
+    reply.map(2);
+    reply.bulk(b"running_script");
+    match slow {
+        None => reply.null(),
+        Some(slow) => {
+            reply.map(3);
+            reply.bulk(b"name");
+            reply.bulk(slow.name.as_bytes());
+            reply.bulk(b"command");
+            reply.array(slow.command.len());
+            slow.command.iter().for_each(|word| reply.bulk(word));
+            reply.bulk(b"duration_ms");
+            let us = shared.host.ticks()().saturating_sub(slow.start) as f64 / shared.host.ticks_per_us();
+            reply.integer((us / 1000.0) as i64);
+        }
+    }
+    reply.bulk(b"engines");
+    reply.map(1);
+    reply.bulk(b"LUA");
+    reply.map(2);
+    reply.bulk(b"libraries_count");
+    reply.integer(libraries.by_name.len() as i64);
+    reply.bulk(b"functions_count");
+    reply.integer(libraries.functions.len() as i64);
+    Ok(())
+}
+
+fn kill(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    kill_slow(shard, false)?;
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+fn dump(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    let libraries = shard.core.shared.scripts.libraries();
+    let codes = libraries.by_name.values().map(|library| &library.code[..]);
+    let value = rdb::payload::dump_functions(codes, rdb::write::Style::of(&shard.core.config));
+    shard.client(index).reply().bulk(&value);
+    Ok(())
+}
+
+enum Policy {
+    Append,
+    Replace,
+    Flush,
+}
+
+fn restore(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let policy = match args.len() {
+        3 => Policy::Append,
+        4 if args.is(3, "append") => Policy::Append,
+        4 if args.is(3, "replace") => Policy::Replace,
+        4 if args.is(3, "flush") => Policy::Flush,
+        4 => return Err("ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.".into()),
+        _ => return Err(subcommand_syntax(args)),
+    };
+    let skip_checksum = shard.core.shared.debug.skip_checksum_validation.load(std::sync::atomic::Ordering::Relaxed);
+    let codes = rdb::payload::restore_functions(args.at(2), !skip_checksum)?;
+    let mut added = Libraries::default();
+    for code in codes {
+        let library = make_library(&mut shard.core, &code, true)?;
+        if added.by_name.contains_key(&library.name) {
+            return Err(format!("ERR Library '{}' already exists", text(&library.name)).into());
+        }
+        added.add(library).map_err(|taken| format!("ERR Function {} already exists", text(&taken)))?;
+    }
+    shard.core.shared.scripts.change_libraries(|libraries| {
+        if matches!(policy, Policy::Flush) {
+            *libraries = Libraries::default();
+        }
+        for library in added.by_name.values() {
+            if libraries.by_name.contains_key(&library.name) {
+                if !matches!(policy, Policy::Replace) {
+                    return Err(format!("ERR Library {} already exists", text(&library.name)));
+                }
+                libraries.remove(&library.name);
+            }
+        }
+        for library in added.by_name.into_values() {
+            libraries.add(library).map_err(|taken| format!("ERR Function {} already exists", text(&taken)))?;
+        }
+        Ok(())
+    })?;
+    changed(shard);
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+fn function_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    help(
+        shard,
+        index,
+        "FUNCTION",
+        &[
+            ("LOAD [REPLACE] <FUNCTION CODE>", "Load a library; its first line names it."),
+            ("DELETE <LIBRARY NAME>", "Delete a library."),
+            (
+                "LIST [LIBRARYNAME PATTERN] [WITHCODE]",
+                "List libraries with their functions, and their code if asked for.",
+            ),
+            ("STATS", "Describe the function that runs, and count libraries and functions."),
+            ("KILL", "Stop a function that runs for too long and has not written."),
+            ("FLUSH [ASYNC|SYNC]", "Delete all libraries, on all shards."),
+            ("DUMP", "Give all libraries as one value for FUNCTION RESTORE."),
+            (
+                "RESTORE <PAYLOAD> [FLUSH|APPEND|REPLACE]",
+                "Load the libraries of FUNCTION DUMP: in place of all others, beside them, or over those of the same name.",
+            ),
+        ],
+    )
+}

@@ -1,0 +1,520 @@
+//! Scripts and functions: Lua 5.1 inside a shard, in Redis's sandbox.
+//!
+//! A script is a data command. It runs on the shard that owns its keys, on that shard's own Lua machine, so scripts
+//! of different shards run in parallel; over several slices it runs where they were lent. The parts:
+//!
+//! - [`store`]: texts and libraries, shared by all shards;
+//! - [`engine`]: a Lua machine set up for scripts or functions, and [`run`], one run on it;
+//! - [`api`]: the `redis` table; [`reply`]: values to and fro; [`home`]: commands over a connection;
+//! - [`sandbox`]: what else scripts see; [`cjson`], [`cmsgpack`], [`structs`], [`bit`]: its libraries;
+//! - [`lua`]: the face over Lua's C API. All `unsafe` of this folder is there, in [`engine`] and in [`sandbox`].
+//!
+//! **Keys that a script does not declare.** A script that was never seen runs with all slices in hand. If it touched
+//! nothing but the slices of its declared keys, that is noted ([`store::Reach`]), and from then on it runs with these
+//! alone, where they are. If such a run meets another key after all, it is undone and begun anew with all slices, and
+//! the note is withdrawn for good. What it has written until then is kept aside key by key
+//! ([`crate::db::RedisDb::keep_old`]), its effects are dropped with their group.
+//! Counterparts: `script.c`, `script_lua.c`, `eval.c`, `functions.c`, `function_lua.c`.
+
+mod api;
+mod bit;
+mod cjson;
+mod cmsgpack;
+mod engine;
+mod home;
+mod lua;
+mod reply;
+mod run;
+mod sandbox;
+pub mod store;
+mod structs;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::args::Args;
+use crate::commands::{CommandError, CommandResult, Ctx};
+use crate::core::Core;
+use crate::router::Owners;
+use crate::shard::intents::AsIs;
+use engine::Engine;
+use run::{Run, declared_owners};
+use store::{Flags, FunctionInfo, Libraries, LibraryInfo, Reach, ReachNote, Script, Sha, Store};
+
+/// Scripts that a shard keeps compiled before it looks for ones that are gone.
+const COMPILED: usize = 1000;
+
+const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
+
+struct Compiled {
+    script: Arc<Script>,
+    /// Where the machine keeps it, once it has run here.
+    kept: Option<i32>,
+}
+
+/// A shard's part in scripting.
+#[derive(Default)]
+pub struct Scripting {
+    eval: Option<Engine>,
+    scripts: HashMap<Sha, Compiled>,
+    /// By the hash of the text: names of known scripts, so that `EVAL` needs no SHA-1.
+    by_text: HashMap<u64, Sha, BuildHasherDefault<AsIs>>,
+    scripts_epoch: u64,
+    functions: Option<Engine>,
+    libraries: Arc<Libraries>,
+    libraries_epoch: u64,
+    /// Libraries that this shard's machine has loaded: by id, where each function is kept.
+    loaded: HashMap<u64, HashMap<Vec<u8>, i32>>,
+}
+
+// SAFETY: Lua's machines are reached through `&mut` of the shard alone; a shard is moved to its thread
+// before it runs, and no machine knows threads.
+unsafe impl Send for Scripting {}
+
+impl std::fmt::Debug for Scripting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scripting").field("scripts", &self.scripts.len()).finish()
+    }
+}
+
+fn new_engine(core: &mut Core, functions: bool) -> Engine {
+    let host = &core.shared.host;
+    let (ticks, ticks_per_us) = (host.ticks(), host.ticks_per_us());
+    Engine::new(functions, core.rng.next_u64(), ticks, ticks_per_us)
+}
+
+/// `EVALSHA`'s first argument as a name: 40 characters, small letters.
+fn sha_of(arg: &[u8]) -> Option<Sha> {
+    let mut sha: Sha = arg.try_into().ok()?;
+    sha.make_ascii_lowercase();
+    Some(sha)
+}
+
+impl Scripting {
+    /// Forgets what `SCRIPT FLUSH` has flushed.
+    fn follow_scripts(&mut self, core: &Core) {
+        let epoch = core.shared.scripts.scripts_epoch();
+        if self.scripts_epoch != epoch {
+            self.scripts_epoch = epoch;
+            self.scripts.clear();
+            self.by_text.clear();
+            self.eval = None;
+            core.shared.scripts.machine_bytes[core.id as usize][0].store(0, Relaxed);
+        }
+    }
+
+    /// The script that `EVAL` (by its text) or `EVALSHA` names, if it is known here or to others.
+    fn known(&mut self, core: &Core, arg: &[u8], by_sha: bool) -> Option<Arc<Script>> {
+        self.follow_scripts(core);
+        let (sha, text) = match by_sha {
+            true => (sha_of(arg)?, None),
+            false => {
+                let hash = core.hasher.hash(arg);
+                if let Some(compiled) = self.by_text.get(&hash).and_then(|sha| self.scripts.get(sha)) {
+                    if *compiled.script.body == *arg && !compiled.script.gone.load(Relaxed) {
+                        return Some(compiled.script.clone());
+                    }
+                }
+                (store::sha1hex(arg), Some(hash))
+            }
+        };
+        if let Some(compiled) = self.scripts.get(&sha).filter(|compiled| !compiled.script.gone.load(Relaxed)) {
+            return Some(compiled.script.clone());
+        }
+        let script = core.shared.scripts.script(&sha)?;
+        self.remember(script.clone(), text, None);
+        Some(script)
+    }
+
+    fn remember(&mut self, script: Arc<Script>, text: Option<u64>, kept: Option<i32>) {
+        if self.scripts.len() >= COMPILED && self.scripts.len().is_power_of_two() {
+            self.forget_gone();
+        }
+        if let Some(hash) = text {
+            self.by_text.insert(hash, script.sha);
+        }
+        let before = self.scripts.insert(script.sha, Compiled { script, kept });
+        if let (Some(engine), Some(kept)) = (&mut self.eval, before.and_then(|before| before.kept)) {
+            engine.release(kept);
+        }
+    }
+
+    fn forget_gone(&mut self) {
+        let engine = &mut self.eval;
+        self.scripts.retain(|_, compiled| {
+            let gone = compiled.script.gone.load(Relaxed);
+            if let (true, Some(engine), Some(kept)) = (gone, engine.as_mut(), compiled.kept) {
+                engine.release(kept);
+            }
+            !gone
+        });
+        let scripts = &self.scripts;
+        self.by_text.retain(|_, sha| scripts.contains_key(sha));
+    }
+
+    /// Compiles a text that no shard knows, and makes it known.
+    fn create(&mut self, core: &mut Core, body: &[u8], by_eval: bool) -> Result<Arc<Script>, String> {
+        self.follow_scripts(core);
+        let script = Store::parse(body)?;
+        let kept = self.compile(core, &script)?;
+        let script = core.shared.scripts.add(script, by_eval, core.now_us);
+        self.remember(script.clone(), Some(core.hasher.hash(body)), Some(kept));
+        self.report_bytes(core);
+        Ok(script)
+    }
+
+    fn compile(&mut self, core: &mut Core, script: &Script) -> Result<i32, String> {
+        let engine = self.eval.get_or_insert_with(|| new_engine(core, false));
+        engine
+            .compile(&script.body[script.code..])
+            .map_err(|text| format!("ERR Error compiling script (new function): {text}"))
+    }
+
+    /// Where this shard's machine keeps a script.
+    fn kept(&mut self, core: &mut Core, script: &Arc<Script>) -> Result<i32, String> {
+        if let Some(kept) = self.scripts.get(&script.sha).and_then(|compiled| compiled.kept) {
+            return Ok(kept);
+        }
+        let kept = self.compile(core, script)?;
+        self.remember(script.clone(), None, Some(kept));
+        self.report_bytes(core);
+        Ok(kept)
+    }
+
+    fn report_bytes(&self, core: &Core) {
+        let bytes = &core.shared.scripts.machine_bytes[core.id as usize];
+        bytes[0].store(self.eval.as_ref().map_or(0, Engine::bytes), Relaxed);
+        bytes[1].store(self.functions.as_ref().map_or(0, Engine::bytes), Relaxed);
+    }
+
+    /// Follows changes of the libraries.
+    fn follow_libraries(&mut self, core: &Core) {
+        let epoch = core.shared.scripts.libraries_epoch();
+        if self.libraries_epoch == epoch {
+            return;
+        }
+        self.libraries_epoch = epoch;
+        self.libraries = core.shared.scripts.libraries();
+        if self.libraries.by_name.is_empty() {
+            self.loaded.clear();
+            self.functions = None;
+            return self.report_bytes(core);
+        }
+        let libraries = &self.libraries;
+        let engine = &mut self.functions;
+        self.loaded.retain(|id, functions| {
+            let stays = libraries.by_name.values().any(|library| library.id == *id);
+            if let (false, Some(engine)) = (stays, engine.as_mut()) {
+                functions.values().for_each(|kept| engine.release(*kept));
+            }
+            stays
+        });
+    }
+
+    /// A function, its library and its place there.
+    fn function(&mut self, core: &Core, name: &[u8]) -> Option<(Arc<LibraryInfo>, usize)> {
+        self.follow_libraries(core);
+        self.libraries.functions.get(name).cloned()
+    }
+
+    /// Where this shard's machine keeps a function; loads its library if it must.
+    fn kept_function(&mut self, core: &mut Core, library: &LibraryInfo, name: &[u8]) -> Result<i32, String> {
+        if let Some(kept) = self.loaded.get(&library.id).and_then(|functions| functions.get(name)) {
+            return Ok(*kept);
+        }
+        let code = store::library_header(&library.code)?.code;
+        let engine = self.functions.get_or_insert_with(|| new_engine(core, true));
+        let functions = engine.load(&library.code[code..])?;
+        let functions: HashMap<_, _> = functions.into_iter().map(|function| (function.name, function.kept)).collect();
+        let kept = functions.get(name).copied();
+        self.loaded.insert(library.id, functions);
+        self.report_bytes(core);
+        kept.ok_or_else(|| "ERR Function not found".into())
+    }
+}
+
+/// Runs `EVAL` and its kin: by the script's text or its name; `ro` for the read-only ones.
+pub fn eval(ctx: &mut Ctx<'_>, args: Args<'_>, by_sha: bool, ro: bool) -> CommandResult {
+    if by_sha && args.at(1).len() != 40 {
+        return Err(NO_SCRIPT.into());
+    }
+    let keys = crate::number::parse_i64(args.at(2)).ok_or(CommandError::NotInteger)?;
+    let keys = number_of_keys(keys, args)?;
+    let mut scripting = ctx.core.scripting.take().unwrap_or_default();
+    let result = eval_with(&mut scripting, ctx, args, by_sha, ro, keys);
+    ctx.core.scripting = Some(scripting);
+    result
+}
+
+fn number_of_keys(keys: i64, args: Args<'_>) -> Result<usize, CommandError> {
+    match keys {
+        ..0 => Err("ERR Number of keys can't be negative".into()),
+        keys if keys > args.len() as i64 - 3 => Err("ERR Number of keys can't be greater than number of args".into()),
+        keys => Ok(keys as usize),
+    }
+}
+
+fn eval_with(
+    scripting: &mut Scripting,
+    ctx: &mut Ctx<'_>,
+    args: Args<'_>,
+    by_sha: bool,
+    ro: bool,
+    keys: usize,
+) -> CommandResult {
+    let script = match scripting.known(ctx.core, args.at(1), by_sha) {
+        Some(script) => script,
+        None if by_sha => return Err(NO_SCRIPT.into()),
+        None => scripting.create(ctx.core, args.at(1), true)?,
+    };
+    let kept = scripting.kept(ctx.core, &script)?;
+    prepare(ctx.core, script.flags, ro)?;
+    script.used(ctx.core.now_us);
+    let name = std::str::from_utf8(&script.sha).expect("hexadecimal digits");
+    let engine = scripting.eval.as_mut().expect("it was made to compile");
+    run_script(engine, ctx, args, &Called { name, kept, keys, eval: true, ro, flags: script.flags }, &script.reach)?;
+    scripting.report_bytes(ctx.core);
+    Ok(())
+}
+
+/// Runs `FCALL` or `FCALL_RO`.
+pub fn fcall(ctx: &mut Ctx<'_>, args: Args<'_>, ro: bool) -> CommandResult {
+    let mut scripting = ctx.core.scripting.take().unwrap_or_default();
+    let result = fcall_with(&mut scripting, ctx, args, ro);
+    ctx.core.scripting = Some(scripting);
+    result
+}
+
+fn fcall_with(scripting: &mut Scripting, ctx: &mut Ctx<'_>, args: Args<'_>, ro: bool) -> CommandResult {
+    let name = args.at(1);
+    let (library, at) = scripting.function(ctx.core, name).ok_or("ERR Function not found")?;
+    let keys = crate::number::parse_i64(args.at(2)).ok_or("ERR Bad number of keys provided")?;
+    let keys = number_of_keys(keys, args)?;
+    let info = &library.functions[at];
+    prepare(ctx.core, info.flags, ro)?;
+    let kept = scripting.kept_function(ctx.core, &library, name)?;
+    let name = String::from_utf8_lossy(name);
+    let engine = scripting.functions.as_mut().expect("it was made to load the library");
+    run_script(
+        engine,
+        ctx,
+        args,
+        &Called { name: &name, kept, keys, eval: false, ro, flags: info.flags },
+        &info.reach,
+    )?;
+    scripting.report_bytes(ctx.core);
+    Ok(())
+}
+
+/// Whether a script with these flags may run now.
+fn prepare(core: &Core, flags: Flags, ro: bool) -> CommandResult {
+    if flags.has(Flags::COMPAT) {
+        return Ok(());
+    }
+    if ro && !flags.has(Flags::NO_WRITES) {
+        return Err("ERR Can not execute a script with write flag using *_ro command.".into());
+    }
+    if core.config.maxmemory != 0 && core.memory_full && !flags.has(Flags::ALLOW_OOM) && !flags.has(Flags::NO_WRITES) {
+        return Err("OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'".into());
+    }
+    Ok(())
+}
+
+/// What is called, and how.
+struct Called<'a> {
+    name: &'a str,
+    kept: i32,
+    keys: usize,
+    eval: bool,
+    ro: bool,
+    flags: Flags,
+}
+
+fn run_script(
+    engine: &mut Engine,
+    ctx: &mut Ctx<'_>,
+    args: Args<'_>,
+    called: &Called<'_>,
+    reach: &ReachNote,
+) -> CommandResult {
+    let shards = ctx.core.shards;
+    let keys = args.iter_from(3).take(called.keys);
+    let declared = match shards {
+        1 => Owners::One(0),
+        _ => declared_owners(keys.clone(), shards),
+    };
+    // With all slices in hand nothing can be met that is not there.
+    let may_abandon = shards > 1 && !(0..shards as u16).all(|owner| ctx.keys.has(owner));
+    let compat = called.flags.has(Flags::COMPAT);
+    let logged = ctx.core.effects.on;
+    let mut opened: Vec<u16> = Vec::new();
+    if logged {
+        opened.extend(ctx.keys.slices().filter_map(|slice| slice.log.open_group().then_some(slice.owner)));
+    }
+    if may_abandon {
+        let hasher = ctx.core.hasher.clone();
+        ctx.keys.dbs(ctx.client.db).for_each(|db| db.keep_old(&hasher));
+    }
+    let posted = ctx.core.post.len();
+    let denied = std::mem::replace(&mut ctx.core.deny_blocking, true);
+    let mut client = ctx.client;
+    client.resp = 2;
+    let start = ctx.core.shared.host.ticks()();
+    let mut run = Run {
+        core: &mut *ctx.core,
+        keys: ctx.keys.again(),
+        client,
+        name: called.name,
+        command: args,
+        eval: called.eval,
+        read_only: called.ro || (!compat && called.flags.has(Flags::NO_WRITES)),
+        allow_oom: !compat && called.flags.has(Flags::ALLOW_OOM),
+        repeated: true,
+        wrote: false,
+        abandoned: false,
+        may_abandon,
+        strayed: false,
+        declared,
+        killed: false,
+        start,
+        slow: false,
+    };
+    let (lua, ok) = engine.call(&mut run, called.kept, keys, args.iter_from(3 + called.keys));
+    run.end();
+    let (abandoned, strayed, script_resp) = (run.abandoned, run.strayed, run.client.resp);
+    ctx.core.deny_blocking = denied;
+    if may_abandon {
+        let db = ctx.client.db;
+        ctx.keys.dbs(db).for_each(|db| db.end_keeping(abandoned));
+    }
+    for slice in ctx.keys.slices().filter(|slice| opened.contains(&slice.owner)) {
+        match abandoned {
+            true => slice.log.abandon_group(),
+            false => slice.log.close_group(),
+        }
+    }
+    ctx.no_effect();
+    if abandoned {
+        ctx.core.post.truncate(posted);
+        engine.finish();
+        reach.set(Reach::All);
+        ctx.core.run_script_again = true;
+        return Err(CommandError::NoReply);
+    }
+    if shards > 1 {
+        reach.set(if strayed { Reach::All } else { Reach::Declared });
+    }
+    let result = match ok {
+        true => match reply::error_of(lua, -1) {
+            Some((text, counted)) => Err(error(&text, counted)),
+            None => {
+                reply::write(lua, &mut ctx.reply, script_resp);
+                Ok(())
+            }
+        },
+        false => Err(run_error(lua, called.name)),
+    };
+    engine.finish();
+    result
+}
+
+fn error(text: &[u8], counted: bool) -> CommandError {
+    let text = String::from_utf8_lossy(text).into_owned();
+    match counted {
+        true => CommandError::Counted(text.into()),
+        false => CommandError::Text(text.into()),
+    }
+}
+
+/// The error of a script that failed, on top.
+fn run_error(lua: lua::Lua, name: &str) -> CommandError {
+    let Some((mut text, counted)) = reply::error_of(lua, -1) else {
+        let text = match lua.bytes(-1) {
+            Some(text) => String::from_utf8_lossy(&text[..text.len().min(100)]).into_owned(),
+            None => "execution failure".into(),
+        };
+        return format!("ERR Error running script {name}, {text}").into();
+    };
+    lua.field(-1, "source");
+    lua.field(-2, "line");
+    if let (Some(source), Some(line)) = (lua.bytes(-2), lua.bytes(-1)) {
+        text.extend_from_slice(format!(" script: {name}, on ").as_bytes());
+        text.extend_from_slice(source);
+        text.extend_from_slice(&[b":", line, b"."].concat());
+    }
+    error(&text, counted)
+}
+
+/// What is known of the keys that a command of this family touches beyond those it declares.
+pub(crate) fn reach(core: &mut Core, name: &str, args: Args<'_>) -> Reach {
+    let mut scripting = core.scripting.take().unwrap_or_default();
+    let reach = match name {
+        "eval" | "eval_ro" => scripting.known(core, args.at(1), false).map(|script| script.reach.get()),
+        "evalsha" | "evalsha_ro" => {
+            // A name that nobody knows is an error wherever it is looked for.
+            Some(scripting.known(core, args.at(1), true).map_or(Reach::Declared, |script| script.reach.get()))
+        }
+        _ => {
+            let function = scripting.function(core, args.at(1));
+            Some(function.map_or(Reach::Declared, |(library, at)| library.functions[at].reach.get()))
+        }
+    };
+    core.scripting = Some(scripting);
+    reach.unwrap_or(Reach::Unknown)
+}
+
+/// `SCRIPT LOAD`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn load_script(core: &mut Core, body: &[u8]) -> Result<Sha, String> {
+    let mut scripting = core.scripting.take().unwrap_or_default();
+    let result = match scripting.known(core, body, false) {
+        Some(script) => Ok(core.shared.scripts.add(script, false, core.now_us).sha),
+        None => scripting.create(core, body, false).map(|script| script.sha),
+    };
+    core.scripting = Some(scripting);
+    result
+}
+
+/// Makes a library of a text: runs it, and sees what it registers. One of its name may be there only with `replace`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn make_library(core: &mut Core, code: &[u8], replace: bool) -> Result<Arc<LibraryInfo>, String> {
+    let header = store::library_header(code)?;
+    if !replace && core.shared.scripts.libraries().by_name.contains_key(&header.name) {
+        return Err(format!("ERR Library '{}' already exists", String::from_utf8_lossy(&header.name)));
+    }
+    let mut scripting = core.scripting.take().unwrap_or_default();
+    scripting.follow_libraries(core);
+    let engine = scripting.functions.get_or_insert_with(|| new_engine(core, true));
+    let result = engine.load(&code[header.code..]);
+    let result = result.and_then(|functions| match functions.is_empty() {
+        true => Err("ERR No functions registered".into()),
+        false => Ok(functions),
+    });
+    let result = result.map(|functions| {
+        let id = core.shared.scripts.next_library();
+        let kept = functions.iter().map(|function| (function.name.clone(), function.kept)).collect();
+        scripting.loaded.insert(id, kept);
+        let functions = functions
+            .into_iter()
+            .map(|function| FunctionInfo {
+                name: function.name,
+                description: function.description,
+                flags: function.flags,
+                reach: ReachNote::default(),
+            })
+            .collect();
+        Arc::new(LibraryInfo { id, name: header.name, code: code.to_vec(), functions })
+    });
+    scripting.report_bytes(core);
+    core.scripting = Some(scripting);
+    result
+}

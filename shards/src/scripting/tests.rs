@@ -1,0 +1,277 @@
+//! Scripts through the server in memory: values, errors, the sandbox, and keys that no one declared.
+
+use crate::testing::{Check, World};
+
+#[test]
+fn values_go_both_ways() {
+    let mut t = Check::new();
+    t.check("EVAL 'return 1' 0", "1")
+        .check("EVAL 'return \"x\"' 0", "\"x\"")
+        .check("EVAL 'return {1,2,{3,\"four\"}}' 0", "[1 2 [3 \"four\"]]")
+        .check("EVAL 'return {1,nil,3}' 0", "[1]")
+        .check("EVAL 'return true' 0", "1")
+        .check("EVAL 'return false' 0", "nil")
+        .check("EVAL 'return 3.99' 0", "3")
+        .check("EVAL 'return {ok=\"fine\"}' 0", "fine")
+        .check("EVAL 'return {KEYS[1],KEYS[2],ARGV[1]}' 2 a b c", "[\"a\" \"b\" \"c\"]")
+        .check("EVAL 'return redis.call(\"set\",KEYS[1],ARGV[1])' 1 k v", "OK")
+        .check("EVAL 'return redis.call(\"get\",KEYS[1])' 1 k", "\"v\"")
+        .check("EVAL 'return redis.call(\"get\",KEYS[1]) == false' 1 none", "1")
+        .check("EVAL 'return redis.call(\"incr\",KEYS[1])' 1 n", "1")
+        .check("EVAL 'return redis.call(\"ping\").ok' 0", "\"PONG\"")
+        .check("EVAL 'redis.call(\"select\", 3) return redis.call(\"exists\", KEYS[1])' 1 k", "0")
+        .check("GET k", "\"v\"")
+        .check("EVAL 'return redis.sha1hex(\"\")' 0", "\"da39a3ee5e6b4b0d3255bfef95601890afd80709\"")
+        .check("EVAL 'return redis.status_reply(\"HI\")' 0", "HI");
+}
+
+#[test]
+fn the_third_protocol_keeps_its_types() {
+    let mut t = Check::new();
+    t.check("HSET h f v", "1");
+    t.types("EVAL 'redis.setresp(3) return redis.call(\"hgetall\",KEYS[1])' 1 h", "[\"f\" \"v\"]", "{\"f\": \"v\"}");
+    t.types("EVAL 'return {double=1.5}' 0", "\"1.5\"", ",1.5");
+    t.types("EVAL 'redis.setresp(3) return true' 0", "1", "#true");
+    t.check("EVAL 'return redis.call(\"hgetall\",KEYS[1])' 1 h", "[\"f\" \"v\"]");
+}
+
+#[test]
+fn errors_say_where_they_were_raised() {
+    let mut t = Check::new();
+    let sha = |script: &str| String::from_utf8(super::store::sha1hex(script.as_bytes()).to_vec()).unwrap();
+    let mut fails = |script: &str, text: &str| {
+        let tail = format!(" script: {}, on @user_script:1.", sha(script));
+        t.check(&format!("EVAL '{script}' 0"), &format!("{text}{tail}"));
+    };
+    fails("error(\"x\")", "-ERR user_script:1: x");
+    fails("return nosuch", "-ERR user_script:1: Script attempted to access nonexistent global variable 'nosuch'");
+    fails("redis.call(\"nosuch\")", "-ERR Unknown Redis command called from script");
+    fails("redis.call(\"get\")", "-ERR Wrong number of args calling Redis command from script");
+    fails("redis.call(\"multi\")", "-ERR This Redis command is not allowed from script");
+    fails("redis.call(\"incrby\",\"n\",\"x\")", "-ERR value is not an integer or out of range");
+    fails("redis.call(\"set\",{},1)", "-ERR Lua redis lib command arguments must be strings or integers");
+    fails("error({err=\"MY own\"})", "-MY own");
+    t.check("EVAL 'return redis.pcall(\"incrby\",\"n\",\"x\")' 0", "-ERR value is not an integer or out of range")
+        .check("EVAL 'return {err=\"MY own\"}' 0", "-MY own")
+        .check("EVAL 'return redis.error_reply(\"-CODE text\")' 0", "-CODE text")
+        .check("EVAL 'return pcall(redis.call, \"nosuch\")' 0", "nil")
+        .check("EVAL 'return 1' -1", "-ERR Number of keys can't be negative")
+        .check("EVAL 'return 1' 2 a", "-ERR Number of keys can't be greater than number of args")
+        .check("EVAL 'return 1' x", "-ERR value is not an integer or out of range")
+        .check("EVAL 'x x' 0", "-ERR Error compiling script (new function): user_script:1: '=' expected near 'x'")
+        .check("EVALSHA 0123 0", "-NOSCRIPT No matching script. Please use EVAL.")
+        .check("EVAL_RO 'return redis.call(\"del\",KEYS[1])' 1 k", &{
+            let script = "return redis.call(\"del\",KEYS[1])";
+            let sha = sha(script);
+            format!("-ERR Write commands are not allowed from read-only scripts. script: {sha}, on @user_script:1.")
+        });
+}
+
+#[test]
+fn nothing_leads_out_of_the_sandbox() {
+    let mut t = Check::new();
+    for script in [
+        "_G.x = 1",
+        "x = 1",
+        "redis.call = 1",
+        "rawset(redis, \"a\", 1)",
+        "rawset(_G, \"a\", 1)",
+        "setmetatable(_G, {})",
+        "getmetatable(_G).__index = 1",
+        "getmetatable(\"\").__index = 1",
+        "getmetatable(\"\").__index.rep = 1",
+        "string.rep = 1",
+        "table.insert(redis, 1)",
+        "getfenv(0).x = 1",
+        "getfenv().redis = 1",
+    ] {
+        let script = script.replace('"', "\\\"");
+        t.look(&format!("EVAL \"{script}\" 0"), |reply| {
+            assert!(reply.text().contains("Attempt to modify a readonly table"), "{script}: {reply:?}");
+        });
+    }
+    for script in ["print", "dofile", "loadfile", "require", "module", "debug", "io", "newproxy", "package"] {
+        t.look(&format!("EVAL 'return {script}' 0"), |reply| {
+            assert!(reply.text().contains("nonexistent global variable"), "{script}: {reply:?}");
+        });
+    }
+    t.check("EVAL 'local n = {} for k in pairs(os) do n[#n+1] = k end return n' 0", "[\"clock\"]")
+        .check("EVAL 'return {loadstring(string.dump(function() end))}' 0", "[]")
+        .check("EVAL 'local d = string.dump(function() end) local n = 0 return {load(function() n = n + 1 if n == 1 then return d end end)}' 0", "[]")
+        .check("EVAL 'return load(function() return nil end)()' 0", "nil")
+        .check("EVAL 'return loadstring(\"return 7\")()' 0", "7")
+        .check("EVAL 'return next(redis) ~= nil' 0", "1")
+        .check("EVAL 'return rawget(redis, \"LOG_WARNING\")' 0", "3")
+        .check("EVAL 'return (\"ab\"):rep(2)' 0", "\"abab\"");
+    // What one script changes of its own surroundings is no other's.
+    t.check("EVAL 'setfenv(0, {}) setfenv(1, {}) return 1' 0", "1")
+        .check("EVAL 'return redis.call(\"ping\")' 0", "PONG")
+        .check("EVAL 'setfenv(0, {}) setfenv(1, {}) return 1' 0", "1");
+}
+
+#[test]
+fn the_libraries_are_there() {
+    let mut t = Check::new();
+    t.check(r#"EVAL 'return cjson.encode({1,2,{a="b/c"}})' 0"#, r#""[1,2,{\"a\":\"b\\/c\"}]""#)
+        .check(r#"EVAL 'return cjson.decode(ARGV[1])[2].k' 0 '[1,{"k":"\u00e9\n"}]'"#, r#""\xc3\xa9\n""#)
+        .check(r#"EVAL 'return tostring(cjson.decode(ARGV[1]) == cjson.null)' 0 null"#, "\"true\"")
+        .check(
+            "EVAL 'return {pcall(cjson.decode, \"[1,\")}' 0",
+            "[nil \"Expected value but found T_END at character 4\"]",
+        )
+        .check(
+            "EVAL 'return {pcall(cjson.encode, {[1]=1,[100]=1})}' 0",
+            "[nil \"Cannot serialise table: excessively sparse array\"]",
+        )
+        .check(
+            r#"EVAL 'return cmsgpack.pack({1,-1,300,"a",1.5,true})' 0"#,
+            r#""\x96\x01\xff\xcd\x01,\xa1a\xca?\xc0\x00\x00\xc3""#,
+        )
+        .check(r#"EVAL 'return cmsgpack.unpack(cmsgpack.pack({"x",{1,2}}))' 0"#, "[\"x\" [1 2]]")
+        .check("EVAL 'return {cmsgpack.unpack_one(\"\\1\\2\\3\", 1)}' 0", "[2 2]")
+        .check("EVAL 'return struct.pack(\">I2hs\", 258, -2, \"ab\")' 0", r#""\x01\x02\xff\xfeab\x00""#)
+        .check("EVAL 'return {struct.unpack(\"<I2c0\", struct.pack(\"<I2c3\", 3, \"xyz\"))}' 0", "[\"xyz\" 6]")
+        .check("EVAL 'return struct.size(\"!8bd\")' 0", "16")
+        .check("EVAL 'return {bit.band(255,15),bit.lshift(1,31),bit.bnot(0),bit.rol(1,33)}' 0", "[15 -2147483648 -1 2]")
+        .check("EVAL 'return bit.tohex(65535,-2147483648)' 0", "\"0000FFFF\"")
+        .check(
+            "EVAL 'math.randomseed(10) local a = math.random() math.randomseed(10) return a == math.random()' 0",
+            "1",
+        );
+}
+
+#[test]
+fn scripts_are_known_to_all_shards_until_they_are_flushed() {
+    let mut world = World::new(4);
+    let conns: Vec<_> = (0..4).map(|shard| world.connect_to(shard)).collect();
+    let sha = world.run(conns[0], "SCRIPT LOAD 'return KEYS[1]'").text();
+    for conn in &conns {
+        assert_eq!(world.run(*conn, &format!("EVALSHA {} 1 key", sha.to_uppercase())).to_string(), "\"key\"");
+        assert_eq!(world.run(*conn, &format!("SCRIPT EXISTS {sha} x")).to_string(), "[1 0]");
+    }
+    world.run(conns[3], "SCRIPT FLUSH");
+    for conn in &conns {
+        let reply = world.run(*conn, &format!("EVALSHA {sha} 1 key")).to_string();
+        assert_eq!(reply, "-NOSCRIPT No matching script. Please use EVAL.");
+    }
+}
+
+/// Keys of shards 0, 1 … of four.
+fn key_on(shard: u16, n: usize) -> String {
+    (0..).map(|i| format!("k{n}:{i}")).find(|key| crate::router::owner_of(key.as_bytes(), 4) == shard).unwrap()
+}
+
+#[test]
+fn a_script_that_stays_with_its_keys_is_sent_to_them() {
+    let mut world = World::new(4);
+    let conn = world.connect_to(0);
+    let key = key_on(2, 0);
+    let script = format!("EVAL 'return redis.call(\"incr\",KEYS[1])' 1 {key}");
+    assert_eq!(world.run(conn, &script).to_string(), "1");
+    let before: u64 = world.shards.iter().map(|shard| shard.core.stats.transactions).sum();
+    assert_eq!(world.run(conn, &script).to_string(), "2");
+    assert_eq!(world.shards.iter().map(|shard| shard.core.stats.transactions).sum::<u64>(), before);
+}
+
+#[test]
+fn a_script_that_strays_is_undone_and_begun_anew() {
+    let mut world = World::new(4);
+    world.log_effects();
+    let conn = world.connect_to(0);
+    let (near, far) = (key_on(2, 0), key_on(1, 0));
+    let script = "redis.call(\"rpush\",KEYS[1],ARGV[1]) redis.call(\"expire\",KEYS[1],100) \
+                  if ARGV[2] then redis.call(\"incr\",ARGV[2]) end return redis.call(\"lrange\",KEYS[1],0,-1)";
+    assert_eq!(world.run(conn, &format!("EVAL '{script}' 1 {near} a")).to_string(), "[\"a\"]");
+    world.effects();
+    // It is trusted now, and strays after two writes; what follows in the pipeline keeps its place.
+    let line = |words: &[&str]| crate::testing::request(words);
+    let mut bytes = line(&["EVAL", script, "1", &near, "b", &far]);
+    bytes.extend(line(&["LLEN", &near]));
+    bytes.extend(line(&["RPUSH", &near, "c"]));
+    world.send(conn, &bytes);
+    let replies = String::from_utf8(world.received(conn)).unwrap();
+    assert_eq!(replies, "*2\r\n$1\r\na\r\n$1\r\nb\r\n:2\r\n:3\r\n");
+    assert_eq!(world.run(conn, &format!("GET {far}")).to_string(), "\"1\"");
+    let effects = world.effects().join(";");
+    assert_eq!(effects.matches("RPUSH").count() + effects.matches("rpush").count(), 2, "{effects}");
+    // It is not trusted again.
+    let before: u64 = world.shards.iter().map(|shard| shard.core.stats.transactions).sum();
+    world.run(conn, &format!("EVAL '{script}' 1 {near} d"));
+    assert!(world.shards.iter().map(|shard| shard.core.stats.transactions).sum::<u64>() > before);
+}
+
+#[test]
+fn effects_of_a_script_are_one_group() {
+    let mut world = World::new(1);
+    world.log_effects();
+    let conn = world.connect();
+    world.run(conn, "EVAL 'redis.call(\"set\",\"a\",1) redis.call(\"spop\",\"none\") redis.call(\"incr\",\"a\")' 0");
+    assert_eq!(world.effects(), ["MULTI", "SELECT 0", "set a 1", "incr a", "EXEC"]);
+    world.run(conn, "EVAL 'redis.set_repl(redis.REPL_NONE) redis.call(\"set\",\"a\",1)' 0");
+    assert_eq!(world.effects(), [""; 0]);
+}
+
+#[test]
+fn flags_in_the_first_line_are_obeyed() {
+    let mut t = Check::new();
+    let script = |flags: &str, body: &str| format!("EVAL \"#!lua {flags}\\n{body}\" 1 k");
+    t.check(&script("flags=no-writes", "return 1"), "1")
+        .check(&script("flags=", "return redis.call('set',KEYS[1],1)"), "OK")
+        .check(&script("badger=1", "return 1"), "-ERR Unknown lua shebang option: badger=1")
+        .check(&script("flags=what", "return 1"), "-ERR Unexpected flag in script shebang: what")
+        .check("EVAL \"#!not\\nreturn 1\" 0", "-ERR Unexpected engine in script shebang: #!not")
+        .check(
+            &script("flags=", "return 1").replace("EVAL", "EVAL_RO"),
+            "-ERR Can not execute a script with write flag using *_ro command.",
+        );
+    t.look(&script("flags=no-writes", "return redis.call('set',KEYS[1],1)"), |reply| {
+        assert!(reply.text().starts_with("ERR Write commands are not allowed from read-only scripts."));
+    });
+}
+
+#[test]
+fn libraries_are_loaded_listed_and_dumped() {
+    let mut t = Check::new();
+    let load = "FUNCTION LOAD \"#!lua name=lib\\nlocal n = 0\\nredis.register_function('f', function(keys, args) \
+                return redis.call('incr', keys[1]) end)\\nredis.register_function{function_name='g', \
+                callback=function(keys, args) return args[1] end, flags={'no-writes'}, description='says'}\"";
+    t.check(load, "\"lib\"")
+        .check(load, "-ERR Library 'lib' already exists")
+        .check(&load.replace("LOAD", "LOAD REPLACE"), "\"lib\"")
+        .check("FCALL f 1 k", "1")
+        .check("FCALL f 1 k", "2")
+        .check("FCALL_RO g 1 k x", "\"x\"")
+        .check("FCALL_RO f 1 k", "-ERR Can not execute a script with write flag using *_ro command.")
+        .check("FCALL none 0", "-ERR Function not found")
+        .check("FCALL f x", "-ERR Bad number of keys provided")
+        .check(&load.replace("name=lib", "name=other"), "-ERR Function f already exists")
+        .check("FUNCTION LOAD \"#!lua name=l\\nreturn 1\"", "-ERR No functions registered")
+        .check("FUNCTION LOAD \"return 1\"", "-ERR Missing library metadata")
+        .check("FUNCTION LOAD \"#!lua name=l\\nreturn math\"", "-ERR Error registering functions: ERR user_function:2: Script attempted to access nonexistent global variable 'math'");
+    t.look("FUNCTION LIST", |reply| assert!(reply.to_string().contains("no-writes"), "{reply}"));
+    t.check("FUNCTION DELETE lib", "OK").check("FUNCTION DELETE lib", "-ERR Library not found");
+    t.check(load, "\"lib\"")
+        .check("FUNCTION FLUSH", "OK")
+        .check("FUNCTION LIST", "[]")
+        .check("FCALL f 1 k", "-ERR Function not found");
+    let mut world = World::new(4);
+    let conn = world.connect();
+    world.run(conn, load);
+    let dump = world.call(conn, &["FUNCTION", "DUMP"]);
+    let dump = &dump[dump.iter().position(|byte| *byte == b'\n').unwrap() + 1..dump.len() - 2];
+    let restore = |world: &mut World, how: &[u8]| {
+        String::from_utf8(world.call(conn, &[b"FUNCTION", &b"RESTORE"[..], dump, how])).unwrap()
+    };
+    assert_eq!(restore(&mut world, b"append"), "-ERR Library lib already exists\r\n");
+    assert_eq!(restore(&mut world, b"replace"), "+OK\r\n");
+    world.run(conn, "FUNCTION FLUSH");
+    assert_eq!(restore(&mut world, b"flush"), "+OK\r\n");
+    assert_eq!(world.run(conn, "FCALL f 1 q").to_string(), "1");
+}
+
+#[test]
+fn blocking_commands_do_not_wait_in_scripts() {
+    let mut t = Check::new();
+    t.check("EVAL 'return redis.call(\"xread\",\"block\",0,\"streams\",KEYS[1],\"$\")' 1 none", "nil");
+    t.check("MULTI", "OK").check("EVAL 'return redis.call(\"set\",KEYS[1],1)' 1 k", "QUEUED").check("EXEC", "[OK]");
+}
