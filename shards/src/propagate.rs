@@ -5,7 +5,67 @@
 //! ([`EffectLog`], which moves with a lent slice), so that each shard's log stands by itself: replaying the logs of
 //! all shards, in any order, gives the same keys. Counterpart: `propagateNow` and `alsoPropagate` in `server.c`.
 
-use crate::args::OwnedArgs;
+use crate::args::{Args, OwnedArgs};
+use crate::commands::spec::Split;
+use crate::commands::{Route, UNKNOWN, key};
+use crate::core::Core;
+use crate::db::{Keyspace, RedisDb};
+use crate::rdb::payload;
+use crate::rdb::write::Style;
+use crate::router::owner_of;
+
+/// Words that make `key` what it is now: `DEL`, or `RESTORE` with its value and time to live.
+pub fn state_words(core: &Core, db: &RedisDb, key: &[u8]) -> OwnedArgs {
+    match db.dict.find(core.hasher.hash(key), key) {
+        None => OwnedArgs::from_words(&[b"DEL", key]),
+        Some(entry) => {
+            let at = entry.expire_at().unwrap_or(0).to_string();
+            let payload = payload::dump(entry, Style::of(&core.config));
+            OwnedArgs::from_words(&[b"RESTORE", key, at.as_bytes(), &payload, b"REPLACE", b"ABSTTL"])
+        }
+    }
+}
+
+/// Hands a command to the slices it is about. Where its keys lie in several, or it read all of them, no slice's log can
+/// repeat it alone, and each key it may have written is told as what it is now.
+pub fn append_words(core: &Core, keys: &mut Keyspace<'_>, db: u16, words: Args<'_>) {
+    let id = core.table.resolve(words);
+    if id == UNKNOWN {
+        return keys.slices().for_each(|slice| slice.log.append(db, words.iter_from(0)));
+    }
+    let row = core.table.row(id);
+    if row.route != Route::Keys {
+        return keys.slices().for_each(|slice| slice.log.append(db, words.iter_from(0)));
+    }
+    let mut found: Vec<(usize, bool)> = Vec::new();
+    row.for_each_key_flags(words, &mut |index, flags| found.push((index, flags & key::RO == 0)));
+    let owner = |index: usize| owner_of(words.at(index), core.shards);
+    let first = found.first().map_or(0, |(index, _)| owner(*index));
+    let together = found.iter().all(|(index, _)| owner(*index) == first);
+    let reads_all = core.shards > 1 && row.all_slices.is_some_and(|needs_all| needs_all(words));
+    if together && !reads_all {
+        let name = found.first().map_or(&b""[..], |(index, _)| words.at(*index));
+        return keys.slice(name).log.append(db, words.iter_from(0));
+    }
+    if matches!(row.split, Some(Split::Done | Split::IfNone)) {
+        // Pairs are told one by one.
+        for (index, _) in found {
+            let pair = [&b"SET"[..], words.at(index), words.get(index + 1).unwrap_or_default()];
+            keys.slice(words.at(index)).log.append(db, pair.into_iter());
+        }
+        return;
+    }
+    let mut told: Vec<&[u8]> = Vec::new();
+    for (index, _) in found.iter().filter(|(_, written)| *written) {
+        let name = words.at(*index);
+        if !told.contains(&name) {
+            told.push(name);
+            let slice = keys.slice(name);
+            let state = state_words(core, &slice.dbs[db as usize], name);
+            slice.log.append(db, state.args().iter_from(0));
+        }
+    }
+}
 
 /// The effects of the command that runs now, until they are handed to their slices.
 #[derive(Debug, Default)]
@@ -121,7 +181,7 @@ mod tests {
         for line in ["SET k v", "GET k", "DEL none", "SET k v PX 10", "SELECT 2", "FLUSHALL"] {
             world.run(conn, line);
         }
-        assert_eq!(world.effects(), ["SELECT 0", "SET k v", "SET k v PX 10", "SELECT 2", "FLUSHALL"]);
+        assert_eq!(world.effects(), ["SELECT 0", "SET k v", "SET k v PXAT 1700000000010", "SELECT 2", "FLUSHALL"]);
         world.run(conn, "SELECT 0");
         world.shards[0].core.active_expire = false;
         world.run(conn, "SET k v PX 10");
@@ -129,9 +189,134 @@ mod tests {
         world.run(conn, "APPEND k w");
         assert_eq!(
             world.effects(),
-            ["SELECT 0", "SET k v PX 10", "MULTI", "DEL k", "APPEND k w", "EXEC"],
+            ["SELECT 0", "SET k v PXAT 1700000000010", "MULTI", "DEL k", "APPEND k w", "EXEC"],
             "what expired goes before what came after it"
         );
+    }
+
+    /// Runs lines, and says what they are told as.
+    fn told(world: &mut crate::testing::World, conn: crate::testing::Conn, lines: &[&str]) -> Vec<String> {
+        for line in lines {
+            let reply = world.run(conn, line).to_string();
+            assert!(!reply.starts_with('-'), "{line}: {reply}");
+        }
+        world.effects().into_iter().filter(|line| !line.starts_with("SELECT ")).collect()
+    }
+
+    #[test]
+    fn what_depends_on_time_or_chance_is_told_as_what_it_did() {
+        let mut world = crate::testing::World::new(1);
+        world.log_effects();
+        let conn = world.connect();
+        let now = crate::testing::START_MS;
+        for (lines, expected) in [
+            (&["SET k 1 EX 10"][..], &[format!("SET k 1 PXAT {}", now + 10_000)][..]),
+            (&["SET k 2 GET", "SET k 3 KEEPTTL"], &["SET k 2".into(), "SET k 3 KEEPTTL".into()]),
+            (
+                &["SETEX k 5 v", "PSETEX k 5 v"],
+                &[format!("SET k v PXAT {}", now + 5000), format!("SET k v PXAT {}", now + 5)],
+            ),
+            (
+                &["GETEX k PX 900", "GETEX k PERSIST", "GETEX k"],
+                &[format!("PEXPIREAT k {}", now + 900), "PERSIST k".into()],
+            ),
+            (
+                &["EXPIRE k 3 NX", "PEXPIRE k 7", "EXPIREAT k 1900000000"],
+                &[
+                    format!("PEXPIREAT k {}", now + 3000),
+                    format!("PEXPIREAT k {}", now + 7),
+                    "PEXPIREAT k 1900000000000".into(),
+                ],
+            ),
+            (&["EXPIRE k -1"], &["DEL k".into()]),
+            (&["SET k v PXAT 5"], &["DEL k".into()]),
+            (&["SET k 1", "GETEX k EXAT 1"], &["SET k 1".into(), "DEL k".into()]),
+            (&["SET k 1", "GETDEL k"], &["SET k 1".into(), "DEL k".into()]),
+            (&["INCRBYFLOAT k 1.5"], &["SET k 1.5 KEEPTTL".into()]),
+            (&["HINCRBYFLOAT h f 2.5"], &["HSET h f 2.5".into()]),
+            (&["SADD s a", "SPOP s"], &["SADD s a".into(), "DEL s".into()]),
+            (&["SADD s a b", "SADD s a"], &["SADD s a b".into()]),
+        ] {
+            assert_eq!(told(&mut world, conn, lines), expected, "{lines:?}");
+        }
+        let popped = world.run(conn, "SPOP s").text();
+        assert_eq!(told(&mut world, conn, &[]), [format!("SREM s {popped}")]);
+        told(&mut world, conn, &["SADD t a b c d e f g"]);
+        let popped: Vec<String> = world.run(conn, "SPOP t 3").items().iter().map(|member| member.text()).collect();
+        assert_eq!(told(&mut world, conn, &[]), [format!("SREM t {}", popped.join(" "))]);
+    }
+
+    #[test]
+    fn each_log_stands_by_itself() {
+        // What all shards' logs say, replayed one after the other, in any order of shards, makes the same keys.
+        let lines = [
+            "MSET a 1 b 2 c 3 d 4 e 5 f 6",
+            "RENAME a moved",
+            "COPY b copied",
+            "COPY c copied DB 2 REPLACE",
+            "SADD s1 x y z",
+            "SMOVE s1 s2 x",
+            "SMOVE s1 s3 y",
+            "SADD s4 y w",
+            "SUNIONSTORE s5 s1 s2 s3 s4",
+            "SINTERSTORE s6 s3 s4",
+            "SDIFFSTORE s4 s4 s3",
+            "RPUSH l1 1 2 3",
+            "LMOVE l1 l2 LEFT RIGHT",
+            "RPOPLPUSH l1 l3",
+            "LMOVE l1 l1 LEFT RIGHT",
+            "BLMOVE l2 l4 LEFT LEFT 1",
+            "SET w1 3",
+            "SET w2 1",
+            "RPUSH ids 1 2",
+            "SORT ids BY w* STORE sorted",
+            "BITOP OR bits b c d",
+            "PFADD p1 a b",
+            "PFADD p2 c",
+            "PFMERGE p3 p1 p2",
+            "ZADD z1 1 a 2 b",
+            "ZADD z2 5 a",
+            "ZUNIONSTORE z3 2 z1 z2",
+            "ZRANGESTORE z4 z1 0 0",
+            "GEOADD g1 13 38 here",
+            "GEOSEARCHSTORE g2 g1 FROMLONLAT 13 38 BYRADIUS 1 km",
+            "EXPIRE copied 1000",
+            "RENAME copied again",
+            "MSETNX m1 1 m2 2 m3 3",
+            "DEL d e",
+            "MOVE f 3",
+            "LMPOP 2 none l3 LEFT",
+            "ZMPOP 2 none z2 MIN",
+        ];
+        for multi in [false, true] {
+            let mut world = crate::testing::World::new(4);
+            world.log_effects();
+            let conn = world.connect();
+            if multi {
+                world.run(conn, "MULTI");
+            }
+            for line in lines {
+                let reply = world.run(conn, line).to_string();
+                assert!(!reply.starts_with('-'), "{line}: {reply}");
+            }
+            if multi {
+                let reply = world.run(conn, "EXEC").to_string();
+                assert!(!reply.contains('-'), "{reply}");
+            }
+            let logs: Vec<Vec<u8>> = world.shards.iter_mut().map(|shard| shard.take_effects()).collect();
+            let digest = world.run(conn, "DEBUG DIGEST").to_string();
+            for order in [[0, 1, 2, 3], [3, 1, 0, 2]] {
+                let mut replayed = crate::testing::World::new(4);
+                let conn = replayed.connect();
+                for shard in order {
+                    replayed.run(conn, "SELECT 0");
+                    replayed.send(conn, &logs[shard]);
+                    let said = String::from_utf8_lossy(&replayed.received(conn)).into_owned();
+                    assert!(!said.contains("\r\n-") && !said.starts_with('-'), "{said}");
+                }
+                assert_eq!(replayed.run(conn, "DEBUG DIGEST").to_string(), digest, "in MULTI: {multi}");
+            }
+        }
     }
 
     #[test]

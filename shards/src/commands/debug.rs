@@ -456,6 +456,7 @@ fn populate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         let db = ctx.keys.db(ctx.client.db, &name);
         if db.find(ctx.core, key).is_none() {
             db.set_string(ctx.core, key, &value, crate::db::Ttl::Clear);
+            ctx.effect(&[b"SET", &name, &value]);
             ctx.changed(Event::STRING, "set", &name);
         }
     }

@@ -345,6 +345,7 @@ fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     parse_f64(&old).ok_or("ERR hash value is not a float")?;
     let new = add_decimal(&old, args.at(3))?;
     change(ctx, key, found, |hash, hasher, limits| hash.set(hasher, limits, args.at(2), new.as_bytes()));
+    ctx.effect(&[b"HSET", key.bytes, args.at(2), new.as_bytes()]);
     ctx.changed(Event::HASH, "hincrbyfloat", key.bytes);
     ctx.reply.bulk(new.as_bytes());
     Ok(())

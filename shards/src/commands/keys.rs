@@ -354,10 +354,12 @@ fn expire_generic(ctx: &mut Ctx<'_>, args: Args<'_>, seconds: bool, absolute: bo
     }
     if at <= ctx.core.now_ms {
         db.delete(key);
+        ctx.effect(&[b"DEL", key.bytes]);
         ctx.changed(Event::GENERIC, "del", key.bytes);
     } else {
         db.before_write(key.bytes);
         db.set_ttl(ctx.core, key, entry, Ttl::At(at));
+        ctx.effect(&[b"PEXPIREAT", key.bytes, itoa::Buffer::new().format(at).as_bytes()]);
         ctx.changed(Event::GENERIC, "expire", key.bytes);
     }
     ctx.reply.integer(1);
@@ -526,6 +528,9 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let target = ctx.keys.db(to_db, to.bytes);
     target.before_write(to.bytes);
     target.add(ctx.core, to, entry);
+    if ctx.apart(from.bytes, to.bytes) {
+        ctx.effect_state(to_db, to.bytes);
+    }
     ctx.dirty += 1;
     ctx.core.notify(Event::GENERIC, "copy_to", to.bytes, to_db);
     ctx.reply.integer(1);

@@ -602,6 +602,11 @@ fn move_element(ctx: &mut Ctx<'_>, args: Args<'_>, source: EntryPtr, from: End, 
     let element = list_of(&source).end(from).expect("a list is never empty");
     let element = element.as_bytes(&mut buf);
     ctx.reply.bulk(element);
+    if ctx.apart(source_key.bytes, target_key.bytes) {
+        let push: &[u8] = if to == End::Front { b"LPUSH" } else { b"RPUSH" };
+        ctx.effect(&[push, target_key.bytes, element]);
+        ctx.effect(&[pop_name(from), source_key.bytes]);
+    }
     let add = |list: &mut List| {
         list.expect(element.len(), 1, &limits);
         list.push(to, element, &limits);
@@ -751,7 +756,9 @@ fn blmove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return wait(ctx, args, 1, 2, deadline_ms, TimeoutReply::Null);
     };
     move_element(ctx, args, source, from, to)?;
-    ctx.effect(&[b"LMOVE", args.at(1), args.at(2), args.at(3), args.at(4)]);
+    if !ctx.apart(args.at(1), args.at(2)) {
+        ctx.effect(&[b"LMOVE", args.at(1), args.at(2), args.at(3), args.at(4)]);
+    }
     Ok(())
 }
 
@@ -762,7 +769,9 @@ fn brpoplpush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return wait(ctx, args, 1, 2, deadline_ms, TimeoutReply::Null);
     };
     move_element(ctx, args, source, End::Back, End::Front)?;
-    ctx.effect(&[b"RPOPLPUSH", args.at(1), args.at(2)]);
+    if !ctx.apart(args.at(1), args.at(2)) {
+        ctx.effect(&[b"RPOPLPUSH", args.at(1), args.at(2)]);
+    }
     Ok(())
 }
 

@@ -117,6 +117,22 @@ impl Ctx<'_> {
         self.core.effects.push(self.client.db, words);
     }
 
+    /// Says that `key` of database `db` is now what it is: gone, or its whole value. For what was copied from keys that
+    /// may lie in other slices.
+    pub fn effect_state(&mut self, db: u16, key: &[u8]) {
+        self.core.effects.replaced = self.core.effects.on;
+        if self.core.effects.on {
+            let words = crate::propagate::state_words(self.core, self.keys.db(db, key), key);
+            self.core.effects.said.push((db, words));
+        }
+    }
+
+    /// Whether effects are wanted and the two keys lie in different slices, so that no one log can hold both.
+    pub fn apart(&self, a: &[u8], b: &[u8]) -> bool {
+        let shards = self.core.shards;
+        self.core.effects.on && crate::router::owner_of(a, shards) != crate::router::owner_of(b, shards)
+    }
+
     /// This command's own words are not repeated.
     pub fn no_effect(&mut self) {
         self.core.effects.replaced = self.core.effects.on;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use super::keys::{ScanOptions, cursor_arg};
 use super::{Command, CommandError, CommandResult, Ctx, Group, Key, KeySpec, flag, key};
-use crate::args::Args;
+use crate::args::{Args, OwnedArgs};
 use crate::core::Event;
 use crate::entry::{EntryPtr, Kind, StrRef};
 use crate::glob;
@@ -268,6 +268,10 @@ fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         ctx.reply.integer(there as i64);
         return Ok(());
     }
+    if ctx.apart(from.bytes, to.bytes) {
+        ctx.effect(&[b"SREM", from.bytes, args.at(3)]);
+        ctx.effect(&[b"SADD", to.bytes, args.at(3)]);
+    }
     announce(ctx, from);
     let empty = change(ctx, from, source, |set| {
         set.remove(member);
@@ -370,6 +374,7 @@ fn spop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if popped == size {
         set_of(&entry).for_each(|member| reply_member(&mut ctx.reply, member));
         delete_empty(ctx, key);
+        ctx.effect(&[b"DEL", key.bytes]);
         return Ok(());
     }
     announce(ctx, key);
@@ -379,11 +384,20 @@ fn spop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let mut rng = ctx.core.rng.clone();
     let mut out = std::mem::take(ctx.reply.out);
     let mut reply = Reply::new(&mut out, ctx.reply.resp);
+    let mut told = ctx.core.effects.on.then(|| OwnedArgs::from_words(&[b"SREM", key.bytes]));
     change(ctx, key, entry, |set| {
-        set.pop(popped, &mut rng, &limits, &hasher, |member| reply_member(&mut reply, member));
+        set.pop(popped, &mut rng, &limits, &hasher, |member| {
+            reply_member(&mut reply, member);
+            if let Some(told) = &mut told {
+                told.push(member.as_bytes(&mut itoa::Buffer::new()));
+            }
+        });
     });
     *ctx.reply.out = out;
     ctx.core.rng = rng;
+    if let Some(told) = told {
+        ctx.effect(&told.args().iter_from(0).collect::<Vec<_>>());
+    }
     Ok(())
 }
 

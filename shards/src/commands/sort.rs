@@ -295,6 +295,10 @@ fn run(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CommandResult {
     } else if existed {
         ctx.changed(Event::GENERIC, "del", target.bytes);
     }
+    if ctx.core.shards > 1 && (outputs > 0 || existed) {
+        // What it was sorted by may lie anywhere.
+        ctx.effect_state(ctx.client.db, target.bytes);
+    }
     ctx.reply.integer(outputs as i64);
     Ok(())
 }

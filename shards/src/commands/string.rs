@@ -274,6 +274,14 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     }
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     db.set_string(ctx.core, key, args.at(2), ttl);
+    match ttl {
+        Ttl::At(at) if at > ctx.core.now_ms => effect_with_time(ctx, key, args.at(2), at),
+        Ttl::At(_) => ctx.effect(&[b"DEL", key.bytes]),
+        // What it answered with is nothing to repeat.
+        Ttl::Keep if options.get => ctx.effect(&[b"SET", key.bytes, args.at(2), b"KEEPTTL"]),
+        Ttl::Clear if options.get => ctx.effect(&[b"SET", key.bytes, args.at(2)]),
+        Ttl::Keep | Ttl::Clear => {}
+    }
     ctx.changed(Event::STRING, "set", key.bytes);
     if let Ttl::At(at) = ttl {
         ctx.core.notify(Event::GENERIC, "expire", key.bytes, ctx.client.db);
@@ -288,6 +296,11 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         ctx.reply.ok();
     }
     Ok(())
+}
+
+/// A string with a time to live is told with the time at which that ends.
+fn effect_with_time(ctx: &mut Ctx<'_>, key: Key<'_>, value: &[u8], at: i64) {
+    ctx.effect(&[b"SET", key.bytes, value, b"PXAT", itoa::Buffer::new().format(at).as_bytes()]);
 }
 
 fn setnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
@@ -308,6 +321,7 @@ fn set_with_ttl(ctx: &mut Ctx<'_>, args: Args<'_>, seconds: bool, name: &str) ->
     let key = ctx.key(args, 1);
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     db.set_string(ctx.core, key, args.at(3), Ttl::At(at));
+    effect_with_time(ctx, key, args.at(3), at);
     ctx.changed(Event::STRING, "set", key.bytes);
     ctx.core.notify(Event::GENERIC, "expire", key.bytes, ctx.client.db);
     ctx.reply.ok();
@@ -340,6 +354,7 @@ fn getdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     };
     reply_string(ctx, entry);
     ctx.keys.db(ctx.client.db, key.bytes).delete(key);
+    ctx.effect(&[b"DEL", key.bytes]);
     ctx.changed(Event::GENERIC, "del", key.bytes);
     Ok(())
 }
@@ -358,16 +373,19 @@ fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     match expire_at {
         Some(at) if at <= ctx.core.now_ms => {
             db.delete(key);
+            ctx.effect(&[b"DEL", key.bytes]);
             ctx.changed(Event::GENERIC, "del", key.bytes);
         }
         Some(at) => {
             db.before_write(key.bytes);
             db.set_ttl(ctx.core, key, entry, Ttl::At(at));
+            ctx.effect(&[b"PEXPIREAT", key.bytes, itoa::Buffer::new().format(at).as_bytes()]);
             ctx.changed(Event::GENERIC, "expire", key.bytes);
         }
         _ if options.persist && entry.expire_at().is_some() => {
             db.before_write(key.bytes);
             db.set_ttl(ctx.core, key, entry, Ttl::Clear);
+            ctx.effect(&[b"PERSIST", key.bytes]);
             ctx.changed(Event::GENERIC, "persist", key.bytes);
         }
         _ => {}
@@ -507,6 +525,7 @@ fn incrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let sum = crate::number::add_decimal(&old, args.at(2))?;
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     db.set_text(ctx.core, key, sum.as_bytes());
+    ctx.effect(&[b"SET", key.bytes, sum.as_bytes(), b"KEEPTTL"]);
     ctx.changed(Event::STRING, "incrbyfloat", key.bytes);
     ctx.reply.bulk(sum.as_bytes());
     Ok(())

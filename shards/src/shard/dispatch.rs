@@ -13,6 +13,7 @@ use crate::commands::{CommandError, CommandId, Ctx, Route, UNKNOWN, flag};
 use crate::core::Core;
 use crate::db::{Keyspace, Slice, evict};
 use crate::message::Note;
+use crate::propagate::append_words;
 use crate::resp::Reply;
 use crate::router::{self, OwnerSet, Owners, ShardId};
 use crate::shard::Effect;
@@ -100,7 +101,7 @@ pub(crate) fn execute(
         ctx.keys.count_changes(ctx.dirty);
     }
     if ctx.core.effects.on {
-        propagate(&mut ctx, id, args);
+        propagate(&mut ctx, args);
     }
     if let Err(error) = result {
         fail(core, id, &error, client.resp, out, start);
@@ -109,38 +110,16 @@ pub(crate) fn execute(
 
 /// Hands what a command did to the slices it did it on.
 #[cold]
-fn propagate(ctx: &mut Ctx<'_>, id: CommandId, args: Args<'_>) {
+fn propagate(ctx: &mut Ctx<'_>, args: Args<'_>) {
     let said = std::mem::take(&mut ctx.core.effects.said);
     let repeated = !std::mem::take(&mut ctx.core.effects.replaced) && ctx.dirty > 0;
-    let row = ctx.core.table.row(id);
     let opened: Vec<ShardId> =
         ctx.keys.slices().filter_map(|slice| slice.log.open_group().then_some(slice.owner)).collect();
     for (db, words) in &said {
-        let words = words.args();
-        let mut key = None;
-        let row = ctx.core.table.resolve(words);
-        if row != crate::commands::UNKNOWN {
-            ctx.core.table.row(row).for_each_key(words, &mut |index| {
-                key.get_or_insert(words.at(index));
-            });
-        }
-        match key {
-            Some(key) => ctx.keys.slice(key).log.append(*db, words.iter_from(0)),
-            None => ctx.keys.slices().for_each(|slice| slice.log.append(*db, words.iter_from(0))),
-        }
+        append_words(ctx.core, &mut ctx.keys, *db, words.args());
     }
     if repeated {
-        let db = ctx.client.db;
-        match row.route {
-            Route::Keys => {
-                let mut first = None;
-                row.for_each_key(args, &mut |index| {
-                    first.get_or_insert(args.at(index));
-                });
-                ctx.keys.slice(first.unwrap_or_default()).log.append(db, args.iter_from(0));
-            }
-            _ => ctx.keys.slices().for_each(|slice| slice.log.append(db, args.iter_from(0))),
-        }
+        append_words(ctx.core, &mut ctx.keys, ctx.client.db, args);
     }
     for slice in ctx.keys.slices().filter(|slice| opened.contains(&slice.owner)) {
         slice.log.close_group();
