@@ -70,8 +70,10 @@ fn the_examples_of_the_manual() {
     let startup = dir.load(&["--port", "7777", "--save", "60", "1000", "--appendonly", "no"]).unwrap();
     assert_eq!(startup.config.port, 7777);
     assert_eq!(startup.config.save.len(), 1);
+    assert!(startup.warnings.is_empty(), "all of it is built, or off");
+    let startup = dir.load(&["--port", "7777", "--activedefrag", "yes"]).unwrap();
     let shown: Vec<&str> = startup.warnings.iter().map(|warning| warning.name.as_str()).collect();
-    assert_eq!(shown, ["save"]);
+    assert_eq!(shown, ["activedefrag"]);
     let args = ["--shards", "4", "--port", "0", "--unixsocket", "x.sock", "--loglevel", "debug"];
     let startup = dir.load(&args).unwrap();
     assert_eq!(startup.shards(), 4);
