@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use ringshard_shards::shard::input::MAX_INPUTS;
 use ringshard_shards::shard::{Event, Input, Shard};
@@ -169,12 +170,11 @@ impl Poller for Epoll {
     }
 
     fn poll(&mut self, turn: &mut Turn<'_>, timeout_us: Option<u64>) -> io::Result<()> {
-        let timeout_ms = timeout_us.map_or(-1, |us| us.div_ceil(1000).min(i32::MAX as u64) as i32);
         self.events.clear();
         // SAFETY: the vector has room for so many events, and its length is set to what was written.
         let n = unsafe {
             let fd = self.epoll.as_raw_fd();
-            let n = libc::epoll_wait(fd, self.events.as_mut_ptr(), MAX_EVENTS as libc::c_int, timeout_ms);
+            let n = wait(fd, self.events.as_mut_ptr(), timeout_us);
             if n > 0 {
                 self.events.set_len(n as usize);
             }
@@ -260,5 +260,25 @@ fn accept_all(which: usize, listener: RawFd, turn: &mut Turn<'_>) {
             return;
         }
         turn.accepted.push((which, fd));
+    }
+}
+
+/// Waits for up to [`MAX_EVENTS`] events. Less than a ms can be waited for since Linux 5.11 only; before that it is a ms.
+///
+/// # Safety
+/// There is room for so many events.
+unsafe fn wait(fd: RawFd, events: *mut libc::epoll_event, timeout_us: Option<u64>) -> libc::c_int {
+    // SAFETY: by the caller's word; the time lives as long as the call.
+    unsafe {
+        if let Some(us) = timeout_us.filter(|us| (1..1000).contains(us)) {
+            let time = libc::timespec { tv_sec: 0, tv_nsec: us as i64 * 1000 };
+            let n =
+                libc::syscall(libc::SYS_epoll_pwait2, fd, events, MAX_EVENTS, &time, ptr::null::<libc::sigset_t>(), 0);
+            if n >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS) {
+                return n as libc::c_int;
+            }
+        }
+        let timeout_ms = timeout_us.map_or(-1, |us| us.div_ceil(1000).min(i32::MAX as u64) as i32);
+        libc::epoll_wait(fd, events, MAX_EVENTS as libc::c_int, timeout_ms)
     }
 }

@@ -196,6 +196,8 @@ pub struct Shard {
     pub(crate) lent_report: Vec<crate::stats::DbReport>,
     pub(crate) cron_loops: u64,
     pub(crate) cron_client: u32,
+    /// Ticks at which a snapshot's walk may go on.
+    pub(crate) walk_again: u64,
     /// Slices that were in hand at the end, and stay as they were saved.
     #[allow(clippy::vec_box)]
     frozen: Vec<Box<Slice>>,
@@ -240,6 +242,7 @@ impl Shard {
             lent_report: Vec::new(),
             cron_loops: 0,
             cron_client: 0,
+            walk_again: 0,
             frozen: Vec::new(),
             core,
         };

@@ -11,7 +11,12 @@ use crate::snapshot::{self, LoadBatch, PENDING_MAX};
 use crate::transaction::{Job, Tx, TxId};
 
 /// How long a turn may walk, in µs: as long as some hundred commands. What it adds to the time a request waits is
-/// bounded by it; a snapshot of two million small keys takes some 5000 such turns.
+/// bounded by it; a snapshot of two million small keys takes some 7000 such turns.
+///
+/// After a walk the shard rests from walking for as long as that took. So clients have at least half of its time, and a
+/// shard that has nothing else to do sleeps for half of it: one that never slept would look to the kernel like a thread
+/// that only computes, and where other processes want the processor it would be put off by whole slices of several ms,
+/// with its clients.
 const WALK_US: u64 = 150;
 
 /// How long a loop sleeps at most while the walk waits for the disk, in µs.
@@ -21,19 +26,21 @@ impl Shard {
     /// Walks on with the snapshot that is running, if one is.
     pub(crate) fn walk_snapshot(&mut self) {
         let own = self.core.id as usize;
-        let Some(slice) = self.slices[own].as_deref_mut() else { return };
-        let Some(id) = slice.snapshot else { return };
+        let Some(id) = self.slices[own].as_deref().and_then(|slice| slice.snapshot) else { return };
         let shared = self.core.shared.clone();
         let over = shared.persistence.is_over(id);
         if over {
-            slice.give_up_snapshot();
-        } else if shared.persistence.pending[own].0.load(Acquire) > PENDING_MAX {
+            self.slices[own].as_deref_mut().expect("just seen").give_up_snapshot();
+        } else if shared.persistence.pending[own].0.load(Acquire) > PENDING_MAX || self.rest_us() > 0 {
             return;
         }
         let (ticks, per_us) = (shared.host.ticks(), shared.host.ticks_per_us());
         let started = ticks();
         let enough = || ticks().wrapping_sub(started) as f64 >= WALK_US as f64 * per_us;
+        let slice = self.slices[own].as_deref_mut().expect("seen above");
         let chunk = slice.walk_snapshot(&mut self.core, enough);
+        let now = ticks();
+        self.walk_again = now + now.wrapping_sub(started);
         if over {
             // Who puts the pieces together learns of it by the next one.
             let chunk = Chunk { snapshot: id, shard: own as ShardId, ..Chunk::default() };
@@ -49,7 +56,14 @@ impl Shard {
         let own = self.core.id as usize;
         self.slices[own].as_deref()?.snapshot?;
         let stalled = self.core.shared.persistence.pending[own].0.load(Relaxed) > PENDING_MAX;
-        Some(if stalled { STALLED_US } else { 0 })
+        Some(if stalled { STALLED_US } else { self.rest_us() })
+    }
+
+    /// How long the walk still rests, in µs.
+    fn rest_us(&self) -> u64 {
+        let host = &self.core.shared.host;
+        let left = self.walk_again.saturating_sub((host.ticks())());
+        (left as f64 / host.ticks_per_us()).ceil() as u64
     }
 
     /// Tells the others how many changes this shard's slice has seen.
