@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::*};
 
 use crate::commands::dump::Usage;
+use crate::commands::function::load_library;
 use crate::commands::{CommandError, Key};
 use crate::config::Config;
 use crate::core::Core;
@@ -22,6 +23,7 @@ use crate::rdb::file::{self, Item, Meta, Reader, Source, opcode};
 use crate::rdb::read::{Cursor, Limits, value};
 use crate::rdb::write::{Style, Writer};
 use crate::router::ShardId;
+use crate::shard::{Effect, LogLevel};
 use crate::shared::{Lone, Shared};
 
 /// Bytes of one shard's pieces that may wait to be written before its walk waits too. What writes need to have written
@@ -51,8 +53,6 @@ pub struct Persistence {
     pub loaded: [AtomicU64; 3],
     /// Why loading failed on a shard.
     pub loading_error: Mutex<Option<String>>,
-    /// Libraries of functions that a file held, as they are written; a snapshot passes them on.
-    pub functions: Mutex<Vec<Vec<u8>>>,
     /// A snapshot is being written in the background.
     pub saving: AtomicBool,
     /// The number of the last snapshot begun.
@@ -95,7 +95,6 @@ impl Persistence {
             loading_pending: counters(),
             loaded: Default::default(),
             loading_error: Mutex::default(),
-            functions: Mutex::default(),
             saving: AtomicBool::new(false),
             snapshot: AtomicU64::new(0),
             over: AtomicU64::new(0),
@@ -263,10 +262,9 @@ pub fn file_head(shared: &Shared, config: &Config, now_ms: i64) -> Vec<u8> {
         ("aof-base", "0".to_string()),
     ];
     let mut head = file::head(style, &fields);
-    let functions = shared.persistence.functions.lock().expect("no holder panics");
-    for library in functions.iter() {
+    for library in shared.scripts.libraries().by_name.values() {
         head.push(opcode::FUNCTION);
-        Writer { out: &mut head, style }.string(library);
+        Writer { out: &mut head, style }.string(&library.code);
     }
     head
 }
@@ -332,9 +330,10 @@ pub fn save<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) ->
     Ok(())
 }
 
-/// Keys for one shard, as a file holds them.
+/// Keys for one shard, as a file holds them, and libraries of functions for all.
 #[derive(Debug, Default)]
 pub struct LoadBatch {
+    functions: Vec<Vec<u8>>,
     bytes: Vec<u8>,
     items: Vec<(Meta, u64, usize, usize)>,
 }
@@ -356,6 +355,10 @@ impl LoadBatch {
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
+
+    fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.functions.is_empty()
+    }
 }
 
 /// The text of a failed load.
@@ -369,6 +372,9 @@ pub fn load_failure(offset: u64, error: &Error) -> String {
 /// The text of a failed load.
 pub fn load_batch(core: &mut Core, slice: &mut Slice, batch: &LoadBatch, merge: bool) -> Result<(), String> {
     let limits = Limits::of(core);
+    for code in &batch.functions {
+        load_library(core, code, merge).map_err(|text| format!("Failed loading functions: {text}"))?;
+    }
     let mut at = 0;
     for (meta, offset, key_len, value_len) in &batch.items {
         let key = file::text(&batch.bytes[at..at + key_len]);
@@ -407,6 +413,8 @@ fn insert(
         // An old defect of Redis could leave empty collections; they are passed over, as there.
         Err(Error::Empty) => {
             counters[2].fetch_add(1, Relaxed);
+            let line = format!("skipping empty key: {}", String::from_utf8_lossy(name));
+            core.for_driver.push(Effect::Log(LogLevel::Notice, line));
             return Ok(());
         }
         value => value?,
@@ -424,20 +432,6 @@ fn insert(
     Ok(())
 }
 
-/// What to do with each item of a file that is no key.
-fn note_item(shared: &Shared, item: &Item<'_>) -> Result<(), Error> {
-    if let Item::Function(library) = item {
-        let library = file::text(library)?;
-        shared.persistence.functions.lock().expect("no holder panics").push(library);
-    }
-    Ok(())
-}
-
-fn reset_counts(shared: &Shared) {
-    shared.persistence.loaded.iter().for_each(|count| count.store(0, Relaxed));
-    shared.persistence.functions.lock().expect("no holder panics").clear();
-}
-
 /// Reads a file and hands its keys out, a batch for one shard at a time.
 ///
 /// # Errors
@@ -450,7 +444,7 @@ pub fn distribute<S: Source>(
 ) -> Result<(), String> {
     /// Batches are handed out from this size on.
     const BATCH_BYTES: usize = 64 * 1024;
-    reset_counts(shared);
+    shared.persistence.loaded.iter().for_each(|count| count.store(0, Relaxed));
     let mut batches: Vec<LoadBatch> = (0..shared.shards).map(|_| LoadBatch::default()).collect();
     let mut reader = Reader::new(source, checksum).map_err(|error| load_failure(0, &error))?;
     loop {
@@ -470,10 +464,14 @@ pub fn distribute<S: Source>(
                 }
             }
             Item::End(_) => break,
-            other => note_item(shared, &other).map_err(|error| load_failure(offset, &error))?,
+            Item::Function(code) => {
+                let code = file::text(code).map_err(|error| load_failure(offset, &error))?;
+                batches[0].functions.push(code);
+            }
+            Item::Aux(..) | Item::Db(_) | Item::Sizes(..) => {}
         }
     }
-    for (owner, batch) in batches.into_iter().enumerate().filter(|(_, batch)| batch.bytes() > 0) {
+    for (owner, batch) in batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
         hand_out(owner as ShardId, batch, reader.offset())?;
     }
     Ok(())
@@ -493,6 +491,10 @@ pub fn load<S: Source>(core: &mut Core, source: S, slices: &mut [&mut Slice], me
 /// Empties everything, for what is to be loaded in its place.
 pub fn empty(core: &mut Core, slices: &mut [&mut Slice]) {
     core.shared.persistence.give_up();
+    let _ = core.shared.scripts.change_libraries(|libraries| {
+        *libraries = Default::default();
+        Ok(())
+    });
     for db in slices.iter_mut().flat_map(|slice| &mut slice.dbs) {
         db.empty(core, false);
     }

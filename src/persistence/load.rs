@@ -99,6 +99,7 @@ pub fn load(server: &Server) -> Result<(), String> {
     // What a shard found is the cause, when both complain.
     failure(server).and(read).map_err(|text| {
         log::warning(text);
+        log::warning("Terminating server after rdb file reading failure.");
         "Fatal error loading the DB, check server logs. Exiting.".to_string()
     })?;
     let [loaded, expired, empty] = [0, 1, 2].map(|i| persistence.loaded[i].load(Relaxed));

@@ -11,6 +11,7 @@ use crate::number::parse_i64;
 use crate::rdb::payload;
 use crate::rdb::read::Limits;
 use crate::rdb::write::Style;
+use crate::shard::{Effect, LogLevel};
 
 use flag::*;
 
@@ -110,7 +111,15 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     }
     let check = !ctx.core.shared.debug.skip_checksum_validation.load(Relaxed);
     let body = payload::verified(args.at(3), check).ok_or("ERR DUMP payload version or checksum are wrong")?;
-    let value = payload::restore(body, &Limits::of(ctx.core)).map_err(|_| "ERR Bad data format")?;
+    let value = match payload::restore(body, &Limits::of(ctx.core)) {
+        Ok(value) => value,
+        Err(error) => {
+            // The reply is Redis's; whoever runs the server sees why.
+            let line = format!("RESTORE of a bad payload: {error}");
+            ctx.core.for_driver.push(Effect::Log(LogLevel::Warning, line));
+            return Err("ERR Bad data format".into());
+        }
+    };
     let at = match ttl {
         0 => None,
         ttl if absolute => Some(ttl),
@@ -121,7 +130,8 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if at.is_some_and(|at| at <= ctx.core.now_ms) {
         drop(value);
         if deleted {
-            ctx.effect(&[b"DEL", key.bytes]);
+            let word: &[u8] = if ctx.core.config.lazyfree_lazy_server_del { b"UNLINK" } else { b"DEL" };
+            ctx.effect(&[word, key.bytes]);
             ctx.changed(Event::GENERIC, "del", key.bytes);
         }
         ctx.reply.ok();

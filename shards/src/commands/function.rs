@@ -3,6 +3,7 @@
 use super::script::{BUSY_SCRIPT, READS, WRITES, fcall, fcall_ro, flags, kill_slow};
 use super::{Command, CommandResult, Group, flag, help};
 use crate::args::Args;
+use crate::core::Core;
 use crate::rdb;
 use crate::scripting::store::{Flags, LibraryInfo};
 use crate::scripting::{make_library, store::Libraries};
@@ -296,6 +297,23 @@ fn restore(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     changed(shard);
     shard.client(index).reply().ok();
     Ok(())
+}
+
+/// Takes in a library that a snapshot holds; with `replace` in the place of one of the same name.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn load_library(core: &mut Core, code: &[u8], replace: bool) -> Result<(), String> {
+    let library = make_library(core, code, replace)?;
+    core.shared.clone().scripts.change_libraries(|libraries| {
+        if libraries.by_name.contains_key(&library.name) {
+            if !replace {
+                return Err(format!("ERR Library '{}' already exists", text(&library.name)));
+            }
+            libraries.remove(&library.name);
+        }
+        libraries.add(library).map_err(|taken| format!("ERR Function {} already exists", text(&taken)))
+    })
 }
 
 fn function_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {

@@ -192,7 +192,14 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
             let mut list = QuickList::default();
             for _ in 0..from.count(2)? {
                 match from.length()? {
-                    container::PLAIN => list.push_plain(&from.string()?),
+                    container::PLAIN => {
+                        let text = from.string()?;
+                        // What stands alone is long.
+                        if text.is_empty() {
+                            return Err(Error::Empty);
+                        }
+                        list.push_plain(&text);
+                    }
                     container::PACKED => {
                         let pack = from.listpack(LIST_PACK)?;
                         if !pack.is_empty() {

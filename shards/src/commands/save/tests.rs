@@ -196,6 +196,17 @@ fn shutdown_saves_and_then_nothing_is_written_any_more() {
 }
 
 #[test]
+fn functions_are_part_of_the_data() {
+    let mut t = Check::new();
+    let code = "#!lua name=lib\nredis.register_function('f', function() return 7 end)";
+    t.each(|world, conn| drop(world.call(conn, &["FUNCTION", "LOAD", code])));
+    t.check("FCALL f 0", "7").check("SAVE", "OK").check("FUNCTION FLUSH", "OK");
+    t.look("FCALL f 0", |v| assert!(matches!(v, Value::Error(_)), "{v}"));
+    t.check("DEBUG RELOAD NOSAVE", "OK").check("FCALL f 0", "7");
+    t.check("DEBUG RELOAD", "OK").check("FCALL f 0", "7").check("DEBUG RELOAD NOFLUSH MERGE", "OK");
+}
+
+#[test]
 fn words_of_the_family() {
     let mut t = Check::new();
     t.check("BGSAVE NOW", "-ERR syntax error").check("LASTSAVE", "1700000000");
