@@ -184,7 +184,8 @@ fn clients_are_told_that_the_data_is_being_loaded() {
         let reply = conn.cmd("GET key:1");
         assert_eq!(reply.error(), "LOADING Redis is loading the dataset in memory");
         assert_eq!(field(&mut conn, "loading"), "1");
-        assert!(field(&mut conn, "loading_total_bytes").parse::<u64>().unwrap() > 100_000);
+        let total = || field(&mut server.connect(), "loading_total_bytes").parse::<u64>().unwrap();
+        wait_until("the file is being read", || total() > 100_000);
         server.wait_until_ready();
         assert_eq!(conn.cmd("DBSIZE").int(), 20_000);
         assert_eq!(field(&mut conn, "loading"), "0");
