@@ -92,6 +92,8 @@ pub struct Core {
     pub deny_blocking: bool,
     /// What the command that has just run waits for.
     pub block_request: Option<Box<BlockRequest>>,
+    /// A script runs: what is in no order is given to it in one.
+    pub in_script: bool,
     /// Lua's machines, and the scripts that they know.
     pub scripting: Option<Box<crate::scripting::Scripting>>,
     /// See `scripting/home.rs`.
@@ -154,6 +156,7 @@ impl Core {
             for_driver: Vec::new(),
             deny_blocking: false,
             block_request: None,
+            in_script: false,
             scripting: None,
             stand_in: None,
             run_script_again: false,

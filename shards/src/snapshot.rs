@@ -262,10 +262,12 @@ pub fn file_head(shared: &Shared, config: &Config, now_ms: i64) -> Vec<u8> {
         ("aof-base", "0".to_string()),
     ];
     let mut head = file::head(style, &fields);
-    for library in shared.scripts.libraries().by_name.values() {
-        head.push(opcode::FUNCTION);
-        Writer { out: &mut head, style }.string(&library.code);
-    }
+    shared.scripts.with_libraries(|libraries| {
+        for library in libraries.by_name.values() {
+            head.push(opcode::FUNCTION);
+            Writer { out: &mut head, style }.string(&library.code);
+        }
+    });
     head
 }
 
@@ -492,9 +494,10 @@ pub fn load<S: Source>(core: &mut Core, source: S, slices: &mut [&mut Slice], me
 pub fn empty(core: &mut Core, slices: &mut [&mut Slice]) {
     core.shared.persistence.give_up();
     let _ = core.shared.scripts.change_libraries(|libraries| {
-        *libraries = Default::default();
+        libraries.clear();
         Ok(())
     });
+    core.shared.scripts.note_removed();
     for db in slices.iter_mut().flat_map(|slice| &mut slice.dbs) {
         db.empty(core, false);
     }

@@ -90,10 +90,15 @@ pub static TABLE: &[Command] = &[
     ),
 ];
 
-/// Counts a change: libraries are saved with the keys.
-fn changed(shard: &mut Shard) {
+/// Counts a change, for libraries are saved with the keys, and repeats it in the log of this shard.
+fn changed(shard: &mut Shard, index: u32, args: Args<'_>) {
+    let db = shard.client(index).db;
+    let logged = shard.core.effects.on;
     if let Some(slice) = shard.slices.iter_mut().flatten().next() {
         slice.changes += 1;
+        if logged {
+            slice.log.append(db, args.iter_from(0));
+        }
     }
 }
 
@@ -109,18 +114,8 @@ fn load(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
             false => return Err(format!("ERR Unknown option given: {}", text(args.at(at))).into()),
         }
     }
-    let library = make_library(&mut shard.core, args.at(args.len() - 1), replace)?;
-    let name = library.name.clone();
-    shard.core.shared.scripts.change_libraries(|libraries| {
-        if libraries.by_name.contains_key(&name) {
-            if !replace {
-                return Err(format!("ERR Library '{}' already exists", text(&name)));
-            }
-            libraries.remove(&name);
-        }
-        libraries.add(library).map_err(|taken| format!("ERR Function {} already exists", text(&taken)))
-    })?;
-    changed(shard);
+    let name = take_in(&mut shard.core, args.at(args.len() - 1), replace)?;
+    changed(shard, index, args);
     shard.client(index).reply().bulk(&name);
     Ok(())
 }
@@ -139,10 +134,10 @@ fn list(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
         }
         at += 1;
     }
-    let libraries = shard.core.shared.scripts.libraries();
-    let wanted =
-        |library: &&Arc<LibraryInfo>| pattern.is_none_or(|pattern| crate::glob::matches(pattern, &library.name, true));
-    let listed: Vec<_> = libraries.by_name.values().filter(wanted).collect();
+    let wanted = |name: &[u8]| pattern.is_none_or(|pattern| crate::glob::matches(pattern, name, true));
+    let listed: Vec<Arc<LibraryInfo>> = shard.core.shared.scripts.with_libraries(|libraries| {
+        libraries.by_name.values().filter(|library| wanted(&library.name)).cloned().collect()
+    });
     let mut reply = shard.client(index).reply();
     reply.array(listed.len());
     for library in listed {
@@ -177,7 +172,8 @@ fn delete(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
         true => Ok(()),
         false => Err("ERR Library not found".into()),
     })?;
-    changed(shard);
+    shard.core.shared.scripts.note_removed();
+    changed(shard, index, args);
     shard.client(index).reply().ok();
     Ok(())
 }
@@ -189,14 +185,28 @@ fn flush(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     if args.len() == 3 && !args.is(2, "sync") && !args.is(2, "async") {
         return Err("ERR FUNCTION FLUSH only supports SYNC|ASYNC option".into());
     }
-    shard.core.shared.scripts.change_libraries(|libraries| {
-        *libraries = Libraries::default();
-        Ok(())
+    let lazily = match args.len() {
+        2 => shard.core.config.lazyfree_lazy_user_flush,
+        _ => args.is(2, "async"),
+    };
+    let shared = shard.core.shared.clone();
+    let parts = shared.scripts.change_libraries(|libraries| {
+        let parts = libraries.functions.len();
+        libraries.clear();
+        Ok(parts)
     })?;
-    changed(shard);
+    shared.scripts.note_removed();
+    if lazily && parts > LAZYFREE_THRESHOLD {
+        // Redis counts the engine too.
+        shared.lazyfreed_objects.fetch_add(parts as u64 + 1, std::sync::atomic::Ordering::Relaxed);
+    }
+    changed(shard, index, args);
     shard.client(index).reply().ok();
     Ok(())
 }
+
+/// Fewer parts Redis frees at once.
+const LAZYFREE_THRESHOLD: usize = 64;
 
 fn subcommand_syntax(args: Args<'_>) -> super::CommandError {
     let name = text(args.at(1));
@@ -209,7 +219,7 @@ fn stats(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     if slow.as_ref().is_some_and(|slow| slow.eval) {
         return Err(BUSY_SCRIPT.into());
     }
-    let libraries = shared.scripts.libraries();
+    let counts = shared.scripts.with_libraries(|libraries| [libraries.by_name.len(), libraries.functions.len()]);
     let mut reply = shard.client(index).reply();
     reply.map(2);
     reply.bulk(b"running_script");
@@ -232,9 +242,9 @@ fn stats(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     reply.bulk(b"LUA");
     reply.map(2);
     reply.bulk(b"libraries_count");
-    reply.integer(libraries.by_name.len() as i64);
+    reply.integer(counts[0] as i64);
     reply.bulk(b"functions_count");
-    reply.integer(libraries.functions.len() as i64);
+    reply.integer(counts[1] as i64);
     Ok(())
 }
 
@@ -245,9 +255,10 @@ fn kill(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 }
 
 fn dump(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
-    let libraries = shard.core.shared.scripts.libraries();
-    let codes = libraries.by_name.values().map(|library| &library.code[..]);
-    let value = rdb::payload::dump_functions(codes, rdb::write::Style::of(&shard.core.config));
+    let style = rdb::write::Style::of(&shard.core.config);
+    let value = shard.core.shared.scripts.with_libraries(|libraries| {
+        rdb::payload::dump_functions(libraries.by_name.values().map(|library| &library.code[..]), style)
+    });
     shard.client(index).reply().bulk(&value);
     Ok(())
 }
@@ -269,32 +280,29 @@ fn restore(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     };
     let skip_checksum = shard.core.shared.debug.skip_checksum_validation.load(std::sync::atomic::Ordering::Relaxed);
     let codes = rdb::payload::restore_functions(args.at(2), !skip_checksum)?;
-    let mut added = Libraries::default();
-    for code in codes {
-        let library = make_library(&mut shard.core, &code, true)?;
-        if added.by_name.contains_key(&library.name) {
-            return Err(format!("ERR Library '{}' already exists", text(&library.name)).into());
-        }
-        added.add(library).map_err(|taken| format!("ERR Function {} already exists", text(&taken)))?;
-    }
-    shard.core.shared.scripts.change_libraries(|libraries| {
-        if matches!(policy, Policy::Flush) {
-            *libraries = Libraries::default();
-        }
-        for library in added.by_name.values() {
-            if libraries.by_name.contains_key(&library.name) {
-                if !matches!(policy, Policy::Replace) {
-                    return Err(format!("ERR Library {} already exists", text(&library.name)));
-                }
-                libraries.remove(&library.name);
-            }
-        }
-        for library in added.by_name.into_values() {
-            libraries.add(library).map_err(|taken| format!("ERR Function {} already exists", text(&taken)))?;
-        }
+    let mut made = Vec::new();
+    let result = codes.iter().try_for_each(|code| {
+        made.push(make_library(&mut shard.core, code, true)?);
         Ok(())
-    })?;
-    changed(shard);
+    });
+    let shared = shard.core.shared.clone();
+    let result = result.and_then(|()| {
+        shared.scripts.change_libraries(|libraries| match policy {
+            Policy::Append => libraries.join(&made, false),
+            Policy::Replace => libraries.join(&made, true),
+            Policy::Flush => Libraries::default().join(&made, false).map(|()| {
+                libraries.clear();
+                libraries.join(&made, false).expect("they have just been joined")
+            }),
+        })
+    });
+    if result.is_err() {
+        // What the machine has loaded of them goes.
+        made.iter().for_each(|library| library.drop_it());
+    }
+    shared.scripts.note_removed();
+    result?;
+    changed(shard, index, args);
     shard.client(index).reply().ok();
     Ok(())
 }
@@ -304,16 +312,22 @@ fn restore(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn load_library(core: &mut Core, code: &[u8], replace: bool) -> Result<(), String> {
+    take_in(core, code, replace).map(|_| ())
+}
+
+/// Makes a library and puts it among the others; gives its name.
+fn take_in(core: &mut Core, code: &[u8], replace: bool) -> Result<Vec<u8>, String> {
     let library = make_library(core, code, replace)?;
-    core.shared.clone().scripts.change_libraries(|libraries| {
-        if libraries.by_name.contains_key(&library.name) {
-            if !replace {
-                return Err(format!("ERR Library '{}' already exists", text(&library.name)));
-            }
-            libraries.remove(&library.name);
-        }
-        libraries.add(library).map_err(|taken| format!("ERR Function {} already exists", text(&taken)))
-    })
+    let store = &core.shared.scripts;
+    let stored = store.change_libraries(|libraries| libraries.put(library.clone(), replace));
+    if stored.is_err() {
+        // What the machine has loaded of it goes.
+        library.drop_it();
+    }
+    if replace || stored.is_err() {
+        store.note_removed();
+    }
+    stored.map(|()| library.name.clone())
 }
 
 fn function_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {

@@ -282,14 +282,16 @@ fn memory(text: &mut Text, core: &Core, report: &ShardReport) {
     let store = &core.shared.scripts;
     let [eval, functions] = store.machine_report();
     let (scripts, script_bytes) = store.script_report();
-    let libraries = store.libraries();
-    let library_bytes: usize = libraries.by_name.values().map(|library| library.code.len()).sum();
+    let [functions_number, libraries, library_bytes] = store.with_libraries(|libraries| {
+        let bytes = libraries.by_name.values().map(|library| library.code.len()).sum();
+        [libraries.functions.len(), libraries.by_name.len(), bytes]
+    });
     text.bytes("used_memory_vm_eval", eval as u64);
     text.bytes("used_memory_lua", eval as u64);
     text.line("used_memory_scripts_eval", script_bytes);
     text.line("number_of_cached_scripts", scripts);
-    text.line("number_of_functions", libraries.functions.len());
-    text.line("number_of_libraries", libraries.by_name.len());
+    text.line("number_of_functions", functions_number);
+    text.line("number_of_libraries", libraries);
     text.line("used_memory_vm_functions", functions);
     text.bytes("used_memory_vm_total", (eval + functions) as u64);
     text.line("used_memory_functions", library_bytes);

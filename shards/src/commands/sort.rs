@@ -223,7 +223,7 @@ fn run(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CommandResult {
     let (mut by, mut alpha) = (options.by, options.alpha);
     // A pattern that names one key for all elements asks for no order.
     let mut unsorted = by.is_some_and(|by| !by.contains(&b'*'));
-    if unsorted && is_set && options.store.is_some() {
+    if unsorted && is_set && (options.store.is_some() || ctx.core.in_script) {
         // What is stored must not depend on a table's order.
         (unsorted, alpha, by) = (false, true, None);
     }

@@ -35,7 +35,7 @@ mod tests;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::args::Args;
 use crate::commands::{CommandError, CommandResult, Ctx};
@@ -57,6 +57,11 @@ struct Compiled {
     kept: Option<i32>,
 }
 
+struct Loaded {
+    library: Arc<LibraryInfo>,
+    kept: HashMap<Vec<u8>, i32>,
+}
+
 /// A shard's part in scripting.
 #[derive(Default)]
 pub struct Scripting {
@@ -66,10 +71,12 @@ pub struct Scripting {
     by_text: HashMap<u64, Sha, BuildHasherDefault<AsIs>>,
     scripts_epoch: u64,
     functions: Option<Engine>,
-    libraries: Arc<Libraries>,
+    /// Functions that were called here, by the names they were called by.
+    called: HashMap<Vec<u8>, (Arc<LibraryInfo>, usize)>,
     libraries_epoch: u64,
+    libraries_removed: u64,
     /// Libraries that this shard's machine has loaded: by id, where each function is kept.
-    loaded: HashMap<u64, HashMap<Vec<u8>, i32>>,
+    loaded: HashMap<u64, Loaded>,
 }
 
 // SAFETY: Lua's machines are reached through `&mut` of the shard alone; a shard is moved to its thread
@@ -199,32 +206,43 @@ impl Scripting {
             return;
         }
         self.libraries_epoch = epoch;
-        self.libraries = core.shared.scripts.libraries();
-        if self.libraries.by_name.is_empty() {
-            self.loaded.clear();
-            self.functions = None;
-            return self.report_bytes(core);
+        self.called.clear();
+        let removed = core.shared.scripts.libraries_removed();
+        if self.libraries_removed == removed {
+            return;
         }
-        let libraries = &self.libraries;
+        self.libraries_removed = removed;
         let engine = &mut self.functions;
-        self.loaded.retain(|id, functions| {
-            let stays = libraries.by_name.values().any(|library| library.id == *id);
-            if let (false, Some(engine)) = (stays, engine.as_mut()) {
-                functions.values().for_each(|kept| engine.release(*kept));
+        self.loaded.retain(|_, loaded| {
+            let gone = loaded.library.gone.load(Relaxed);
+            if let (true, Some(engine)) = (gone, engine.as_mut()) {
+                loaded.kept.values().for_each(|kept| engine.release(*kept));
             }
-            stays
+            !gone
         });
+        if self.loaded.is_empty() {
+            self.functions = None;
+        }
+        self.report_bytes(core);
     }
 
     /// A function, its library and its place there.
     fn function(&mut self, core: &Core, name: &[u8]) -> Option<(Arc<LibraryInfo>, usize)> {
         self.follow_libraries(core);
-        self.libraries.functions.get(name).cloned()
+        if let Some(known) = self.called.get(name) {
+            return Some(known.clone());
+        }
+        let found = core
+            .shared
+            .scripts
+            .with_libraries(|libraries: &Libraries| libraries.functions.get(&*name.to_ascii_lowercase()).cloned())?;
+        self.called.insert(name.to_vec(), found.clone());
+        Some(found)
     }
 
     /// Where this shard's machine keeps a function; loads its library if it must.
-    fn kept_function(&mut self, core: &mut Core, library: &LibraryInfo, name: &[u8]) -> Result<i32, String> {
-        if let Some(kept) = self.loaded.get(&library.id).and_then(|functions| functions.get(name)) {
+    fn kept_function(&mut self, core: &mut Core, library: &Arc<LibraryInfo>, name: &[u8]) -> Result<i32, String> {
+        if let Some(kept) = self.loaded.get(&library.id).and_then(|loaded| loaded.kept.get(name)) {
             return Ok(*kept);
         }
         let code = store::library_header(&library.code)?.code;
@@ -232,7 +250,7 @@ impl Scripting {
         let functions = engine.load(&library.code[code..])?;
         let functions: HashMap<_, _> = functions.into_iter().map(|function| (function.name, function.kept)).collect();
         let kept = functions.get(name).copied();
-        self.loaded.insert(library.id, functions);
+        self.loaded.insert(library.id, Loaded { library: library.clone(), kept: functions });
         self.report_bytes(core);
         kept.ok_or_else(|| "ERR Function not found".into())
     }
@@ -297,8 +315,8 @@ fn fcall_with(scripting: &mut Scripting, ctx: &mut Ctx<'_>, args: Args<'_>, ro: 
     let keys = number_of_keys(keys, args)?;
     let info = &library.functions[at];
     prepare(ctx.core, info.flags, ro)?;
-    let kept = scripting.kept_function(ctx.core, &library, name)?;
-    let name = String::from_utf8_lossy(name);
+    let kept = scripting.kept_function(ctx.core, &library, &info.name)?;
+    let name = String::from_utf8_lossy(&info.name);
     let engine = scripting.functions.as_mut().expect("it was made to load the library");
     run_script(
         engine,
@@ -362,6 +380,7 @@ fn run_script(
     }
     let posted = ctx.core.post.len();
     let denied = std::mem::replace(&mut ctx.core.deny_blocking, true);
+    ctx.core.in_script = true;
     let mut client = ctx.client;
     client.resp = 2;
     let start = ctx.core.shared.host.ticks()();
@@ -388,6 +407,7 @@ fn run_script(
     run.end();
     let (abandoned, strayed, script_resp) = (run.abandoned, run.strayed, run.client.resp);
     ctx.core.deny_blocking = denied;
+    ctx.core.in_script = false;
     if may_abandon {
         let db = ctx.client.db;
         ctx.keys.dbs(db).for_each(|db| db.end_keeping(abandoned));
@@ -482,13 +502,22 @@ pub fn load_script(core: &mut Core, body: &[u8]) -> Result<Sha, String> {
     result
 }
 
+/// Drops what has been flushed; called from time to time.
+pub(crate) fn cron(core: &mut Core) {
+    if let Some(mut scripting) = core.scripting.take() {
+        scripting.follow_scripts(core);
+        scripting.follow_libraries(core);
+        core.scripting = Some(scripting);
+    }
+}
+
 /// Makes a library of a text: runs it, and sees what it registers. One of its name may be there only with `replace`.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn make_library(core: &mut Core, code: &[u8], replace: bool) -> Result<Arc<LibraryInfo>, String> {
     let header = store::library_header(code)?;
-    if !replace && core.shared.scripts.libraries().by_name.contains_key(&header.name) {
+    if !replace && core.shared.scripts.with_libraries(|libraries| libraries.by_name.contains_key(&header.name)) {
         return Err(format!("ERR Library '{}' already exists", String::from_utf8_lossy(&header.name)));
     }
     let mut scripting = core.scripting.take().unwrap_or_default();
@@ -502,7 +531,6 @@ pub fn make_library(core: &mut Core, code: &[u8], replace: bool) -> Result<Arc<L
     let result = result.map(|functions| {
         let id = core.shared.scripts.next_library();
         let kept = functions.iter().map(|function| (function.name.clone(), function.kept)).collect();
-        scripting.loaded.insert(id, kept);
         let functions = functions
             .into_iter()
             .map(|function| FunctionInfo {
@@ -512,7 +540,15 @@ pub fn make_library(core: &mut Core, code: &[u8], replace: bool) -> Result<Arc<L
                 reach: ReachNote::default(),
             })
             .collect();
-        Arc::new(LibraryInfo { id, name: header.name, code: code.to_vec(), functions })
+        let library = Arc::new(LibraryInfo {
+            id,
+            name: header.name,
+            code: code.to_vec(),
+            functions,
+            gone: AtomicBool::new(false),
+        });
+        scripting.loaded.insert(id, Loaded { library: library.clone(), kept });
+        library
     });
     scripting.report_bytes(core);
     core.scripting = Some(scripting);

@@ -158,7 +158,11 @@ impl Run<'_> {
         if !row.accepts(args.len()) {
             return refuse(self, "ERR Wrong number of args calling Redis command from script");
         }
-        if row.has(flag::NOSCRIPT) && !self.core.shared.debug.disable_deny_scripts.load(Relaxed) {
+        // What would wait answers at once as if its time had run out.
+        if row.has(flag::NOSCRIPT)
+            && !row.has(flag::BLOCKING)
+            && !self.core.shared.debug.disable_deny_scripts.load(Relaxed)
+        {
             return refuse(self, "ERR This Redis command is not allowed from script");
         }
         let writes = row.has(flag::WRITE);

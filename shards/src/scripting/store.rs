@@ -161,14 +161,23 @@ pub struct LibraryInfo {
     pub code: Vec<u8>,
     /// Its functions, as they registered.
     pub functions: Vec<FunctionInfo>,
+    /// It is here no longer.
+    pub(super) gone: AtomicBool,
 }
 
-/// All libraries at one moment.
+impl LibraryInfo {
+    /// It was not taken in after all: the machine that has loaded it lets it go.
+    pub fn drop_it(&self) {
+        self.gone.store(true, Relaxed);
+    }
+}
+
+/// All libraries.
 #[derive(Clone, Debug, Default)]
 pub struct Libraries {
     /// By name.
     pub by_name: BTreeMap<Vec<u8>, Arc<LibraryInfo>>,
-    /// Each function's library and its place there.
+    /// Each function's library and its place there, by the function's name in small letters.
     pub functions: HashMap<Vec<u8>, (Arc<LibraryInfo>, usize)>,
 }
 
@@ -176,22 +185,69 @@ impl Libraries {
     /// Takes a library away; says whether it was there.
     pub fn remove(&mut self, name: &[u8]) -> bool {
         let Some(library) = self.by_name.remove(name) else { return false };
+        library.gone.store(true, Relaxed);
         library.functions.iter().for_each(|function| {
-            self.functions.remove(&function.name);
+            self.functions.remove(&function.name.to_ascii_lowercase());
         });
         true
+    }
+
+    /// Takes all libraries away.
+    pub fn clear(&mut self) {
+        self.by_name.values().for_each(|library| library.gone.store(true, Relaxed));
+        *self = Libraries::default();
+    }
+
+    /// Adds all of these, in place of those of the same name if `replace` lets them.
+    ///
+    /// # Errors
+    /// Redis's texts for a name that is taken; then nothing is changed.
+    pub fn join(&mut self, others: &[Arc<LibraryInfo>], replace: bool) -> Result<(), String> {
+        if let Some(taken) = others.iter().find(|library| !replace && self.by_name.contains_key(&library.name)) {
+            return Err(format!("ERR Library {} already exists", String::from_utf8_lossy(&taken.name)));
+        }
+        let mut copy = self.clone();
+        others.iter().for_each(|library| {
+            copy.remove(&library.name);
+        });
+        let joined = others.iter().try_for_each(|library| copy.put(library.clone(), false));
+        match joined {
+            Ok(()) => *self = copy,
+            Err(_) => self.by_name.values().for_each(|library| library.gone.store(false, Relaxed)),
+        }
+        joined
+    }
+
+    /// Adds a library, in place of one of its name if `replace` lets it.
+    ///
+    /// # Errors
+    /// Redis's texts for a name that is taken; then nothing is changed.
+    pub fn put(&mut self, library: Arc<LibraryInfo>, replace: bool) -> Result<(), String> {
+        let old = self.by_name.get(&library.name).cloned();
+        if old.is_some() && !replace {
+            return Err(format!("ERR Library '{}' already exists", String::from_utf8_lossy(&library.name)));
+        }
+        self.remove(&library.name);
+        self.add(library).map_err(|taken| {
+            if let Some(old) = old {
+                old.gone.store(false, Relaxed);
+                self.add(old).expect("it was there before");
+            }
+            format!("ERR Function {} already exists", String::from_utf8_lossy(&taken))
+        })
     }
 
     /// Adds a library whose name is free.
     ///
     /// # Errors
     /// A function's name that is taken.
-    pub fn add(&mut self, library: Arc<LibraryInfo>) -> Result<(), Vec<u8>> {
-        if let Some(taken) = library.functions.iter().find(|function| self.functions.contains_key(&function.name)) {
+    fn add(&mut self, library: Arc<LibraryInfo>) -> Result<(), Vec<u8>> {
+        let is_taken = |name: &[u8]| self.functions.contains_key(&name.to_ascii_lowercase());
+        if let Some(taken) = library.functions.iter().find(|function| is_taken(&function.name)) {
             return Err(taken.name.clone());
         }
         for (at, function) in library.functions.iter().enumerate() {
-            self.functions.insert(function.name.clone(), (library.clone(), at));
+            self.functions.insert(function.name.to_ascii_lowercase(), (library.clone(), at));
         }
         self.by_name.insert(library.name.clone(), library);
         Ok(())
@@ -299,8 +355,10 @@ struct Scripts {
 pub struct Store {
     scripts: RwLock<Scripts>,
     scripts_epoch: AtomicU64,
-    libraries: RwLock<Arc<Libraries>>,
+    libraries: RwLock<Libraries>,
     libraries_epoch: AtomicU64,
+    /// Libraries that were taken away.
+    libraries_removed: AtomicU64,
     next_library: AtomicU64,
     /// Scripts dropped because too many came by `EVAL`.
     pub evicted: AtomicU64,
@@ -382,6 +440,7 @@ impl Store {
         let mut scripts = self.scripts.write().expect("no holder panics");
         scripts.by_sha.values().for_each(|script| script.gone.store(true, Relaxed));
         *scripts = Scripts::default();
+        self.machine_bytes.iter().for_each(|bytes| bytes[0].store(0, Relaxed));
         self.scripts_epoch.fetch_add(1, Release);
     }
 
@@ -396,22 +455,34 @@ impl Store {
         self.libraries_epoch.load(Acquire)
     }
 
-    /// The libraries.
-    pub fn libraries(&self) -> Arc<Libraries> {
-        self.libraries.read().expect("no holder panics").clone()
+    /// Counts the changes that took libraries away.
+    pub(super) fn libraries_removed(&self) -> u64 {
+        self.libraries_removed.load(Acquire)
     }
 
-    /// Replaces the libraries by what `change` makes of a copy, unless it fails.
+    /// Looks at the libraries.
+    pub fn with_libraries<T>(&self, look: impl FnOnce(&Libraries) -> T) -> T {
+        look(&self.libraries.read().expect("no holder panics"))
+    }
+
+    /// Changes the libraries; `change` leaves them as they are when it fails.
     ///
     /// # Errors
     /// That of `change`.
     pub fn change_libraries<T>(&self, change: impl FnOnce(&mut Libraries) -> Result<T, String>) -> Result<T, String> {
-        let mut slot = self.libraries.write().expect("no holder panics");
-        let mut copy = Libraries::clone(&slot);
-        let result = change(&mut copy)?;
-        *slot = Arc::new(copy);
+        let mut libraries = self.libraries.write().expect("no holder panics");
+        let result = change(&mut libraries)?;
+        if libraries.by_name.is_empty() {
+            // The shards drop their machines as they hear of it.
+            self.machine_bytes.iter().for_each(|bytes| bytes[1].store(0, Relaxed));
+        }
         self.libraries_epoch.fetch_add(1, Release);
         Ok(result)
+    }
+
+    /// Notes that a change took libraries away.
+    pub(crate) fn note_removed(&self) {
+        self.libraries_removed.fetch_add(1, Release);
     }
 
     /// A number for a new library.

@@ -240,7 +240,7 @@ fn libraries_are_loaded_listed_and_dumped() {
         .check(&load.replace("LOAD", "LOAD REPLACE"), "\"lib\"")
         .check("FCALL f 1 k", "1")
         .check("FCALL f 1 k", "2")
-        .check("FCALL_RO g 1 k x", "\"x\"")
+        .check("FCALL_RO G 1 k x", "\"x\"")
         .check("FCALL_RO f 1 k", "-ERR Can not execute a script with write flag using *_ro command.")
         .check("FCALL none 0", "-ERR Function not found")
         .check("FCALL f x", "-ERR Bad number of keys provided")
@@ -272,6 +272,7 @@ fn libraries_are_loaded_listed_and_dumped() {
 #[test]
 fn blocking_commands_do_not_wait_in_scripts() {
     let mut t = Check::new();
+    t.check("EVAL 'return redis.call(\"blpop\",KEYS[1],0)' 1 none", "nil");
     t.check("EVAL 'return redis.call(\"xread\",\"block\",0,\"streams\",KEYS[1],\"$\")' 1 none", "nil");
     t.check("MULTI", "OK").check("EVAL 'return redis.call(\"set\",KEYS[1],1)' 1 k", "QUEUED").check("EXEC", "[OK]");
 }

@@ -51,6 +51,7 @@ impl Shard {
         let totals = [stats.commands_processed, stats.net_input_bytes, stats.net_output_bytes];
         self.rates.sample(self.core.now_us, totals);
         self.core.shared.sample_memory();
+        crate::scripting::cron(&mut self.core);
         self.clients_cron();
         self.databases_cron();
         if self.guarded {

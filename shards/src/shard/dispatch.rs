@@ -361,6 +361,11 @@ impl Shard {
                     self.wait_for(index, Wait::Replies);
                     return Next::Again;
                 }
+                if row.has(flag::DENYOOM) {
+                    if let Some(text) = self.out_of_memory(id, args) {
+                        return self.reject(index, id, text);
+                    }
+                }
                 self.run_home(index, id, args, |shard| run(shard, index, args))
             }
             Handler::Gather { question, run } => {
