@@ -65,6 +65,18 @@ const tests = {
     assert.equal(await other.client("GETNAME"), "other");
     other.disconnect();
   },
+
+  async scripts(redis) {
+    redis.defineCommand("addTwice", {
+      numberOfKeys: 1,
+      lua: "redis.call('incrby', KEYS[1], ARGV[1]) return redis.call('incrby', KEYS[1], ARGV[1])",
+    });
+    assert.equal(await redis.addTwice("count", 2), 4);
+    await redis.script("FLUSH");
+    assert.equal(await redis.addTwice("count", 3), 10);
+    const replies = await redis.pipeline().addTwice("count", 1).get("count").exec();
+    assert.deepEqual(replies, [[null, 12], [null, "12"]]);
+  },
 };
 
 async function main() {

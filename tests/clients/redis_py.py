@@ -218,6 +218,21 @@ def test_async(r):
     asyncio.run(run())
 
 
+def test_scripts_and_functions(client):
+    script = client.register_script("return redis.call('incrby', KEYS[1], ARGV[1])")
+    assert script(keys=["count"], args=[2]) == 2
+    client.script_flush()
+    # The helper notices NOSCRIPT and loads the script again.
+    assert script(keys=["count"], args=[3]) == 5
+    with client.pipeline() as pipe:
+        script(keys=["count"], args=[1], client=pipe)
+        assert pipe.execute() == [6]
+    code = "#!lua name=lib\nredis.register_function('twice', function(keys, args) return 2 * args[1] end)"
+    assert client.function_load(code, replace=True) == b"lib"
+    assert client.fcall("twice", 0, 21) == 42
+    client.function_flush()
+
+
 def main():
     tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
     passed = failed = 0
