@@ -111,6 +111,8 @@ pub enum Encoding {
     Stream = 10,
     /// One flat allocation, for any small collection.
     ListPack = 11,
+    /// A small hash whose fields have, or had, a time to live.
+    ListPackEx = 12,
 }
 
 impl Encoding {
@@ -126,6 +128,7 @@ impl Encoding {
             Self::QuickList => "quicklist",
             Self::Stream => "stream",
             Self::ListPack => "listpack",
+            Self::ListPackEx => "listpackex",
         }
     }
 
@@ -140,6 +143,7 @@ impl Encoding {
             9 => Self::QuickList,
             10 => Self::Stream,
             11 => Self::ListPack,
+            12 => Self::ListPackEx,
             other => unreachable!("encoding {other} in an entry"),
         }
     }

@@ -38,6 +38,15 @@ impl Object {
             }
     }
 
+    /// When the first of its parts goes by itself, Unix ms.
+    #[inline]
+    pub fn next_expire(&self) -> Option<i64> {
+        match self {
+            Self::Hash(hash) => hash.next_expire(),
+            _ => None,
+        }
+    }
+
     /// About how many allocations freeing it takes.
     pub fn free_effort(&self) -> usize {
         match self.encoding() {

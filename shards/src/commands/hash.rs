@@ -122,16 +122,16 @@ pub static TABLE: &[Command] = &[
     ),
 ];
 
-fn find_read(ctx: &mut Ctx<'_>, key: Key<'_>) -> Result<Option<EntryPtr>, CommandError> {
+pub(super) fn find_read(ctx: &mut Ctx<'_>, key: Key<'_>) -> Result<Option<EntryPtr>, CommandError> {
     ctx.keys.db(ctx.client.db, key.bytes).lookup_read_kind(ctx.core, key, Kind::Hash)
 }
 
-fn find_write(ctx: &mut Ctx<'_>, key: Key<'_>) -> Result<Option<EntryPtr>, CommandError> {
+pub(super) fn find_write(ctx: &mut Ctx<'_>, key: Key<'_>) -> Result<Option<EntryPtr>, CommandError> {
     ctx.keys.db(ctx.client.db, key.bytes).lookup_write_kind(ctx.core, key, Kind::Hash)
 }
 
 /// The hash of an entry of that kind.
-fn hash_of(entry: &EntryPtr) -> &Hash {
+pub(super) fn hash_of(entry: &EntryPtr) -> &Hash {
     match entry.object() {
         Some(Object::Hash(hash)) => hash,
         _ => unreachable!("a hash is an Object::Hash"),
@@ -139,7 +139,7 @@ fn hash_of(entry: &EntryPtr) -> &Hash {
 }
 
 /// Lets `f` change the hash at `key`, which is made if it was not found. Announces the change.
-fn change<T>(
+pub(super) fn change<T>(
     ctx: &mut Ctx<'_>,
     key: Key<'_>,
     found: Option<EntryPtr>,
@@ -161,7 +161,7 @@ fn change<T>(
     result
 }
 
-fn reply_text(reply: &mut Reply<'_>, value: Option<StrRef<'_>>) {
+pub(super) fn reply_text(reply: &mut Reply<'_>, value: Option<StrRef<'_>>) {
     match value {
         Some(StrRef::Bytes(bytes)) => reply.bulk(bytes),
         Some(StrRef::Int(n)) => reply.bulk_integer(n),
@@ -175,6 +175,26 @@ fn value_of(found: &Option<EntryPtr>, field: &[u8]) -> Option<Vec<u8>> {
     hash_of(found.as_ref()?).get(field, |value| value.map(copy))
 }
 
+/// The hash at a key after those of `fields` whose time has come were removed from it; `None` if that was all.
+pub(super) fn without_expired<'f>(
+    ctx: &mut Ctx<'_>,
+    key: Key<'_>,
+    found: Option<EntryPtr>,
+    fields: impl Iterator<Item = &'f [u8]>,
+) -> Option<EntryPtr> {
+    let entry = found?;
+    let now = ctx.core.now_ms;
+    if hash_of(&entry).next_expire().is_none_or(|at| at > now) {
+        return found;
+    }
+    let due: Vec<&[u8]> = fields.filter(|field| hash_of(&entry).is_expired(field, now)).collect();
+    let db = ctx.keys.db(ctx.client.db, key.bytes);
+    match due.is_empty() || !db.expire_fields(ctx.core, key, entry, &due) {
+        true => found,
+        false => None,
+    }
+}
+
 /// Sets the fields of `HSET` and `HMSET`; returns how many are new.
 fn set_fields(ctx: &mut Ctx<'_>, args: Args<'_>, name: &'static str) -> Result<i64, CommandError> {
     if args.len() % 2 == 1 {
@@ -182,10 +202,11 @@ fn set_fields(ctx: &mut Ctx<'_>, args: Args<'_>, name: &'static str) -> Result<i
     }
     let key = ctx.key(args, 1);
     let found = find_write(ctx, key)?;
+    let found = without_expired(ctx, key, found, args.iter_from(2).step_by(2));
     let added = change(ctx, key, found, |hash, hasher, limits| {
         hash.prepare(hasher, limits, args.iter_from(2));
         let pairs = (2..args.len()).step_by(2);
-        pairs.filter(|&i| hash.set(hasher, limits, args.at(i), args.at(i + 1))).count()
+        pairs.filter(|&i| hash.replace(hasher, limits, args.at(i), args.at(i + 1))).count()
     });
     ctx.changed(Event::HASH, "hset", key.bytes);
     ctx.dirty += args.len() as u64 / 2 - 2;
@@ -207,6 +228,7 @@ fn hmset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn hsetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let key = ctx.key(args, 1);
     let found = find_write(ctx, key)?;
+    let found = without_expired(ctx, key, found, std::iter::once(args.at(2)));
     if found.as_ref().is_some_and(|entry| hash_of(entry).contains(args.at(2))) {
         ctx.reply.integer(0);
         return Ok(());
@@ -219,7 +241,8 @@ fn hsetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 fn hget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let key = ctx.key(args, 1);
-    match find_read(ctx, key)? {
+    let found = find_read(ctx, key)?;
+    match without_expired(ctx, key, found, std::iter::once(args.at(2))) {
         Some(entry) => hash_of(&entry).get(args.at(2), |value| reply_text(&mut ctx.reply, value)),
         None => ctx.reply.null(),
     }
@@ -229,6 +252,7 @@ fn hget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn hmget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let key = ctx.key(args, 1);
     let found = find_read(ctx, key)?;
+    let found = without_expired(ctx, key, found, args.iter_from(2));
     ctx.reply.array(args.len() - 2);
     for field in args.iter_from(2) {
         match &found {
@@ -246,8 +270,9 @@ fn hgetall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return Ok(());
     };
     let hash = hash_of(&entry);
-    ctx.reply.map(hash.len());
-    hash.for_each(|field, value| {
+    let now = ctx.core.now_ms;
+    ctx.reply.map(hash.live_len(now));
+    hash.for_each_live(now, |field, value| {
         reply_text(&mut ctx.reply, Some(field));
         reply_text(&mut ctx.reply, Some(value));
     });
@@ -269,14 +294,16 @@ fn halves(ctx: &mut Ctx<'_>, args: Args<'_>, fields: bool) -> CommandResult {
         return Ok(());
     };
     let hash = hash_of(&entry);
-    ctx.reply.array(hash.len());
-    hash.for_each(|field, value| reply_text(&mut ctx.reply, Some(if fields { field } else { value })));
+    let now = ctx.core.now_ms;
+    ctx.reply.array(hash.live_len(now));
+    hash.for_each_live(now, |field, value| reply_text(&mut ctx.reply, Some(if fields { field } else { value })));
     Ok(())
 }
 
 fn hdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let key = ctx.key(args, 1);
     let found = find_write(ctx, key)?;
+    let found = without_expired(ctx, key, found, args.iter_from(2));
     let present = |entry: &EntryPtr| args.iter_from(2).any(|field| hash_of(entry).contains(field));
     if !found.as_ref().is_some_and(present) {
         ctx.reply.integer(0);
@@ -306,6 +333,7 @@ fn hlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn hstrlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let key = ctx.key(args, 1);
     let found = find_read(ctx, key)?;
+    let found = without_expired(ctx, key, found, std::iter::once(args.at(2)));
     let len = found.map_or(0, |entry| hash_of(&entry).get(args.at(2), |value| value.map_or(0, |v| v.len())));
     ctx.reply.integer(len as i64);
     Ok(())
@@ -314,6 +342,7 @@ fn hstrlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn hexists(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let key = ctx.key(args, 1);
     let found = find_read(ctx, key)?;
+    let found = without_expired(ctx, key, found, std::iter::once(args.at(2)));
     ctx.reply.integer(found.is_some_and(|entry| hash_of(&entry).contains(args.at(2))) as i64);
     Ok(())
 }
@@ -322,6 +351,7 @@ fn hincrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let increment = parse_i64(args.at(3)).ok_or(CommandError::NotInteger)?;
     let key = ctx.key(args, 1);
     let found = find_write(ctx, key)?;
+    let found = without_expired(ctx, key, found, std::iter::once(args.at(2)));
     let old = match value_of(&found, args.at(2)) {
         Some(text) => parse_i64(&text).ok_or("ERR hash value is not an integer")?,
         None => 0,
@@ -341,6 +371,7 @@ fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     }
     let key = ctx.key(args, 1);
     let found = find_write(ctx, key)?;
+    let found = without_expired(ctx, key, found, std::iter::once(args.at(2)));
     let old = value_of(&found, args.at(2)).unwrap_or_else(|| b"0".to_vec());
     parse_f64(&old).ok_or("ERR hash value is not a float")?;
     let new = add_decimal(&old, args.at(3))?;
@@ -351,10 +382,18 @@ fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     Ok(())
 }
 
+/// The hash at a key after all fields whose time has come were removed from it.
+fn find_all_live(ctx: &mut Ctx<'_>, key: Key<'_>) -> Result<Option<EntryPtr>, CommandError> {
+    let found = find_read(ctx, key)?;
+    let now = ctx.core.now_ms;
+    let due = found.as_ref().and_then(|entry| Some(hash_of(entry).expires()?.due(now, usize::MAX)));
+    Ok(without_expired(ctx, key, found, due.unwrap_or_default().iter().map(|field| &**field)))
+}
+
 fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let key = ctx.key(args, 1);
     let Some(count) = args.get(2) else {
-        match find_read(ctx, key)? {
+        match find_all_live(ctx, key)? {
             Some(entry) => {
                 hash_of(&entry).random(&mut ctx.core.rng, 1, |field, _| reply_text(&mut ctx.reply, Some(field)))
             }
@@ -374,7 +413,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if with_values && count.unsigned_abs() > i64::MAX as u64 / 2 {
         return Err(CommandError::OutOfRange);
     }
-    let found = find_read(ctx, key)?;
+    let found = find_all_live(ctx, key)?;
     let Some(entry) = found.filter(|_| count != 0) else {
         ctx.reply.array(0);
         return Ok(());
@@ -439,7 +478,7 @@ fn hscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return Ok(());
     };
     let (options, values) = scan_options(args)?;
-    let hash = hash_of(&entry);
+    let (hash, now) = (hash_of(&entry), ctx.core.now_ms);
     let (mut out, mut passed, mut given) = (Vec::new(), 0, 0);
     let mut reply = Reply::new(&mut out, ctx.reply.resp);
     // Ten buckets a wanted field at most: a sparse table must not hold up the shard.
@@ -447,6 +486,9 @@ fn hscan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         cursor = hash.scan(cursor, |field, value| {
             passed += 1;
             let text = &mut itoa::Buffer::new();
+            if hash.is_expired(field.as_bytes(&mut itoa::Buffer::new()), now) {
+                return;
+            }
             if options.pattern.is_none_or(|pattern| glob::matches(pattern, field.as_bytes(text), false)) {
                 given += 1;
                 reply_text(&mut reply, Some(field));

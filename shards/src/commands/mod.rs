@@ -18,6 +18,7 @@ pub mod function;
 pub mod geo;
 pub mod geohash;
 pub mod hash;
+pub mod hash_expire;
 pub mod hyperloglog;
 pub mod info;
 pub mod keys;

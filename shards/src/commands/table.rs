@@ -21,6 +21,7 @@ static FAMILIES: &[&[Command]] = &[
     super::keys::TABLE,
     super::dump::TABLE,
     super::hash::TABLE,
+    super::hash_expire::TABLE,
     super::list::TABLE,
     super::sort::TABLE,
     super::bitmap::TABLE,

@@ -4,10 +4,11 @@
 //! while more than a tolerated share of what it looks at is stale, within a bound of CPU time. Efforts and bounds are
 //! those of Redis's `activeExpireCycle` (`expire.c`): at effort 1, 20 keys a round, 25 % of a cron period, 10 % stale.
 
-use super::Slice;
+use super::{RedisDb, Slice};
 use crate::commands::Key;
 use crate::core::Core;
 use crate::entry::EntryPtr;
+use crate::object::Object;
 
 /// What one shard remembers between cycles.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +66,7 @@ impl ExpireCycle {
             let index = slice.expire_db % databases;
             slice.expire_db = (index + 1) % databases;
             let db = &mut slice.dbs[index];
+            expire_fields(core, db);
             let mut rounds = 0u32;
             loop {
                 let volatile = db.expires.len();
@@ -125,5 +127,23 @@ impl ExpireCycle {
         core.stats.expire_cycle_us += elapsed_us();
         let current = if total_sampled > 0 { total_expired as f64 / total_sampled as f64 * 100.0 } else { 0.0 };
         self.stale_percent = current * 0.05 + self.stale_percent * 0.95;
+    }
+}
+
+/// Fields that one visit of a database may remove: some 100 µs.
+const FIELDS_A_VISIT: usize = 400;
+
+/// Removes fields whose time has come, the earliest hashes first, up to a bound.
+fn expire_fields(core: &mut Core, db: &mut RedisDb) {
+    let mut left = FIELDS_A_VISIT;
+    while left > 0 {
+        let Some((_, name)) = db.field_expires.first().filter(|(at, _)| *at <= core.now_ms).cloned() else { return };
+        let key = Key { hash: core.hasher.hash(&name), bytes: &name };
+        let entry = db.dict.find(key.hash, key.bytes).expect("the index names keys that are there");
+        let Some(Object::Hash(hash)) = entry.object() else { unreachable!("the index names hashes") };
+        let due = hash.expires().map(|expires| expires.due(core.now_ms, left)).unwrap_or_default();
+        left -= due.len().clamp(1, left);
+        let fields: Vec<&[u8]> = due.iter().map(|field| &**field).collect();
+        db.expire_fields(core, key, entry, &fields);
     }
 }

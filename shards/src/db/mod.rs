@@ -11,7 +11,7 @@ pub mod lazyfree;
 pub mod snapshot;
 pub mod undo;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::commands::{CommandError, Key};
@@ -216,6 +216,8 @@ pub struct RedisDb {
     pub ready_keys: VecDeque<blocked::Ready>,
     /// Clients that watch a key.
     pub watched_keys: BTreeMap<Vec<u8>, Vec<Watcher>>,
+    /// Hashes with fields that go: when the first of them does, and the key.
+    pub field_expires: BTreeSet<(i64, Vec<u8>)>,
     /// Bits of [`Hook`]: what there is for [`RedisDb::before_write`] to do.
     hooks: u8,
     /// Clients whose watched keys have changed.
@@ -243,6 +245,7 @@ impl RedisDb {
             blocking_keys: BTreeMap::new(),
             ready_keys: VecDeque::new(),
             watched_keys: BTreeMap::new(),
+            field_expires: BTreeSet::new(),
             hooks: 0,
             touched_watchers: Vec::new(),
             id,
@@ -463,6 +466,9 @@ impl RedisDb {
         if self.hooks != 0 {
             self.signal_ready(key.bytes);
         }
+        if let Some(at) = entry.object().and_then(Object::next_expire) {
+            self.field_expires.insert((at, key.bytes.to_vec()));
+        }
         if entry.expire_at().is_some() {
             self.expires.insert(&core.hasher, key.hash, entry);
         }
@@ -490,10 +496,48 @@ impl RedisDb {
         // SAFETY: the entry is this database's, which `&mut self` holds meanwhile, so that no reference into it that
         // a lookup gave is alive.
         let object = unsafe { entry.object_mut() }.expect("a collection is boxed");
+        let due = object.next_expire();
         let result = change(object);
         let encoding = object.encoding();
+        let (then, now) = (due, object.next_expire());
         entry.set_encoding(encoding);
+        if then != now {
+            self.note_field_expires(entry.key(), then, now);
+        }
         result
+    }
+
+    /// The first time at which a field of the hash at `key` goes was one and is another.
+    fn note_field_expires(&mut self, key: &[u8], then: Option<i64>, now: Option<i64>) {
+        if let Some(at) = then {
+            self.field_expires.remove(&(at, key.to_vec()));
+        }
+        if let Some(at) = now {
+            self.field_expires.insert((at, key.to_vec()));
+        }
+    }
+
+    /// Removes fields of a hash whose time has come, and counts them; true when the key went with the last.
+    pub fn expire_fields(&mut self, core: &mut Core, key: Key<'_>, entry: EntryPtr, fields: &[&[u8]]) -> bool {
+        self.before_write(key.bytes);
+        let empty = self.with_object_mut(entry, |object| match object {
+            Object::Hash(hash) => {
+                fields.iter().for_each(|field| {
+                    hash.remove(field);
+                });
+                hash.is_empty()
+            }
+            _ => unreachable!("only hashes have fields"),
+        });
+        core.stats.expired_subkeys += fields.len() as u64;
+        let words: Vec<&[u8]> = [&b"HDEL"[..], key.bytes].into_iter().chain(fields.iter().copied()).collect();
+        core.effects.push(self.id as u16, &words);
+        core.notify(Event::HASH, "hexpired", key.bytes, self.id as u16);
+        if empty {
+            self.delete(key);
+            core.notify(Event::GENERIC, "del", key.bytes, self.id as u16);
+        }
+        empty
     }
 
     /// Puts `moved` in the place of `old`, which is dead if they differ.
@@ -620,6 +664,9 @@ impl RedisDb {
     /// Takes the entry of `key` out of the tables without freeing it: the caller owns it.
     pub fn unlink(&mut self, key: Key<'_>) -> Option<EntryPtr> {
         let entry = self.dict.remove(key.hash, key.bytes)?;
+        if let Some(at) = entry.object().and_then(Object::next_expire) {
+            self.field_expires.remove(&(at, key.bytes.to_vec()));
+        }
         if entry.expire_at().is_some() {
             self.expires.remove_ptr(key.hash, entry);
         }
@@ -646,6 +693,7 @@ impl RedisDb {
             }
             false => self.free_all(),
         }
+        self.field_expires.clear();
         self.expires_cursor = 0;
         self.avg_ttl = 0;
         removed
@@ -660,6 +708,7 @@ impl RedisDb {
     pub fn swap_keys(&mut self, other: &mut RedisDb, hasher: &Hasher) {
         std::mem::swap(&mut self.dict, &mut other.dict);
         std::mem::swap(&mut self.expires, &mut other.expires);
+        std::mem::swap(&mut self.field_expires, &mut other.field_expires);
         std::mem::swap(&mut self.avg_ttl, &mut other.avg_ttl);
         std::mem::swap(&mut self.expires_cursor, &mut other.expires_cursor);
         self.swap_walks(other);

@@ -10,10 +10,15 @@ use crate::dict::{Dict, Hasher};
 use crate::encodings::ListPack;
 use crate::encodings::pair::PairPtr;
 use crate::entry::{Encoding, StrRef};
+use crate::types::field_expire::FieldExpires;
 
 /// A hash. See the head of the file.
 #[derive(Clone)]
-pub struct Hash(Form);
+pub struct Hash {
+    form: Form,
+    /// When fields go; there once one was given a time.
+    expires: Option<Box<FieldExpires>>,
+}
 
 #[derive(Clone)]
 enum Form {
@@ -113,12 +118,12 @@ impl Default for Hash {
 impl Hash {
     /// An empty hash.
     pub fn new() -> Self {
-        Hash(Form::Pack(ListPack::new()))
+        Hash { form: Form::Pack(ListPack::new()), expires: None }
     }
 
     /// The listpack of a small one, as RDB files hold it.
     pub fn pack(&self) -> Option<&ListPack> {
-        match &self.0 {
+        match &self.form {
             Form::Pack(pack) => Some(pack),
             Form::Table(_) => None,
         }
@@ -134,7 +139,7 @@ impl Hash {
                 return None;
             }
         }
-        Some(Hash(Form::Pack(pack)))
+        Some(Hash { form: Form::Pack(pack), expires: None })
     }
 
     /// Becomes a table if it is larger than the limits allow.
@@ -146,7 +151,8 @@ impl Hash {
 
     /// How it lies in memory.
     pub fn encoding(&self) -> Encoding {
-        match self.0 {
+        match self.form {
+            Form::Pack(_) if self.expires.is_some() => Encoding::ListPackEx,
             Form::Pack(_) => Encoding::ListPack,
             Form::Table(_) => Encoding::HashTable,
         }
@@ -154,15 +160,17 @@ impl Hash {
 
     /// Bytes of the heap.
     pub fn heap_bytes(&self) -> usize {
-        match &self.0 {
-            Form::Pack(pack) => pack.heap_bytes(),
-            Form::Table(table) => size_of::<Table>() + table.dict.bytes() + table.bytes,
-        }
+        let expires = self.expires.as_ref().map_or(0, |expires| expires.heap_bytes());
+        expires
+            + match &self.form {
+                Form::Pack(pack) => pack.heap_bytes(),
+                Form::Table(table) => size_of::<Table>() + table.dict.bytes() + table.bytes,
+            }
     }
 
     /// Number of fields.
     pub fn len(&self) -> usize {
-        match &self.0 {
+        match &self.form {
             Form::Pack(pack) => pack.len() / 2,
             Form::Table(table) => table.dict.len(),
         }
@@ -170,7 +178,7 @@ impl Hash {
 
     /// True when it has no field.
     pub fn is_empty(&self) -> bool {
-        match &self.0 {
+        match &self.form {
             Form::Pack(pack) => pack.is_empty(),
             Form::Table(table) => table.dict.is_empty(),
         }
@@ -179,7 +187,7 @@ impl Hash {
     /// Gives the value of a field, or `None`, to `f`.
     #[inline]
     pub fn get<T>(&self, field: &[u8], f: impl FnOnce(Option<StrRef<'_>>) -> T) -> T {
-        match &self.0 {
+        match &self.form {
             Form::Pack(pack) => f(find(pack, field).and_then(|at| pack.next(at)).map(|at| pack.get(at))),
             Form::Table(table) => f(table.find(field).as_ref().map(|pair| StrRef::Bytes(pair.value()))),
         }
@@ -197,7 +205,7 @@ impl Hash {
         limits: Limits,
         texts: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
     ) {
-        let Form::Pack(pack) = &self.0 else { return };
+        let Form::Pack(pack) = &self.form else { return };
         let many = texts.len() / 2 > limits.entries;
         let long = texts.clone().any(|text| text.len() > limits.value);
         if many || long || !pack.has_room(texts.map(<[u8]>::len).fold(0, usize::saturating_add)) {
@@ -207,12 +215,12 @@ impl Hash {
 
     /// Sets a field; says whether it is new.
     pub fn set(&mut self, hasher: &Hasher, limits: Limits, field: &[u8], value: &[u8]) -> bool {
-        if let Form::Pack(pack) = &self.0
+        if let Form::Pack(pack) = &self.form
             && (field.len().max(value.len()) > limits.value || !pack.has_room(field.len() + value.len() + 32))
         {
             self.make_table(hasher);
         }
-        let pack = match &mut self.0 {
+        let pack = match &mut self.form {
             Form::Table(table) => return table.set(field, value),
             Form::Pack(pack) => pack,
         };
@@ -232,9 +240,18 @@ impl Hash {
         value_at.is_none()
     }
 
+    /// As [`Hash::set`], and the field does not go any more.
+    pub fn replace(&mut self, hasher: &Hasher, limits: Limits, field: &[u8], value: &[u8]) -> bool {
+        self.set_expire(field, None);
+        self.set(hasher, limits, field, value)
+    }
+
     /// Removes a field; says whether it was there.
     pub fn remove(&mut self, field: &[u8]) -> bool {
-        match &mut self.0 {
+        if let Some(expires) = &mut self.expires {
+            expires.set(field, None);
+        }
+        match &mut self.form {
             Form::Table(table) => table.remove(field),
             Form::Pack(pack) => {
                 let Some(at) = find(pack, field) else { return false };
@@ -244,9 +261,54 @@ impl Hash {
         }
     }
 
+    /// When a field goes, if it does.
+    pub fn expire_at(&self, field: &[u8]) -> Option<i64> {
+        self.expires.as_ref()?.get(field)
+    }
+
+    /// Sets, or with `None` removes, the time at which a field goes, which must be there.
+    pub fn set_expire(&mut self, field: &[u8], at: Option<i64>) {
+        match (&mut self.expires, at) {
+            (None, None) => {}
+            (expires, at) => {
+                expires.get_or_insert_default().set(field, at);
+            }
+        }
+    }
+
+    /// The times at which fields go, if any was ever given one.
+    pub fn expires(&self) -> Option<&FieldExpires> {
+        self.expires.as_deref()
+    }
+
+    /// When the first field goes.
+    pub fn next_expire(&self) -> Option<i64> {
+        self.expires.as_ref()?.first()
+    }
+
+    /// Whether a field's time has come.
+    pub fn is_expired(&self, field: &[u8], now_ms: i64) -> bool {
+        self.expire_at(field).is_some_and(|at| at <= now_ms)
+    }
+
+    /// How many fields' time has not come.
+    pub fn live_len(&self, now_ms: i64) -> usize {
+        self.len() - self.expires.as_ref().map_or(0, |expires| expires.due_len(now_ms))
+    }
+
+    /// Gives every field whose time has not come to `f`, with its value.
+    pub fn for_each_live(&self, now_ms: i64, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) {
+        let none_due = self.next_expire().is_none_or(|at| at > now_ms);
+        self.for_each(|field, value| {
+            if none_due || !self.is_expired(field.as_bytes(&mut itoa::Buffer::new()), now_ms) {
+                f(field, value);
+            }
+        });
+    }
+
     /// Gives every field with its value to `f`.
     pub fn for_each(&self, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) {
-        match &self.0 {
+        match &self.form {
             Form::Table(table) => {
                 table.dict.for_each(|pair| f(StrRef::Bytes(pair.field()), StrRef::Bytes(pair.value())));
             }
@@ -262,7 +324,7 @@ impl Hash {
     /// One step of a scan: gives some fields with their values to `f` and returns the next cursor, 0 at the end.
     /// A listpack is given whole.
     pub fn scan(&self, cursor: u64, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) -> u64 {
-        match &self.0 {
+        match &self.form {
             Form::Table(table) => {
                 table.dict.scan(cursor, &mut |pair| f(StrRef::Bytes(pair.field()), StrRef::Bytes(pair.value())))
             }
@@ -275,7 +337,7 @@ impl Hash {
 
     /// Gives `count` random fields to `f`, each drawn from all. The hash must not be empty.
     pub fn random(&self, rng: &mut Rng, count: usize, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) {
-        match &self.0 {
+        match &self.form {
             Form::Table(table) => {
                 for _ in 0..count {
                     let pair = table.dict.random(&mut || rng.next_u64()).expect("a hash has fields");
@@ -299,7 +361,7 @@ impl Hash {
         if count >= len {
             return self.for_each(f);
         }
-        if let Form::Table(table) = &self.0
+        if let Form::Table(table) = &self.form
             && count < len / 3
         {
             let mut seen = std::collections::HashSet::new();
@@ -335,7 +397,7 @@ impl Hash {
     }
 
     fn make_table(&mut self, hasher: &Hasher) {
-        if let Form::Table(_) = self.0 {
+        if let Form::Table(_) = self.form {
             return;
         }
         let mut table = Box::new(Table::new(hasher));
@@ -343,7 +405,7 @@ impl Hash {
             let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
             table.set(field.as_bytes(&mut a), value.as_bytes(&mut b));
         });
-        self.0 = Form::Table(table);
+        self.form = Form::Table(table);
     }
 }
 

@@ -3,6 +3,7 @@
 //! A type chooses between encodings (`encodings/`, `dict/`) by size, under the directives that Redis has for it, and
 //! knows nothing of keys or commands.
 
+pub mod field_expire;
 pub mod hash;
 pub mod list;
 pub mod member;
