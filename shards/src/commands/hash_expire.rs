@@ -451,7 +451,7 @@ fn hsetex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Check, World};
+    use crate::testing::{Check, Value, World};
 
     #[test]
     fn fields_go_when_their_time_comes() {
@@ -491,6 +491,31 @@ mod tests {
         t.advance(200);
         t.types("HGETALL renamed", "[\"b\" \"2\"]", "{\"b\": \"2\"}");
         t.check("SELECT 4", "OK").check("HKEYS copy", "[\"b\"]");
+    }
+
+    #[test]
+    fn payloads_keep_the_times_of_fields() {
+        for entries in ["512", "0"] {
+            let mut world = World::with_config(1, &[("hash-max-listpack-entries", entries)]);
+            let conn = world.connect();
+            for line in ["HSET h a 1 b two c 3", "HPEXPIRE h 5000 FIELDS 1 a", "HPEXPIRE h 100 FIELDS 1 c"] {
+                world.run(conn, line);
+            }
+            let Value::Bulk(payload) = world.run(conn, "DUMP h") else { panic!("DUMP gives a string") };
+            let restored = world.call(conn, &[&b"RESTORE"[..], b"r", b"0", &payload]);
+            assert_eq!(restored, b"+OK\r\n");
+            assert_eq!(world.run(conn, "HPTTL r FIELDS 3 a b c").to_string(), "[5000 -1 100]");
+            world.advance(200);
+            assert_eq!(world.run(conn, "HMGET r a b c").to_string(), "[\"1\" \"two\" nil]");
+            // Broken anywhere, it is refused or read, and nothing worse.
+            for at in 0..payload.len() {
+                let mut broken = payload.clone();
+                broken[at] ^= 0x55;
+                world.run(conn, "DEBUG SET-SKIP-CHECKSUM-VALIDATION 1");
+                world.call(conn, &[&b"RESTORE"[..], b"x", b"0", &broken, b"REPLACE"]);
+                world.run(conn, "HGETALL x");
+            }
+        }
     }
 
     #[test]

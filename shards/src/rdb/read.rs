@@ -251,6 +251,41 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
             }
             Object::Hash(hash)
         }
+        kind::HASH_METADATA => {
+            let first = from.ms()?;
+            let mut hash = Hash::new();
+            for _ in 0..from.count(3)? {
+                let after = from.length()?;
+                let (field, value) = (from.string()?, from.string()?);
+                let at = match after {
+                    0 => None,
+                    after => Some(expire_time(i64::try_from(after - 1).ok().and_then(|ms| first.checked_add(ms)))?),
+                };
+                if !hash.set(&limits.hasher, limits.hash, &field, &value) {
+                    return Err(Error::Corrupt("Duplicate hash fields detected"));
+                }
+                hash.set_expire(&field, at);
+            }
+            Object::Hash(hash)
+        }
+        kind::HASH_LISTPACK_EX => {
+            from.ms()?;
+            let pack = from.listpack(HASH_PACK)?;
+            let mut hash = Hash::new();
+            let mut texts = pack.iter();
+            while let Some(field) = texts.next() {
+                let (Some(value), Some(StrRef::Int(at))) = (texts.next(), texts.next()) else { return Err(HASH_PACK) };
+                let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
+                let (field, value) = (field.as_bytes(&mut a), value.as_bytes(&mut b));
+                if !hash.set(&limits.hasher, limits.hash, field, value) {
+                    return Err(HASH_PACK);
+                }
+                if at != 0 {
+                    hash.set_expire(field, Some(expire_time(Some(at))?));
+                }
+            }
+            Object::Hash(hash)
+        }
         kind::HASH_ZIPMAP => {
             let mut hash = Hash::new();
             each_of_zipmap(&from.string()?, |field, value| {
@@ -287,6 +322,11 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
         Object::String(_) | Object::Stream(_) => unreachable!("returned above"),
     };
     if len == 0 { Err(Error::Empty) } else { Ok(Value::Object(kind, Box::new(object))) }
+}
+
+/// A field's time, if it is one that a field can have.
+fn expire_time(at: Option<i64>) -> Result<i64, Error> {
+    at.filter(|at| (0..1 << 48).contains(at)).ok_or(Error::Corrupt("Hash field with an invalid expire time"))
 }
 
 fn built_list(list: QuickList, limits: &Limits) -> Object {

@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 
 use super::{container, kind, lzf, special};
 use crate::config::Config;
+use crate::encodings::ListPack;
 use crate::entry::{EntryPtr, StrRef, canonical_i64};
 use crate::object::Object;
 use crate::types::stream::{Group, Stream, StreamId};
-use crate::types::{List, Set};
+use crate::types::{Hash, List, Set};
 
 /// Redis compresses what is longer than this,
 const COMPRESS_MIN: usize = 20;
@@ -116,6 +117,41 @@ impl Writer<'_> {
         self.len(id.seq);
     }
 
+    /// A hash with fields that go. Flat, it is a listpack of fields, values and times, in order of time, those that
+    /// stay last and with 0; else each field has its time before it, counted from the first that goes, plus 1.
+    fn hash_with_expires(&mut self, hash: &Hash) {
+        let first = hash.next_expire().expect("the caller saw that a field goes");
+        let at = |field: StrRef<'_>| hash.expire_at(field.as_bytes(&mut itoa::Buffer::new()));
+        self.out.extend_from_slice(&first.to_le_bytes());
+        if hash.pack().is_none() {
+            self.len(hash.len() as u64);
+            hash.for_each(|field, value| {
+                self.len(at(field).map_or(0, |at| (at - first) as u64 + 1));
+                self.text(field);
+                self.text(value);
+            });
+            return;
+        }
+        let mut triplets = Vec::with_capacity(hash.len());
+        let flat = hash.pack().expect("seen above");
+        let mut texts = flat.iter();
+        while let (Some(field), Some(value)) = (texts.next(), texts.next()) {
+            triplets.push((at(field), field, value));
+        }
+        triplets.sort_by_key(|(at, ..)| at.unwrap_or(i64::MAX));
+        let mut pack = ListPack::new();
+        for (at, field, value) in triplets {
+            for text in [field, value] {
+                match text {
+                    StrRef::Bytes(bytes) => pack.push(bytes),
+                    StrRef::Int(number) => pack.push_int(number),
+                }
+            }
+            pack.push_int(at.unwrap_or(0));
+        }
+        self.string(pack.as_bytes());
+    }
+
     /// The value of an entry, without its type.
     pub fn value(&mut self, entry: EntryPtr) {
         if let Some(text) = entry.string() {
@@ -152,6 +188,7 @@ impl Writer<'_> {
                     ControlFlow::Continue(())
                 });
             }
+            Object::Hash(hash) if hash.next_expire().is_some() => self.hash_with_expires(hash),
             Object::Hash(hash) => match hash.pack() {
                 Some(pack) => self.string(pack.as_bytes()),
                 None => {
@@ -232,6 +269,10 @@ pub fn kind_of(entry: EntryPtr, style: Style) -> u8 {
         Object::Set(Set::Ints(_)) => kind::SET_INTSET,
         Object::Set(Set::List(_)) if style.version >= 11 => kind::SET_LISTPACK,
         Object::Set(_) => kind::SET,
+        Object::Hash(hash) if hash.next_expire().is_some() => match hash.pack() {
+            Some(_) => kind::HASH_LISTPACK_EX,
+            None => kind::HASH_METADATA,
+        },
         Object::Hash(hash) if hash.pack().is_some() => kind::HASH_LISTPACK,
         Object::Hash(_) => kind::HASH,
         Object::ZSet(zset) if zset.pack().is_some() => kind::ZSET_LISTPACK,
