@@ -190,8 +190,12 @@ impl Value for Vec<String> {
         } else {
             args
         };
-        let addresses: Result<Vec<String>, _> = args.iter().map(|arg| String::from_utf8(arg.clone())).collect();
-        *self = addresses.map_err(|_| "argument must be valid UTF-8")?;
+        // What no address or host name holds is refused here: a file could not hold it unquoted either.
+        let fits = |arg: &&Vec<u8>| {
+            !arg.is_empty() && arg.iter().all(|byte| byte.is_ascii_graphic() && !b"\"'\\".contains(byte))
+        };
+        let text = |arg: &Vec<u8>| Some(arg).filter(fits).and_then(|arg| String::from_utf8(arg.clone()).ok());
+        *self = args.iter().map(text).collect::<Option<_>>().ok_or("Invalid bind address")?;
         Ok(())
     }
 
