@@ -460,7 +460,10 @@ fn run_on_uring(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, c
 /// Lets glommio run blocking file work on its own thread while the loop goes on turning.
 async fn run_file_work<P: Poller>(event_loop: &mut EventLoop<P>) {
     for FileWork { client, run } in std::mem::take(&mut event_loop.file_work) {
-        let mut work = std::pin::pin!(glommio::executor().spawn_blocking(run));
+        // A task of its own awaits the work, and this one asks the task. Asked once a turn, the work itself would keep a
+        // waker each time; after some thirty thousand turns, which is no long time for a disk, glommio's count of them
+        // overflows and the process ends.
+        let mut work = glommio::spawn_local(async move { glommio::executor().spawn_blocking(run).await });
         loop {
             match futures_lite::future::poll_once(&mut work).await {
                 Some(result) => {

@@ -118,6 +118,8 @@ pub struct Server {
 pub struct Launch {
     pub program: PathBuf,
     pub args: Vec<String>,
+    /// The configuration file, which must be the first argument.
+    pub config_file: Option<PathBuf>,
     /// Run in the child before the program: as little as a forked process may do.
     #[allow(clippy::type_complexity)]
     pub before_exec: Option<Box<dyn FnMut() -> std::io::Result<()> + Send + Sync>>,
@@ -126,13 +128,14 @@ pub struct Launch {
 
 impl Launch {
     pub fn new(args: &[String]) -> Launch {
-        Launch { program: PROGRAM.into(), args: args.to_vec(), before_exec: None, dir: Dir::new() }
+        Launch { program: PROGRAM.into(), args: args.to_vec(), config_file: None, before_exec: None, dir: Dir::new() }
     }
 
     /// Starts the process, and leaves the rest to the caller.
     pub fn spawn(self, port: u16) -> Server {
         let log = self.dir.join("log");
         let mut command = Command::new(&self.program);
+        command.args(&self.config_file);
         command.args(["--port", &port.to_string(), "--dir", self.dir.0.to_str().unwrap()]);
         command.args(&self.args).stdin(Stdio::null());
         command.stdout(File::create(&log).unwrap()).stderr(File::options().append(true).open(&log).unwrap());

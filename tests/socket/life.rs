@@ -1,8 +1,11 @@
 //! How the server ends, and what it does when there is nothing to do.
 
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use crate::harness::{Server, everywhere};
+use crate::harness::{Dir, Launch, Server, everywhere};
 use crate::wire::{Value, ok};
 
 #[test]
@@ -98,4 +101,30 @@ fn a_bad_directive_is_named_with_its_line() {
         assert!(log.contains(text), "{log}");
     }
     assert!(log.contains("Bad directive or wrong number of arguments"), "{log}");
+}
+
+/// A file that takes its time: once every turn of the loop that waited for it kept a waker, and after a second or two
+/// the count of them overflowed and ended the process.
+#[test]
+fn a_slow_file_holds_up_no_one_and_harms_nothing() {
+    everywhere(&[1, 2], |placement| {
+        let dir = Dir::new();
+        let path = dir.join("slow.conf");
+        fs::write(&path, "hz 11\n").unwrap();
+        let server = Launch { config_file: Some(path.clone()), ..Launch::new(&placement.args()) }.start();
+        // What reads a FIFO waits until somebody writes to it.
+        fs::remove_file(&path).unwrap();
+        let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: a plain system call with a string that ends.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let mut rewriting = server.connect();
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(3));
+            fs::write(&path, "hz 12\n").unwrap();
+        });
+        assert_eq!(rewriting.cmd("CONFIG REWRITE"), ok());
+        writer.join().unwrap();
+        assert_eq!(server.connect().cmd("PING"), Value::Simple("PONG".into()));
+        assert!(fs::read_to_string(dir.join("slow.conf")).unwrap().contains("hz 11"));
+    });
 }
