@@ -1,7 +1,7 @@
 //! Messages of other shards: requests for keys here, replies to clients here, slices lent and returned.
 //!
-//! While this shard's slice is away, whatever needs it waits in [`Shard::waiting`], in order; the queue is empty
-//! whenever the slice is home.
+//! While this shard's slice is away, whatever needs it waits in [`Shard::waiting`], in order. With the slice at home
+//! the queue holds only what waits for keys that split commands hold (`intents.rs`).
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -4,12 +4,19 @@
 //! through the channel, the coordinator runs the ordinary single-threaded command on what it holds, and sends the
 //! slices back. While its slice is away a shard goes on with its sockets and queues what needs the slice, in order.
 //!
-//! **Why nothing deadlocks.** Requests for slices are sent by an ordered multicast: any two owners that get requests
-//! of the same two transactions get them in the same order. An owner lends in that order, so a transaction waits only
-//! for earlier ones, and the earliest waits for none.
+//! Commands that split by key need no slice: each owner runs its part and holds the keys ([`crate::shard::split`],
+//! [`crate::shard::intents`]). An owner lends its slice only when nothing of it is held.
+//!
+//! **Why nothing deadlocks.** Requests for slices, and the parts of split commands, are sent by an ordered multicast:
+//! any two owners that get requests of the same two transactions get them in the same order. An owner lends, and runs
+//! parts that need the same key, in that order, so a transaction waits only for earlier ones, and the earliest waits
+//! for none. A plain request holds nothing; but a part does not pass one that waits for a key of its, because behind
+//! it may stand an earlier part of the same client.
 //!
 //! **Why it is strictly serializable.** A slice is in one place. A command that sees a part of a transaction's writes
-//! runs on a slice that has come back, and slices are sent back only after the whole transaction has run.
+//! runs on a slice that has come back, and slices are sent back only after the whole transaction has run. The keys of a
+//! split command are let go only after all of its parts have run, so none of its writes is seen before all are done,
+//! and nobody writes between its reads.
 
 use crate::args::OwnedArgs;
 use crate::client::ClientView;
