@@ -30,7 +30,6 @@ pub(crate) struct SplitTx {
     /// The number of the client's reply.
     sequence: u64,
     kind: Kind,
-    command: CommandId,
     /// Who has a part.
     owners: Vec<ShardId>,
     missing: usize,
@@ -60,14 +59,14 @@ impl Splits {
         self.slots.len() == self.free.len()
     }
 
-    fn open(&mut self, client: ClientView, sequence: u64, kind: Kind, command: CommandId) -> u32 {
+    fn open(&mut self, client: ClientView, sequence: u64, kind: Kind) -> u32 {
         if let Some(slot) = self.free.pop() {
             let split = &mut self.slots[slot as usize];
             split.owners.clear();
             split.places.clear();
             split.bytes.clear();
             split.parts.clear();
-            (split.client, split.sequence, split.kind, split.command) = (client, sequence, kind, command);
+            (split.client, split.sequence, split.kind) = (client, sequence, kind);
             (split.missing, split.sum, split.error, split.pairs) = (0, 0, None, None);
             return slot;
         }
@@ -75,7 +74,6 @@ impl Splits {
             client,
             sequence,
             kind,
-            command,
             owners: Vec::new(),
             missing: 0,
             sum: 0,
@@ -121,7 +119,7 @@ impl Shard {
         client.commands += 1;
         client.last_command = id;
         let sequence = client.order.get_or_insert_default().expect_several(mask);
-        let slot = self.splits.open(view, sequence, kind, id);
+        let slot = self.splits.open(view, sequence, kind);
         let split = &mut self.splits.slots[slot as usize];
         for place in &places {
             if !split.owners.contains(place) {
