@@ -50,6 +50,11 @@ impl Op {
         }
     }
 
+    /// Whether it changes nothing, whatever is there.
+    pub fn reads_only(&self) -> bool {
+        matches!(self, Op::Get(_) | Op::Mget(_) | Op::Exists(_))
+    }
+
     /// Whether others may take it as a signal that its client's earlier commands are done. A write on one shard alone
     /// is a plain command.
     pub fn is_signal(&self, owner: &[usize]) -> bool {
