@@ -96,6 +96,10 @@ pub struct Core {
     pub in_script: bool,
     /// Lua's machines, and the scripts that they know.
     pub scripting: Option<Box<crate::scripting::Scripting>>,
+    /// Held by all that is handed away to be freed, while it is set.
+    pub freeing: Option<Arc<()>>,
+    /// Clients, by place and id, whose output waits until nobody else holds what stands beside them.
+    pub awaited_frees: Vec<(u32, u64, Arc<()>)>,
     /// See `scripting/home.rs`.
     pub(crate) stand_in: Option<Box<crate::shard::Shard>>,
     /// The script that has just run met a key that was not in hand: it is to run again with all slices.
@@ -131,6 +135,14 @@ pub enum Fault {
 }
 
 impl Core {
+    /// Notes for `LATENCY` how long something took, if that is as long as it asks for.
+    pub fn note_latency(&self, event: &'static str, us: u64) {
+        let threshold_ms = self.config.latency_monitor_threshold;
+        if threshold_ms > 0 && us >= threshold_ms * 1000 {
+            self.shared.latency.lock().expect("no holder panics").add(event, self.now_ms / 1000, us / 1000);
+        }
+    }
+
     /// The core of shard `id`.
     pub fn new(id: ShardId, shared: Arc<Shared>, seed: u64) -> Self {
         let config = shared.config();
@@ -158,6 +170,8 @@ impl Core {
             block_request: None,
             in_script: false,
             scripting: None,
+            freeing: None,
+            awaited_frees: Vec::new(),
             stand_in: None,
             run_script_again: false,
             memory_full: false,

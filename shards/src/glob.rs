@@ -3,10 +3,14 @@
 //! Every element of a pattern other than `*` consumes exactly one byte. That makes the classic
 //! greedy walk exact: on a mismatch only the *last* star has to be tried one byte further on,
 //! because an earlier star that swallowed more would leave even less for the rest. So a match
-//! costs at most `pattern × string` steps, however many stars the pattern has.
+//! costs at most `pattern × string` steps, however many stars the pattern has. Redis tries them all and gives up behind
+//! the thousandth; so does this, for the sake of the same reply.
 //!
 //! The counterpart in Redis is `stringmatchlen`, whose corner cases are kept on purpose: clients
 //! have been built on them.
+
+/// Stars of a pattern behind which nothing matches, but for one at its end.
+const MOST_STARS: usize = 1000;
 
 /// Whether `string` as a whole matches the glob `pattern`.
 ///
@@ -23,6 +27,7 @@ pub fn matches(pattern: &[u8], string: &[u8], nocase: bool) -> bool {
     // Where to go on after a mismatch: the element after the last star, and the byte of the string
     // at which that star currently ends.
     let mut last_star: Option<(usize, usize)> = None;
+    let mut stars = 0;
     loop {
         if s == string.len() {
             // Whatever is left of the pattern needs a byte, unless it is only stars; moving the
@@ -36,6 +41,10 @@ pub fn matches(pattern: &[u8], string: &[u8], nocase: bool) -> bool {
                 }
                 if p == pattern.len() {
                     return true;
+                }
+                stars += 1;
+                if stars > MOST_STARS {
+                    return false;
                 }
                 last_star = Some((p, s));
                 continue;
@@ -245,6 +254,9 @@ mod tests {
         assert!(check("[^", "a"));
         assert!(check("[a-]", "b") == (b'b' >= b']' && b'b' <= b'a'));
         assert!(check("[\\]]", "]"));
+        assert!(check(&"*a".repeat(1000), &"a".repeat(1000)));
+        assert!(!check(&"*a".repeat(1001), &"a".repeat(1001)));
+        assert!(check(&("*a".repeat(1000) + "*"), &"a".repeat(1001)));
         assert!(matches(b"[\\a]", b"a", true));
         assert!(!matches(b"[\\a]", b"A", true));
         assert!(matches(b"[A-C]", b"b", true));

@@ -28,5 +28,8 @@ pub const SPARE_BUFFERS: usize = 256;
 /// A query buffer larger than this is given back when it runs empty (Redis: `PROTO_RESIZE_THRESHOLD`).
 pub const QUERY_KEEP_BYTES: usize = 32 * 1024;
 
+/// Places of arguments kept for the next batch of commands; a command with more gives the rest back.
+pub const KEPT_ARGUMENTS: usize = 16 * 1024;
+
 /// Hash slots, as in Redis Cluster.
 pub const SLOTS: u16 = 16384;

@@ -97,6 +97,7 @@ fn resetstat_question(_: Args<'_>) -> Option<Question> {
 }
 
 fn resetstat(shard: &mut Shard, index: u32, _: Args<'_>, _: Vec<Answer>) -> CommandResult {
+    shard.core.shared.lazyfreed_objects.store(0, std::sync::atomic::Ordering::Relaxed);
     shard.client(index).reply().ok();
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The keyspace: deleting, expiring, renaming, scanning. Counterpart: `db.c`, `expire.c`, `object.c`.
 
+use std::sync::Arc;
+
 use super::spec::Split;
 use super::{Command, CommandError, CommandResult, Ctx, Group, Key, KeySpec, Route, acl, flag, key};
 use crate::args::Args;
@@ -705,12 +707,28 @@ fn dbsize(ctx: &mut Ctx<'_>, _: Args<'_>) -> CommandResult {
 }
 
 /// Whether a flush frees out of the way.
-fn flush_flags(ctx: &Ctx<'_>, args: Args<'_>) -> Result<bool, CommandError> {
-    match args.len() {
-        1 => Ok(ctx.core.config.lazyfree_lazy_user_flush),
-        2 if args.is(1, "async") => Ok(true),
-        2 if args.is(1, "sync") => Ok(false),
-        _ => Err(CommandError::Syntax),
+/// Whether what is flushed is freed elsewhere. A flush that is to be done before its reply goes there too, where its
+/// client may wait: the shard serves others meanwhile.
+fn flush_flags(ctx: &mut Ctx<'_>, args: Args<'_>) -> Result<bool, CommandError> {
+    let lazily = match args.len() {
+        1 => ctx.core.config.lazyfree_lazy_user_flush,
+        2 if args.is(1, "async") => true,
+        2 if args.is(1, "sync") => false,
+        _ => return Err(CommandError::Syntax),
+    };
+    if lazily || ctx.core.deny_blocking {
+        return Ok(lazily);
+    }
+    ctx.core.freeing = Some(Arc::new(()));
+    Ok(true)
+}
+
+/// Replies to a flush; the reply waits for what is being freed where it has to.
+fn end_flush(ctx: &mut Ctx<'_>) {
+    ctx.reply.ok();
+    let awaited = ctx.core.freeing.take().filter(|_| ctx.client.home == ctx.core.id);
+    if let Some(awaited) = awaited {
+        ctx.core.awaited_frees.push((ctx.client.index, ctx.client.id, awaited));
     }
 }
 
@@ -719,7 +737,7 @@ fn flushdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     for db in ctx.keys.dbs(ctx.client.db) {
         ctx.dirty += db.empty(ctx.core, lazily) as u64;
     }
-    ctx.reply.ok();
+    end_flush(ctx);
     Ok(())
 }
 
@@ -734,7 +752,7 @@ fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     }
     // FLUSHALL is a change even of an empty server, as in Redis.
     ctx.dirty += 1;
-    ctx.reply.ok();
+    end_flush(ctx);
     Ok(())
 }
 

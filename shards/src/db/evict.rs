@@ -117,17 +117,22 @@ pub fn perform(core: &mut Core, keys: &mut Keyspace<'_>) -> Outcome {
         (tenacity_us(core.config.maxmemory_eviction_tenacity as u64) as f64 * core.shared.host.ticks_per_us()) as u64;
     let started = clock();
     let mut evicted = 0u32;
+    let mut outcome = Outcome::Within;
     while used > limit {
         if !evict_one(core, keys, policy) {
-            return Outcome::Full;
+            outcome = Outcome::Full;
+            break;
         }
         evicted += 1;
         used = core.shared.sample_memory();
         if evicted.is_multiple_of(16) && clock().wrapping_sub(started) > budget {
-            return if used <= limit { Outcome::Within } else { Outcome::Busy };
+            outcome = if used <= limit { Outcome::Within } else { Outcome::Busy };
+            break;
         }
     }
-    Outcome::Within
+    let elapsed_us = clock().wrapping_sub(started) as f64 / core.shared.host.ticks_per_us();
+    core.note_latency("eviction-cycle", elapsed_us as u64);
+    outcome
 }
 
 /// Time one attempt may take (Redis: `evictionTimeLimitUs`): up to 500 µs, then growing by 15 % a step.

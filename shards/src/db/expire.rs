@@ -124,7 +124,9 @@ impl ExpireCycle {
                 break;
             }
         }
-        core.stats.expire_cycle_us += elapsed_us();
+        let elapsed_us = elapsed_us();
+        core.stats.expire_cycle_us += elapsed_us;
+        core.note_latency("expire-cycle", elapsed_us);
         let current = if total_sampled > 0 { total_expired as f64 / total_sampled as f64 * 100.0 } else { 0.0 };
         self.stale_percent = current * 0.05 + self.stale_percent * 0.95;
     }

@@ -60,11 +60,13 @@ pub(super) fn is_worth_it(entry: EntryPtr) -> bool {
 fn later(core: &mut Core, garbage: Garbage) {
     core.shared.lazyfree_pending.fetch_add(garbage.objects, Relaxed);
     let (shared, host) = (core.shared.clone(), core.shared.host.clone());
+    let awaited = core.freeing.clone();
     host.run_later(Box::new(move || {
         let objects = garbage.objects;
         drop(garbage);
         shared.lazyfree_pending.fetch_sub(objects, Relaxed);
         shared.lazyfreed_objects.fetch_add(objects as u64, Relaxed);
+        drop(awaited);
     }));
 }
 

@@ -236,10 +236,8 @@ impl Shard {
         let row = self.core.table.row(id);
         let duration_us = self.clock.us(ticks);
         let now = self.core.now_ms / 1000;
-        if ticks >= self.clock.latency_ticks {
-            let event = if row.has(flag::FAST) { "fast-command" } else { "command" };
-            self.core.shared.latency.lock().expect("no holder panics").add(event, now, duration_us / 1000);
-        }
+        let event = if row.has(flag::FAST) { "fast-command" } else { "command" };
+        self.core.note_latency(event, duration_us);
         if ticks < self.clock.slow_ticks || row.has(flag::SKIP_SLOWLOG) {
             return;
         }

@@ -9,7 +9,7 @@ use super::{Input, Shard};
 use crate::args::{ArgRef, Args, OwnedArgs};
 use crate::client::{Query, gate};
 use crate::commands::{CommandId, UNKNOWN};
-use crate::limits::BATCH_COMMANDS;
+use crate::limits::{BATCH_COMMANDS, KEPT_ARGUMENTS};
 use crate::resp::{Limits, Parsed};
 use crate::router::{ShardId, owner_of};
 
@@ -273,6 +273,7 @@ impl Shard {
         }
         batch.commands.clear();
         batch.refs.clear();
+        batch.refs.shrink_to(KEPT_ARGUMENTS);
     }
 
     fn protocol_error(&mut self, index: u32, reason: &str) {

@@ -303,6 +303,9 @@ impl Shard {
             self.blocked_timeouts();
             self.run_resumed();
         }
+        if !self.core.awaited_frees.is_empty() {
+            self.end_frees();
+        }
         self.walk_snapshot();
         if self.core.active_expire && self.core.config.active_expire_effort > 0 {
             if let Some(slice) = self.slices[self.core.id as usize].as_deref_mut() {

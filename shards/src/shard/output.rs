@@ -1,5 +1,7 @@
 //! What clients are owed: replies in order, output limits, and closing.
 
+use std::sync::Arc;
+
 use super::{LogLevel, Shard};
 use crate::client::{Wait, gate};
 use crate::config::ClientClass;
@@ -62,6 +64,10 @@ impl Shard {
         if client.gate & gate::CLOSE_AFTER_REPLY != 0 {
             return self.take_output_slow(index);
         }
+        if !self.core.awaited_frees.is_empty() && self.awaits_free(index) {
+            return Vec::new();
+        }
+        let client = self.client(index);
         // What a client waits for that waits for keys may never come.
         let soon = client.awaits_replies() && client.blocked.is_none();
         if client.out.is_empty() || (client.out.len() < HOLD_BYTES && soon) {
@@ -70,6 +76,28 @@ impl Shard {
         let out = std::mem::take(&mut client.out);
         client.in_flight += out.len();
         out
+    }
+
+    /// Whether a client's `FLUSHALL` has handed away what is not freed yet.
+    fn awaits_free(&mut self, index: u32) -> bool {
+        let id = self.client(index).id;
+        self.core
+            .awaited_frees
+            .iter()
+            .any(|(at, of, ticket)| (*at, *of) == (index, id) && Arc::strong_count(ticket) > 1)
+    }
+
+    /// Lets go the output of clients whose `FLUSHALL` is done; looked at each turn, and each millisecond.
+    pub(crate) fn end_frees(&mut self) {
+        let mut done = Vec::new();
+        self.core.awaited_frees.retain(|(index, _, ticket)| {
+            let freed = Arc::strong_count(ticket) == 1;
+            if freed {
+                done.push(*index);
+            }
+            !freed
+        });
+        done.into_iter().for_each(|index| self.queue_flush(index));
     }
 
     #[cold]
