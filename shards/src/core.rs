@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::commands::block::BlockRequest;
 use crate::commands::{CommandTable, table};
 use crate::config::Config;
+use crate::db::lazyfree::AwaitedFree;
 use crate::dict::Hasher;
 use crate::propagate::Effects;
 use crate::pubsub::{Kind, Post};
@@ -96,10 +97,10 @@ pub struct Core {
     pub in_script: bool,
     /// Lua's machines, and the scripts that they know.
     pub scripting: Option<Box<crate::scripting::Scripting>>,
-    /// Held by all that is handed away to be freed, while it is set.
+    /// Set while a command frees what its client is to wait for: all that is handed away to be freed holds it.
     pub freeing: Option<Arc<()>>,
-    /// Clients, by place and id, whose output waits until nobody else holds what stands beside them.
-    pub awaited_frees: Vec<(u32, u64, Arc<()>)>,
+    /// Clients of this shard whose output waits until what they flushed is freed.
+    pub awaited_frees: Vec<AwaitedFree>,
     /// See `scripting/home.rs`.
     pub(crate) stand_in: Option<Box<crate::shard::Shard>>,
     /// The script that has just run met a key that was not in hand: it is to run again with all slices.

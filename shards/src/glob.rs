@@ -3,8 +3,8 @@
 //! Every element of a pattern other than `*` consumes exactly one byte. That makes the classic
 //! greedy walk exact: on a mismatch only the *last* star has to be tried one byte further on,
 //! because an earlier star that swallowed more would leave even less for the rest. So a match
-//! costs at most `pattern × string` steps, however many stars the pattern has. Redis tries them all and gives up behind
-//! the thousandth; so does this, for the sake of the same reply.
+//! costs at most `pattern × string` steps, however many stars the pattern has. Redis goes one call
+//! deeper for each star and gives up behind the thousandth; so does this, for the same reply.
 //!
 //! The counterpart in Redis is `stringmatchlen`, whose corner cases are kept on purpose: clients
 //! have been built on them.

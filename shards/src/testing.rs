@@ -43,9 +43,25 @@ fn ticks() -> u64 {
     })
 }
 
+/// Work for a thread that is none.
+#[derive(Default)]
+pub struct Background {
+    /// Whether work is put off until [`World::run_background`].
+    put_off: AtomicBool,
+    work: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for Background {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Background with {} pieces of work", self.work.lock().unwrap().len())
+    }
+}
+
 /// A process that is none: memory is what the test says, time is counted in looks at the clock.
 #[derive(Debug, Default)]
 pub struct FakeHost {
+    /// Work that no client waits for.
+    pub background: Background,
     /// Bytes that the process pretends to use.
     pub used_memory: AtomicUsize,
     /// Bytes by which it pretends to shrink each time it is asked, as if each evicted key freed so much.
@@ -160,6 +176,13 @@ impl Host for FakeHost {
     fn open_snapshot(&self, _: &Config) -> Result<Option<Box<dyn Source>>, String> {
         let file = self.disk.lock().unwrap().file.clone();
         Ok(file.map(|file| Box::new(MemorySource(std::io::Cursor::new(file))) as Box<dyn Source>))
+    }
+
+    fn run_later(&self, work: Box<dyn FnOnce() + Send>) {
+        match self.background.put_off.load(Relaxed) {
+            true => self.background.work.lock().unwrap().push(work),
+            false => work(),
+        }
     }
 
     fn purge(&self) {
@@ -388,6 +411,18 @@ impl World {
             self.shards[shard].before_sleep();
         }
         self.settle();
+    }
+
+    /// From here on work in the background waits for [`World::run_background`].
+    pub fn put_off_background(&mut self) {
+        self.host.background.put_off.store(true, Relaxed);
+    }
+
+    /// Does what was put off, and lets every shard end a turn.
+    pub fn run_background(&mut self) {
+        let work = std::mem::take(&mut *self.host.background.work.lock().unwrap());
+        work.into_iter().for_each(|work| work());
+        self.walk_snapshots();
     }
 
     /// Carries a running snapshot to its end.

@@ -1,11 +1,10 @@
 //! The keyspace: deleting, expiring, renaming, scanning. Counterpart: `db.c`, `expire.c`, `object.c`.
 
-use std::sync::Arc;
-
 use super::spec::Split;
 use super::{Command, CommandError, CommandResult, Ctx, Group, Key, KeySpec, Route, acl, flag, key};
 use crate::args::Args;
 use crate::core::Event;
+use crate::db::lazyfree::AwaitedFree;
 use crate::db::{Ttl, evict};
 use crate::entry::{EntryPtr, StrRef};
 use crate::glob;
@@ -706,10 +705,9 @@ fn dbsize(ctx: &mut Ctx<'_>, _: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Whether a flush frees out of the way.
 /// Whether what is flushed is freed elsewhere. A flush that is to be done before its reply goes there too, where its
 /// client may wait: the shard serves others meanwhile.
-fn flush_flags(ctx: &mut Ctx<'_>, args: Args<'_>) -> Result<bool, CommandError> {
+fn frees_elsewhere(ctx: &mut Ctx<'_>, args: Args<'_>) -> Result<bool, CommandError> {
     let lazily = match args.len() {
         1 => ctx.core.config.lazyfree_lazy_user_flush,
         2 if args.is(1, "async") => true,
@@ -719,21 +717,20 @@ fn flush_flags(ctx: &mut Ctx<'_>, args: Args<'_>) -> Result<bool, CommandError> 
     if lazily || ctx.core.deny_blocking {
         return Ok(lazily);
     }
-    ctx.core.freeing = Some(Arc::new(()));
+    ctx.core.freeing = Some(Default::default());
     Ok(true)
 }
 
 /// Replies to a flush; the reply waits for what is being freed where it has to.
 fn end_flush(ctx: &mut Ctx<'_>) {
     ctx.reply.ok();
-    let awaited = ctx.core.freeing.take().filter(|_| ctx.client.home == ctx.core.id);
-    if let Some(awaited) = awaited {
-        ctx.core.awaited_frees.push((ctx.client.index, ctx.client.id, awaited));
+    if let Some(freeing) = ctx.core.freeing.take() {
+        ctx.core.awaited_frees.push(AwaitedFree::new(ctx.client, freeing));
     }
 }
 
 fn flushdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    let lazily = flush_flags(ctx, args)?;
+    let lazily = frees_elsewhere(ctx, args)?;
     for db in ctx.keys.dbs(ctx.client.db) {
         ctx.dirty += db.empty(ctx.core, lazily) as u64;
     }
@@ -742,7 +739,7 @@ fn flushdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    let lazily = flush_flags(ctx, args)?;
+    let lazily = frees_elsewhere(ctx, args)?;
     // As Redis ends the child that writes a snapshot of what is to go.
     ctx.core.shared.persistence.give_up();
     for slice in ctx.keys.slices() {
@@ -854,3 +851,6 @@ fn object_help(shard: &mut crate::shard::Shard, index: u32, _: Args<'_>) -> Comm
         ],
     )
 }
+
+#[cfg(test)]
+mod tests;

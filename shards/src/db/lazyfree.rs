@@ -1,14 +1,50 @@
 //! Freeing out of the way: what consists of many allocations is handed to the host, which frees it where no client
 //! waits. Counterpart: `lazyfree.c`.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::client::ClientView;
 use crate::core::Core;
 use crate::dict::Dict;
 use crate::entry::EntryPtr;
 
 /// From how many allocations on a value is freed out of the way (Redis: `LAZYFREE_THRESHOLD`).
 const WORTH_IT: usize = 64;
+
+/// Tables of up to so many buckets are looked through before they are handed over.
+const SMALL_TABLE_BUCKETS: u64 = 256;
+
+/// A client whose output waits until what its command handed away is freed (Redis: a blocking `FLUSHALL ASYNC`).
+#[derive(Debug)]
+pub struct AwaitedFree {
+    /// Its place and id.
+    client: (u32, u64),
+    /// Held beside this by what is not freed yet.
+    freeing: Arc<()>,
+}
+
+impl AwaitedFree {
+    /// That `client`, one of this shard's own, waits for all that holds `freeing`.
+    pub fn new(client: ClientView, freeing: Arc<()>) -> Self {
+        AwaitedFree { client: (client.index, client.id), freeing }
+    }
+
+    /// The place of the client.
+    pub fn index(&self) -> u32 {
+        self.client.0
+    }
+
+    /// Whether this client still waits.
+    pub fn holds_up(&self, index: u32, id: u64) -> bool {
+        self.client == (index, id) && !self.is_over()
+    }
+
+    /// Whether all is freed.
+    pub fn is_over(&self) -> bool {
+        Arc::strong_count(&self.freeing) == 1
+    }
+}
 
 /// Values and tables that nobody refers to any more; dropping frees them.
 pub struct Garbage {
@@ -75,10 +111,25 @@ pub(super) fn free_entry_later(core: &mut Core, entry: EntryPtr) {
     later(core, Garbage { what: What::Entry(entry), objects: 1 });
 }
 
-/// Frees a database's tables with their entries out of the way.
+/// Frees a database's tables with their entries out of the way; at once when that takes less than handing them over.
 pub(super) fn free_tables_later(core: &mut Core, dict: Dict<EntryPtr>, expires: Dict<EntryPtr>) {
     let objects = dict.len();
-    if objects > 0 {
-        later(core, Garbage { what: What::Tables(dict, expires), objects });
+    if objects == 0 {
+        return;
     }
+    let small = objects <= WORTH_IT && dict.buckets() <= SMALL_TABLE_BUCKETS && !holds_big(&dict);
+    let garbage = Garbage { what: What::Tables(dict, expires), objects };
+    match small {
+        true => {
+            drop(garbage);
+            core.shared.lazyfreed_objects.fetch_add(objects as u64, Relaxed);
+        }
+        false => later(core, garbage),
+    }
+}
+
+fn holds_big(dict: &Dict<EntryPtr>) -> bool {
+    let mut big = false;
+    dict.for_each(|entry| big |= is_worth_it(entry));
+    big
 }

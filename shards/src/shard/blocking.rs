@@ -442,11 +442,12 @@ impl Shard {
         }
     }
 
-    /// Unix ms of the next deadline of a client that waits; one whose data is being freed is looked at each ms.
+    /// Unix ms of the next deadline of a client that waits; for one that waits for memory to be freed it is
+    /// always now, which has the loop look about once a millisecond.
     pub fn next_deadline_ms(&self) -> Option<i64> {
         let spanning = self.spanning_deadlines.first().map(|(at, ..)| *at);
         let own = self.slice().and_then(|slice| slice.blocked.next_deadline_ms());
-        let free = (!self.core.awaited_frees.is_empty()).then_some(self.core.now_ms + 1);
+        let free = (!self.core.awaited_frees.is_empty()).then_some(self.core.now_ms);
         spanning.into_iter().chain(own).chain(free).min()
     }
 }

@@ -1,7 +1,5 @@
 //! What clients are owed: replies in order, output limits, and closing.
 
-use std::sync::Arc;
-
 use super::{LogLevel, Shard};
 use crate::client::{Wait, gate};
 use crate::config::ClientClass;
@@ -59,15 +57,15 @@ impl Shard {
     /// back by [`Shard::recycle`].
     #[inline]
     pub fn take_output(&mut self, index: u32) -> Vec<u8> {
+        let held = !self.core.awaited_frees.is_empty() && self.awaits_free(index);
         let Some(client) = self.clients[index as usize].as_deref_mut() else { return Vec::new() };
         client.flush_queued = false;
+        if held {
+            return Vec::new();
+        }
         if client.gate & gate::CLOSE_AFTER_REPLY != 0 {
             return self.take_output_slow(index);
         }
-        if !self.core.awaited_frees.is_empty() && self.awaits_free(index) {
-            return Vec::new();
-        }
-        let client = self.client(index);
         // What a client waits for that waits for keys may never come.
         let soon = client.awaits_replies() && client.blocked.is_none();
         if client.out.is_empty() || (client.out.len() < HOLD_BYTES && soon) {
@@ -79,25 +77,16 @@ impl Shard {
     }
 
     /// Whether a client's `FLUSHALL` has handed away what is not freed yet.
-    fn awaits_free(&mut self, index: u32) -> bool {
-        let id = self.client(index).id;
-        self.core
-            .awaited_frees
-            .iter()
-            .any(|(at, of, ticket)| (*at, *of) == (index, id) && Arc::strong_count(ticket) > 1)
+    #[cold]
+    fn awaits_free(&self, index: u32) -> bool {
+        let client = self.clients[index as usize].as_deref();
+        client.is_some_and(|client| self.core.awaited_frees.iter().any(|free| free.holds_up(index, client.id)))
     }
 
-    /// Lets go the output of clients whose `FLUSHALL` is done; looked at each turn, and each millisecond.
+    /// Lets go the output of clients whose `FLUSHALL` is done; looked at each turn, see [`Shard::next_deadline_ms`].
     pub(crate) fn end_frees(&mut self) {
-        let mut done = Vec::new();
-        self.core.awaited_frees.retain(|(index, _, ticket)| {
-            let freed = Arc::strong_count(ticket) == 1;
-            if freed {
-                done.push(*index);
-            }
-            !freed
-        });
-        done.into_iter().for_each(|index| self.queue_flush(index));
+        let over: Vec<_> = self.core.awaited_frees.extract_if(.., |free| free.is_over()).collect();
+        over.into_iter().for_each(|free| self.queue_flush(free.index()));
     }
 
     #[cold]
