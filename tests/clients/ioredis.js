@@ -47,7 +47,7 @@ const tests = {
   },
 
   async automaticPipelining() {
-    const redis = new Redis({ port, enableAutoPipelining: true });
+    const redis = new Redis({ host: "127.0.0.1", port, enableAutoPipelining: true });
     const values = await Promise.all(
       Array.from({ length: 1000 }, (_, i) => redis.set(`auto:${i}`, i).then(() => redis.get(`auto:${i}`))),
     );
@@ -56,7 +56,7 @@ const tests = {
   },
 
   async databases(redis) {
-    const other = new Redis({ port, db: 2 });
+    const other = new Redis({ host: "127.0.0.1", port, db: 2 });
     await other.set("there", 1);
     assert.equal(await redis.get("there"), null);
     await redis.select(2);
@@ -83,7 +83,7 @@ async function main() {
   let passed = 0;
   let failed = 0;
   for (const [name, test] of Object.entries(tests)) {
-    const redis = new Redis({ port, maxRetriesPerRequest: 0 });
+    const redis = new Redis({ host: "127.0.0.1", port, maxRetriesPerRequest: 0 });
     try {
       await redis.flushall();
       await test(redis);

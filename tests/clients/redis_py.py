@@ -51,7 +51,7 @@ def test_pubsub(r):
         assert p.get_message(timeout=5) == {"type": "pmessage", "pattern": b"ne*", "channel": b"news", "data": b"hello"}
     # Many publishers at once; each one's messages come in order.
     def publish(name):
-        with redis.Redis(port=PORT) as own:
+        with redis.Redis(host="127.0.0.1", port=PORT) as own:
             for i in range(200):
                 own.publish("news", f"{name}:{i}")
 
@@ -172,7 +172,7 @@ def test_multi(r):
 
 
 def test_databases(r):
-    with redis.Redis(port=PORT, db=3) as other:
+    with redis.Redis(host="127.0.0.1", port=PORT, db=3) as other:
         other.set("only here", 1)
         assert r.get("only here") is None
         assert other.dbsize() == 1
@@ -207,7 +207,7 @@ def test_many_threads(r):
 
 def test_async(r):
     async def run():
-        async with redis.asyncio.Redis(port=PORT, protocol=3, decode_responses=True) as client:
+        async with redis.asyncio.Redis(host="127.0.0.1", port=PORT, protocol=3, decode_responses=True) as client:
             await asyncio.gather(*(client.set(f"async:{i}", i) for i in range(100)))
             assert await client.get("async:99") == "99"
             async with client.pipeline(transaction=True) as pipe:
@@ -238,7 +238,7 @@ def main():
     passed = failed = 0
     for protocol in (2, 3):
         for name, test in tests:
-            with redis.Redis(port=PORT, protocol=protocol, socket_timeout=30) as client:
+            with redis.Redis(host="127.0.0.1", port=PORT, protocol=protocol, socket_timeout=30) as client:
                 client.flushall()
                 try:
                     test(client)
