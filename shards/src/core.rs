@@ -3,14 +3,16 @@
 //! A command reads all of this from [`Core`], so that commands take no clock and no entropy of their own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
+use crate::args::Args;
 use crate::commands::block::BlockRequest;
 use crate::commands::{CommandTable, table};
 use crate::config::Config;
 use crate::db::lazyfree::AwaitedFree;
 use crate::dict::Hasher;
 use crate::propagate::Effects;
-use crate::pubsub::{Kind, Post};
+use crate::pubsub::{Kind, Letter, Post};
 use crate::router::ShardId;
 use crate::shared::Shared;
 use crate::stats::Stats;
@@ -85,6 +87,8 @@ pub struct Core {
     pub no_touch: bool,
     /// What the command being run does, in words that do it again.
     pub effects: Effects,
+    /// Whether any shard has monitors, as of this turn.
+    pub monitored: bool,
     /// What it publishes, until it has replied.
     pub post: Post,
     /// What data commands have for the driver to do.
@@ -165,6 +169,7 @@ impl Core {
             dict_resizing: true,
             no_touch: false,
             effects: Effects::default(),
+            monitored: false,
             post: Post::default(),
             for_driver: Vec::new(),
             deny_blocking: false,
@@ -213,6 +218,16 @@ impl Core {
     /// Publishes a message once the command that runs has replied; says how many receivers there are.
     pub fn publish(&mut self, kind: Kind, channel: &[u8], message: &[u8]) -> usize {
         self.post.publish(&self.shared.registry, kind, channel, message)
+    }
+
+    /// Shows a command to monitors, behind what was shown before; `origin` is a client's address, or `lua`.
+    pub fn monitor(&mut self, db: u16, origin: &str, args: Args<'_>) {
+        let has_any = |shard: &ShardId| self.shared.monitors[*shard as usize].0.load(Relaxed) > 0;
+        let shards: Vec<ShardId> = (0..self.shards as ShardId).filter(has_any).collect();
+        if !shards.is_empty() {
+            let line = crate::commands::monitor::line(self.unix_us(), db, origin, args);
+            self.post.push(Letter::Monitored(line), shards);
+        }
     }
 
     /// Reports that `key` of database `db` changed; nothing listens unless `notify-keyspace-events` asks for `class`.

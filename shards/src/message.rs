@@ -11,7 +11,7 @@ use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
 use crate::db::blocked::BlockId;
-use crate::pubsub::Publication;
+use crate::pubsub::Letter;
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
 use crate::slowlog::SlowEntry;
@@ -227,8 +227,8 @@ pub enum Note {
         /// With what.
         how: Unblock,
     },
-    /// A message for those of the receiver's clients that subscribe to its channel.
-    Publish(Arc<Publication>),
+    /// For those of the receiver's clients that want it.
+    Letter(Arc<Letter>),
     /// A script of a client of the receiver met a key of another slice: run it with all of them.
     RunAgain {
         /// The client's place.

@@ -253,10 +253,19 @@ pub struct Publication {
     pub message: Vec<u8>,
 }
 
-/// Messages that wait for the end of the command that published them, with the shards that shall have them.
+/// What a shard sends clients that have not asked for it just now.
+#[derive(Debug)]
+pub enum Letter {
+    /// To subscribers.
+    Message(Publication),
+    /// To monitors: a line.
+    Monitored(Vec<u8>),
+}
+
+/// Letters that wait for the end of the command that wrote them, with the shards that shall have them.
 #[derive(Debug, Default)]
 pub struct Post {
-    queue: Vec<(Publication, Vec<ShardId>)>,
+    queue: Vec<(Letter, Vec<ShardId>)>,
 }
 
 impl Post {
@@ -266,14 +275,19 @@ impl Post {
         self.queue.is_empty()
     }
 
-    /// How many messages wait.
+    /// How many letters wait.
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Drops all but the first `len` messages: the command that published the rest was undone.
+    /// Drops all but the first `len` letters: the command that wrote the rest was undone.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.queue.truncate(len);
+    }
+
+    /// Adds a letter for these shards.
+    pub fn push(&mut self, letter: Letter, shards: Vec<ShardId>) {
+        self.queue.push((letter, shards));
     }
 
     /// Publishes a message when the command that runs has replied; says how many receivers there are.
@@ -284,20 +298,27 @@ impl Post {
         let mut shards = Vec::new();
         let receivers = registry.receivers(kind, channel, &mut shards);
         if receivers > 0 {
-            self.queue.push((Publication { kind, channel: channel.to_vec(), message: message.to_vec() }, shards));
+            let message = Publication { kind, channel: channel.to_vec(), message: message.to_vec() };
+            self.push(Letter::Message(message), shards);
         }
         receivers
     }
 }
 
-/// Adds a message to a client's output: behind the replies it awaits, unless it waits for keys, which may take for ever.
-/// `bytes` begins with the head of a RESP3 push; RESP2 says the same as a list.
+/// Adds a message to a client's output. `bytes` begins with the head of a RESP3 push; RESP2 says the same as a list.
 #[inline]
 pub(crate) fn push_message(client: &mut Client, bytes: &[u8], flush: &mut Vec<u32>, spare: &mut Vec<Vec<u8>>) {
+    let head = if client.resp == 3 { b'>' } else { b'*' };
+    push_bytes(client, head, &bytes[1..], flush, spare);
+}
+
+/// Adds what is no reply to a client's output: behind the replies it awaits, unless it waits for keys, which may take
+/// for ever. Nothing is kept from a client that has turned its replies off.
+#[inline]
+fn push_bytes(client: &mut Client, head: u8, rest: &[u8], flush: &mut Vec<u32>, spare: &mut Vec<Vec<u8>>) {
     if client.gate & gate::CLOSING != 0 {
         return;
     }
-    let head = if client.resp == 3 { b'>' } else { b'*' };
     let blocked = client.blocked.is_some();
     match client.order.as_deref_mut().filter(|order| !order.is_empty() && !blocked) {
         None => {
@@ -305,12 +326,12 @@ pub(crate) fn push_message(client: &mut Client, bytes: &[u8], flush: &mut Vec<u3
                 client.out = spare.pop().unwrap_or_default();
             }
             client.out.push(head);
-            client.out.extend_from_slice(&bytes[1..]);
+            client.out.extend_from_slice(rest);
         }
         Some(order) => {
             let (out, start) = order.open_ready();
             out.push(head);
-            out.extend_from_slice(&bytes[1..]);
+            out.extend_from_slice(rest);
             order.close_ready(start);
         }
     }
@@ -333,24 +354,40 @@ impl Shard {
     fn post_all(&mut self) {
         let own = self.core.id;
         let mut queue = std::mem::take(&mut self.core.post.queue);
-        for (publication, shards) in queue.drain(..) {
+        for (letter, shards) in queue.drain(..) {
             if shards == [own] {
-                self.fan_out(&publication);
+                self.take_letter(&letter);
                 continue;
             }
-            let publication = Arc::new(publication);
+            let letter = Arc::new(letter);
             for shard in shards {
                 match shard == own {
-                    true => self.fan_out(&publication),
-                    false => self.outbox.note(shard, Note::Publish(publication.clone())),
+                    true => self.take_letter(&letter),
+                    false => self.outbox.note(shard, Note::Letter(letter.clone())),
                 }
             }
         }
         self.core.post.queue = queue;
     }
 
-    /// Gives a message to those of this shard's clients that subscribe to it.
-    pub(crate) fn fan_out(&mut self, publication: &Publication) {
+    /// Gives a letter to those of this shard's clients that want it.
+    pub(crate) fn take_letter(&mut self, letter: &Letter) {
+        match letter {
+            Letter::Message(publication) => self.fan_out(publication),
+            Letter::Monitored(line) => {
+                let Shard { clients, flush, spare_buffers, .. } = self;
+                for client in clients
+                    .iter_mut()
+                    .flatten()
+                    .filter(|client| client.gate & (gate::MONITOR | gate::MUTED) == gate::MONITOR)
+                {
+                    push_bytes(client, line[0], &line[1..], flush, spare_buffers);
+                }
+            }
+        }
+    }
+
+    fn fan_out(&mut self, publication: &Publication) {
         let Shard { subscribers, clients, flush, spare_buffers, .. } = self;
         let Publication { kind, channel, message } = publication;
         let mut bytes = Vec::with_capacity(channel.len() + message.len() + 64);

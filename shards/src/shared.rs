@@ -121,6 +121,8 @@ pub struct Shared {
     pub keys: Vec<Lone<AtomicUsize>>,
     /// Who subscribes to what, and where.
     pub registry: Registry,
+    /// Clients of each shard that monitor.
+    pub monitors: Vec<Lone<AtomicUsize>>,
     /// The slow log.
     pub slowlog: Mutex<SlowLog>,
     /// Latency events.
@@ -206,6 +208,7 @@ impl Shared {
             rejected_clients: AtomicU64::new(0),
             keys: (0..shards).map(|_| Lone::default()).collect(),
             registry: Registry::default(),
+            monitors: (0..shards).map(|_| Lone::default()).collect(),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
             lazyfree_pending: AtomicUsize::new(0),

@@ -22,6 +22,12 @@ pub mod gate {
     pub const DIRTY_EXEC: u32 = 1 << 2;
     /// Subscribed: in RESP2 few commands are allowed.
     pub const SUBSCRIBED: u32 = 1 << 3;
+    /// `CLIENT REPLY OFF`.
+    pub const REPLY_OFF: u32 = 1 << 4;
+    /// The reply of the command under way is not wanted.
+    pub const REPLY_SKIP: u32 = 1 << 5;
+    /// `CLIENT REPLY SKIP`: the reply of the next command is not wanted.
+    pub const REPLY_SKIP_NEXT: u32 = 1 << 6;
     /// `CLIENT NO-TOUCH`.
     pub const NO_TOUCH: u32 = 1 << 7;
     /// Requests of its own wait in its home shard's mailbox or queue: the next ones go behind them.
@@ -39,6 +45,10 @@ pub mod gate {
 
     /// No more commands of this client are run.
     pub const CLOSING: u32 = CLOSE_AFTER_REPLY | CLOSE_NOW;
+    /// Replies are not wanted.
+    pub const MUTED: u32 = REPLY_OFF | REPLY_SKIP;
+    /// All that `CLIENT REPLY` sets.
+    pub const REPLY: u32 = MUTED | REPLY_SKIP_NEXT;
 }
 
 /// What a client waits for.
@@ -102,6 +112,8 @@ pub struct Multi {
     pub queue: Vec<Queued>,
     /// Bytes held.
     pub bytes: usize,
+    /// The `EXEC` that runs it, for monitors.
+    pub exec: Option<OwnedArgs>,
 }
 
 /// A key under `WATCH`.
@@ -304,6 +316,19 @@ impl Client {
     #[inline]
     pub fn awaits_replies(&self) -> bool {
         self.order.as_ref().is_some_and(|order| !order.is_empty())
+    }
+
+    /// Keeps a place for a reply that will come from these shards ([`order::bit`] each); returns its number.
+    pub fn await_reply(&mut self, owners: u128) -> u64 {
+        let muted = self.gate & gate::MUTED != 0;
+        self.order.get_or_insert_default().expect_several(owners, muted)
+    }
+
+    /// Takes back what was replied since the output had this length, if the client wants no replies.
+    pub fn mute(&mut self, length: usize) {
+        if self.gate & gate::MUTED != 0 {
+            self.out.truncate(length);
+        }
     }
 
     /// Where the reply of a command that runs now goes, when no earlier reply is awaited.

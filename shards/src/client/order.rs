@@ -12,6 +12,8 @@ struct Slot {
     start: usize,
     len: usize,
     ready: bool,
+    /// The client has turned its replies off: nothing is kept of this one.
+    muted: bool,
 }
 
 /// Shards that have a bit of their own.
@@ -50,14 +52,14 @@ impl ReplyOrder {
 
     /// Opens a slot for a reply to come, and returns its number.
     pub fn expect(&mut self, owner: u16) -> u64 {
-        self.expect_several(bit(owner))
+        self.expect_several(bit(owner), false)
     }
 
-    /// As [`ReplyOrder::expect`], for a reply that takes several shards.
-    pub fn expect_several(&mut self, owners: u128) -> u64 {
+    /// As [`ReplyOrder::expect`], for a reply that takes several shards, and may be one that nobody wants.
+    pub fn expect_several(&mut self, owners: u128, muted: bool) -> u64 {
         self.owners = if self.slots.is_empty() { owners } else { self.owners | owners };
         self.missing += 1;
-        self.slots.push_back(Slot { start: 0, len: 0, ready: false });
+        self.slots.push_back(Slot { start: 0, len: 0, ready: false, muted });
         self.base + self.slots.len() as u64 - 1
     }
 
@@ -74,7 +76,7 @@ impl ReplyOrder {
 
     /// Ends a reply that began at `start`.
     pub fn close_ready(&mut self, start: usize) {
-        self.slots.push_back(Slot { start, len: self.held.len() - start, ready: true });
+        self.slots.push_back(Slot { start, len: self.held.len() - start, ready: true, muted: false });
     }
 
     /// Takes an awaited reply.
@@ -82,7 +84,8 @@ impl ReplyOrder {
         let slot = number.checked_sub(self.base).and_then(|at| self.slots.get_mut(at as usize));
         let slot = slot.expect("a reply answers an awaited request");
         assert!(!slot.ready, "a request is answered once");
-        *slot = Slot { start: self.held.len(), len: bytes.len(), ready: true };
+        let bytes = if slot.muted { &[] } else { bytes };
+        *slot = Slot { start: self.held.len(), len: bytes.len(), ready: true, muted: false };
         self.missing -= 1;
         self.held.extend_from_slice(bytes);
     }

@@ -313,10 +313,11 @@ fn quit(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 fn reset(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     shard.end_multi(index);
     shard.drop_subscriptions(index);
+    shard.end_monitor(index);
     let needs_auth = shard.core.config.requirepass.is_some();
     let client = shard.client(index);
     client.gate &= !(gate::NO_TOUCH | gate::TRACKING);
-    client.gate &= !gate::MONITOR;
+    client.gate &= !gate::REPLY;
     if needs_auth {
         client.gate |= gate::NEEDS_AUTH;
     }
@@ -634,15 +635,21 @@ fn client_unpause(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 }
 
 fn client_reply(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    let client = shard.client(index);
+    // Whoever runs a command keeps its reply back if these say so when it has ended.
     if args.is(2, "on") {
-        shard.client(index).reply().ok();
-        return Ok(());
+        client.gate &= !gate::REPLY;
+        client.reply().ok();
+    } else if args.is(2, "off") {
+        client.gate |= gate::REPLY_OFF;
+    } else if args.is(2, "skip") {
+        if client.gate & gate::REPLY_OFF == 0 {
+            client.gate |= gate::REPLY_SKIP_NEXT;
+        }
+    } else {
+        return Err(CommandError::Syntax);
     }
-    // A reply may still be on its way from another shard; until that is told from the rest, nothing is held back.
-    match args.is(2, "off") || args.is(2, "skip") {
-        true => Err("ERR CLIENT REPLY OFF and SKIP are not built yet".into()),
-        false => Err(CommandError::Syntax),
-    }
+    Ok(())
 }
 
 fn on_or_off(args: Args<'_>) -> Result<bool, CommandError> {
@@ -710,4 +717,84 @@ fn client_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
             ("UNPAUSE", "Stop the current client pause, resuming traffic."),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Conn, Value, World, request};
+
+    fn send(world: &mut World, conn: Conn, lines: &[&str]) -> Vec<String> {
+        let bytes: Vec<u8> = lines.iter().flat_map(|line| request(&line.split(' ').collect::<Vec<_>>())).collect();
+        world.send(conn, &bytes);
+        Value::parse_all(&world.received(conn)).iter().map(Value::to_string).collect()
+    }
+
+    #[test]
+    fn replies_that_are_not_wanted_are_not_sent() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let (conn, other) = (world.connect(), world.connect());
+            let many =
+                ["SET a 1", "SET b 2", "SET c 3", "MGET a b c", "RENAME a d", "NOSUCH", "PING", "INFO", "DBSIZE"];
+            // In one piece, and command by command.
+            let mut lines = vec!["CLIENT REPLY OFF"];
+            lines.extend(many);
+            lines.extend(["MULTI", "GET b", "GET d", "EXEC", "CLIENT REPLY ON", "GET d"]);
+            assert_eq!(send(&mut world, conn, &lines), ["OK", "\"1\""], "{shards} shard(s)");
+            let mut heard = Vec::new();
+            lines.iter().for_each(|line| heard.extend(send(&mut world, conn, &[line])));
+            assert_eq!(heard, ["OK", "\"1\""], "{shards} shard(s)");
+            // Messages are no replies.
+            send(&mut world, conn, &["HELLO 3", "CLIENT REPLY OFF"]);
+            assert_eq!(send(&mut world, conn, &["GET d", "SUBSCRIBE c"]), [r#">["subscribe" "c" 1]"#]);
+            assert_eq!(send(&mut world, other, &["PUBLISH c m"]), ["1"]);
+            assert_eq!(send(&mut world, conn, &["GET d"]), [r#">["message" "c" "m"]"#]);
+            assert_eq!(
+                send(&mut world, conn, &["UNSUBSCRIBE c", "CLIENT REPLY ON"]),
+                [r#">["unsubscribe" "c" 0]"#, "OK"]
+            );
+        }
+    }
+
+    #[test]
+    fn one_reply_is_skipped() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            send(&mut world, conn, &["MSET a 1 b 2 c 3"]);
+            for skipped in ["GET a", "GET b", "GET c", "MGET a b c", "RENAME a a2", "RENAME a2 a", "INFO", "NOSUCH"] {
+                let expected = ["\"2\"", "\"3\""];
+                let lines = ["CLIENT REPLY SKIP", skipped, "GET b", "GET c"];
+                assert_eq!(send(&mut world, conn, &lines), expected, "{skipped}, {shards} shard(s)");
+                let mut heard = Vec::new();
+                lines.iter().for_each(|line| heard.extend(send(&mut world, conn, &[line])));
+                assert_eq!(heard, expected, "{skipped}, {shards} shard(s)");
+            }
+            assert_eq!(send(&mut world, conn, &["CLIENT REPLY SKIP", "CLIENT REPLY ON", "PING"]), ["OK", "PONG"]);
+            assert_eq!(send(&mut world, conn, &["CLIENT REPLY SKIP", "CLIENT REPLY SKIP", "PING", "PING"]), ["PONG"]);
+            assert_eq!(send(&mut world, conn, &["CLIENT REPLY foo"]), ["-ERR syntax error"]);
+        }
+    }
+
+    /// `CLIENT REPLY` inside `MULTI` counts from where it stands, and what `EXEC` skips is the next command from
+    /// outside.
+    #[test]
+    fn replies_inside_exec_are_wanted_one_by_one() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            let mut raw = |lines: &[&str]| {
+                let bytes: Vec<u8> =
+                    lines.iter().flat_map(|line| request(&line.split(' ').collect::<Vec<_>>())).collect();
+                world.send(conn, &bytes);
+                String::from_utf8(world.received(conn)).unwrap()
+            };
+            let off = ["MULTI", "CLIENT REPLY OFF", "PING", "GET k", "EXEC"];
+            assert_eq!(raw(&off), "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n");
+            assert_eq!(raw(&["MULTI", "CLIENT REPLY ON", "GET k", "EXEC"]), "+OK\r\n$-1\r\n");
+            let skip = ["MULTI", "CLIENT REPLY SKIP", "GET k", "EXEC"];
+            assert_eq!(raw(&skip), "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$-1\r\n");
+            assert_eq!(raw(&["PING", "ECHO x"]), "$1\r\nx\r\n");
+        }
+    }
 }

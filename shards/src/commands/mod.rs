@@ -26,6 +26,7 @@ pub mod latency;
 pub mod list;
 pub mod lolwut;
 pub mod memory;
+pub mod monitor;
 pub mod pubsub;
 pub mod save;
 pub mod script;

@@ -43,6 +43,7 @@ static FAMILIES: &[&[Command]] = &[
     super::pubsub::TABLE,
     super::script::TABLE,
     super::function::TABLE,
+    super::monitor::TABLE,
     crate::shard::multi::TABLE,
 ];
 

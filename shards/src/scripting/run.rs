@@ -183,6 +183,7 @@ impl Run<'_> {
         }
         if !matches!(row.handler, Handler::Data(_)) {
             super::home::run(self, id, args, out);
+            self.show(row, args);
             return Ok(());
         }
         if self.core.shards > 1 && !self.has_slices(row, args) {
@@ -210,11 +211,19 @@ impl Run<'_> {
         stats.commands_processed += 1;
         stats.commands[id as usize].calls += 1;
         stats.commands[id as usize].ticks += ticks().saturating_sub(start);
+        self.show(row, args);
         if out.is_empty() {
             // A command that replies nothing has no place in a script.
             Reply::new(out, 2).null();
         }
         Ok(())
+    }
+
+    /// Shows monitors a command that has run.
+    fn show(&mut self, row: &'static crate::commands::Command, args: Args<'_>) {
+        if self.core.monitored && crate::commands::monitor::is_shown(row) {
+            self.core.monitor(self.client.db, "lua", args);
+        }
     }
 
     /// Whether a command can be taken back if the run is given up later.

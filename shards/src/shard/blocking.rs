@@ -17,7 +17,7 @@
 use super::dispatch::{Next, execute};
 use super::{Shard, Waiting};
 use crate::args::{Args, OwnedArgs};
-use crate::client::{ClientView, Wait};
+use crate::client::{ClientView, Wait, order};
 use crate::commands::block::BlockRequest;
 use crate::commands::{Command, CommandId, Group, Key};
 use crate::core::Fault;
@@ -95,7 +95,7 @@ impl Shard {
         self.run_here(index, id, args, None);
         let Some(request) = self.core.block_request.take() else { return Next::Done };
         self.uncount(id);
-        let sequence = self.client(index).order.get_or_insert_default().expect(own);
+        let sequence = self.client(index).await_reply(order::bit(own));
         let view = self.view(index);
         self.await_keys(index, BlockedClient { sequence, owners: vec![own], spanning: None });
         self.register(view, sequence, id, args, *request);
@@ -149,7 +149,7 @@ impl Shard {
         let kind = kind_of(self.core.table.row(command));
         let BlockRequest { deadline_ms, keys, timeout_reply, again, on_delete } = request;
         let Some(client) = self.client_by_id(view.index, view.id) else { return false };
-        let sequence = client.order.get_or_insert_default().expect(own);
+        let sequence = client.await_reply(order::bit(own));
         let mut owners = OwnerSet::default();
         keys.iter().for_each(|key| owners.add(owner_of(key, shards)));
         let owners = match owners.finish() {

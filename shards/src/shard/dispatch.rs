@@ -197,11 +197,16 @@ impl Shard {
                 if client.out.capacity() == 0 {
                     client.out = self.spare_buffers.pop().unwrap_or_default();
                 }
+                let length = client.out.len();
                 execute(&mut self.core, keys, view, id, args, hash, &mut client.out);
+                client.mute(length);
             }
             Some(order) => {
                 let (out, start) = order.open_ready();
                 execute(&mut self.core, keys, view, id, args, hash, out);
+                if client.gate & gate::MUTED != 0 {
+                    out.truncate(start);
+                }
                 order.close_ready(start);
             }
         }
@@ -282,6 +287,13 @@ impl Shard {
         if client.gate & gate::WAITING != 0 {
             return Next::Again;
         }
+        if client.gate & gate::REPLY != 0 {
+            return self.process_quietly(index, id, args, single);
+        }
+        self.check(index, id, args, single)
+    }
+
+    fn check(&mut self, index: u32, id: CommandId, args: Args<'_>, single: Option<(ShardId, u64)>) -> Next {
         if id == UNKNOWN {
             return self.reject(index, id, unknown_command(args));
         }
@@ -331,14 +343,65 @@ impl Shard {
         {
             return self.reject(index, id, text.into());
         }
+        if self.client(index).gate & gate::MONITOR != 0
+            && row.flags & (flag::WRITE | flag::READONLY | flag::MAY_REPLICATE) != 0
+        {
+            return self.reject(index, id, "ERR Replica can't interact with the keyspace".into());
+        }
         if self.guarded && self.is_paused(index, row.flags) {
             self.wait_for(index, Wait::Pause);
             return Next::Again;
         }
-        if self.client(index).gate & gate::MULTI != 0 && !super::multi::runs_inside_multi(row.name) {
-            return self.enqueue(index, id, args);
+        if self.client(index).gate & gate::MULTI != 0 {
+            if let Some(text) = self.multi_out_of_memory(index, row.name) {
+                return self.reject(index, id, text);
+            }
+            if !super::multi::runs_inside_multi(row.name) {
+                return self.enqueue(index, id, args);
+            }
+        }
+        if self.core.monitored {
+            return self.dispatch_and_show(index, id, args, single);
         }
         self.dispatch(index, id, args, single)
+    }
+
+    /// Runs a command, then shows it to monitors: not one that is refused for want of memory, which is therefore asked
+    /// for here even where its keys are elsewhere.
+    #[cold]
+    fn dispatch_and_show(&mut self, index: u32, id: CommandId, args: Args<'_>, single: Option<(ShardId, u64)>) -> Next {
+        if let Some(text) = self.out_of_memory(id, args) {
+            return self.reject(index, id, text);
+        }
+        let next = self.dispatch(index, id, args, single);
+        // EXEC is shown behind what it runs.
+        if next != Next::Again && self.core.table.row(id).name != "exec" {
+            self.show_to_monitors(index, id, args);
+        }
+        next
+    }
+
+    /// A command of a client that has used `CLIENT REPLY OFF` or `SKIP`.
+    #[cold]
+    fn process_quietly(&mut self, index: u32, id: CommandId, args: Args<'_>, single: Option<(ShardId, u64)>) -> Next {
+        let client = self.client(index);
+        // The skipped command, if there was one, has ended.
+        client.gate &= !gate::REPLY_SKIP;
+        let skip = client.gate & gate::REPLY_SKIP_NEXT != 0;
+        if skip {
+            client.gate = client.gate & !gate::REPLY_SKIP_NEXT | gate::REPLY_SKIP;
+        }
+        let next = self.check(index, id, args, single);
+        if let Some(client) = self.clients[index as usize].as_deref_mut().filter(|_| skip) {
+            if next == Next::Again {
+                client.gate |= gate::REPLY_SKIP_NEXT;
+            }
+            // One that is under way is skipped when it ends.
+            if next != Next::Wait {
+                client.gate &= !gate::REPLY_SKIP;
+            }
+        }
+        next
     }
 
     fn protected_allowed(&mut self, index: u32, name: &str) -> bool {
@@ -462,8 +525,12 @@ impl Shard {
         let view = self.view(index);
         self.client(index).commands += 1;
         self.client(index).last_command = id;
+        let length = self.client(index).out.len();
         let result = run(self);
         self.account(id, args, view);
+        // Confirmations of subscriptions are messages, which are not kept back; EXEC keeps back what it runs itself.
+        let name = self.core.table.row(id).name;
+        let mutes = !name.ends_with("subscribe") && (name != "exec" || result.is_err());
         if let Err(error) = result {
             if error != CommandError::NoReply {
                 let text = error.text();
@@ -472,6 +539,11 @@ impl Shard {
                 if self.clients[index as usize].is_some() {
                     self.client(index).reply().error(&text);
                 }
+            }
+        }
+        if let Some(client) = self.clients[index as usize].as_deref_mut() {
+            if mutes {
+                client.mute(length);
             }
         }
         self.queue_flush(index);
@@ -537,6 +609,7 @@ impl Shard {
                     // Its client is gone, but it was sent: it runs, as in Redis.
                     None => Vec::new(),
                 };
+                let length = out.len();
                 match self.out_of_memory(id, owned.args()) {
                     Some(text) => {
                         Reply::new(&mut out, client.resp).error(&text);
@@ -548,8 +621,18 @@ impl Shard {
                         self.account(id, owned.args(), client);
                     }
                 }
+                if std::mem::take(&mut self.core.run_script_again) {
+                    // A script with keys on several shards has met one of yet another: it begins anew with all.
+                    if let Some(client) = self.client_by_id(client.index, client.id) {
+                        client.out = out;
+                    }
+                    let all: Vec<ShardId> = (0..self.core.shards as ShardId).collect();
+                    self.begin_tx_for(client, Job::Command(id, owned), &all);
+                    return false;
+                }
                 if let Some(client) = self.client_by_id(client.index, client.id) {
                     client.out = out;
+                    client.mute(length);
                     client.commands += 1;
                     client.last_command = id;
                 }
@@ -584,26 +667,40 @@ impl Shard {
 
     /// Evicts as needed before a command runs; an error's text if there is no memory for it.
     pub(crate) fn out_of_memory(&mut self, id: CommandId, args: Args<'_>) -> Option<String> {
+        let _ = args;
         self.core.memory_full = false;
+        let full = self.is_full();
+        let row = self.core.table.row(id);
+        // A script sees for itself which commands it may still call.
+        self.core.memory_full = full && (row.has(flag::DENYOOM) || row.has(flag::SCRIPT));
+        (full && row.has(flag::DENYOOM)).then(|| OUT_OF_MEMORY.into())
+    }
+
+    /// Whether memory is full, and eviction does not help; evicts as needed.
+    fn is_full(&mut self) -> bool {
         if self.core.config.maxmemory == 0 {
-            return None;
+            return false;
         }
         let mut keys = Keyspace::several(&mut self.slices);
         let outcome = evict::perform(&mut self.core, &mut keys);
-        let row = self.core.table.row(id);
-        if outcome != evict::Outcome::Full || !(row.has(flag::DENYOOM) || row.has(flag::SCRIPT)) {
-            return None;
-        }
-        if self.core.config.maxmemory_policy != crate::config::MaxmemoryPolicy::Noeviction && self.others_can_evict() {
-            return None;
-        }
-        self.core.memory_full = true;
-        if !row.has(flag::DENYOOM) {
-            // A script sees for itself which commands it may still call.
-            return None;
-        }
-        let _ = args;
-        Some("OOM command not allowed when used memory > 'maxmemory'.".into())
+        let evicts = self.core.config.maxmemory_policy != crate::config::MaxmemoryPolicy::Noeviction;
+        outcome == evict::Outcome::Full && !(evicts && self.others_can_evict())
+    }
+
+    /// What a client inside `MULTI` is told when memory is full: nothing more is queued, for the queue takes memory too,
+    /// and what would need some is not begun.
+    fn multi_out_of_memory(&mut self, index: u32, name: &str) -> Option<String> {
+        let table = self.core.table;
+        let refused = match name {
+            "exec" => self
+                .client(index)
+                .multi
+                .iter()
+                .flat_map(|multi| &multi.queue)
+                .any(|queued| table.row(queued.command).has(flag::DENYOOM)),
+            name => !super::multi::runs_inside_multi(name),
+        };
+        (refused && self.is_full()).then(|| OUT_OF_MEMORY.into())
     }
 
     /// Whether other shards hold keys that their own time events will evict.
@@ -661,6 +758,8 @@ impl Shard {
         std::mem::replace(&mut self.slices[owner as usize], slice)
     }
 }
+
+const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
 /// Whether a split command's arguments are whole; else it says what is wrong with them in one piece.
 fn splits_well(kind: Split, args: Args<'_>) -> bool {

@@ -9,7 +9,7 @@ use super::dispatch::execute;
 use super::intents::Needs;
 use super::{Ask, Shard, Waiting};
 use crate::args::{Args, OwnedArgs};
-use crate::client::{ClientView, Wait, gate};
+use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::CommandId;
 use crate::commands::spec::Handler;
 use crate::db::{Keyspace, Slice};
@@ -54,7 +54,7 @@ impl Shard {
         let client = self.client(index);
         client.commands += 1;
         client.last_command = id;
-        let sequence = client.order.get_or_insert_default().expect(owner);
+        let sequence = client.await_reply(order::bit(owner));
         if owner == own {
             client.queued_here += 1;
             client.gate |= gate::QUEUED_HERE;
@@ -75,10 +75,10 @@ impl Shard {
         let from = parcel.from;
         parcel.releases.drain(..).for_each(|slot| self.release_keys(from, slot));
         // A message comes after the replies that its shard gave before.
-        let mut published = Vec::new();
+        let mut letters = Vec::new();
         for note in parcel.notes.drain(..) {
             match note {
-                Note::Publish(publication) => published.push(publication),
+                Note::Letter(letter) => letters.push(letter),
                 note => self.take_note(from, note),
             }
         }
@@ -92,7 +92,7 @@ impl Shard {
             }
             at = end;
         }
-        published.iter().for_each(|publication| self.fan_out(publication));
+        letters.iter().for_each(|letter| self.take_letter(letter));
         self.run_released();
         self.serve_requests(&parcel.requests);
         self.run_released();
@@ -212,7 +212,7 @@ impl Shard {
             Note::Commit { slot, client, pairs } => self.commit_here(from, slot, client, pairs.args()),
             Note::Ready { index, id } => self.retry_spanning(index, id),
             Note::Unblock { id, how } => self.unblock_here(id, how),
-            Note::Publish(publication) => self.fan_out(&publication),
+            Note::Letter(letter) => self.take_letter(&letter),
             Note::RunAgain { client, sequence, command, args } => {
                 self.run_script_again(client, sequence, from, command, args)
             }

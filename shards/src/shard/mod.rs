@@ -190,7 +190,7 @@ pub struct Shard {
     batch: input::Batch,
     pub(crate) spare_buffers: Vec<Vec<u8>>,
     config_epoch: u64,
-    /// Whether commands need more checks than the plain path makes (`maxmemory`, a pause, strict order).
+    /// Whether commands need more checks than the plain path makes (`maxmemory`, a pause, strict order, monitors).
     pub(crate) guarded: bool,
     /// What the slice held when it was lent.
     pub(crate) lent_report: Vec<crate::stats::DbReport>,
@@ -268,7 +268,9 @@ impl Shard {
     pub(crate) fn refresh_guard(&mut self) {
         use std::sync::atomic::Ordering::Relaxed;
         let config = &self.core.config;
-        self.guarded = config.maxmemory != 0
+        self.core.monitored = self.core.shared.monitors.iter().any(|monitors| monitors.0.load(Relaxed) > 0);
+        self.guarded = self.core.monitored
+            || config.maxmemory != 0
             || config.pipeline_order == crate::config::PipelineOrder::Strict
             || self.core.shared.pause.all_until.load(Relaxed) != 0
             || self.core.shared.pause.write_until.load(Relaxed) != 0
@@ -375,6 +377,9 @@ impl Shard {
         if self.clients[index as usize].as_deref().is_some_and(|client| client.subscriptions.is_some()) {
             self.drop_subscriptions(index);
         }
+        if self.clients[index as usize].is_some() {
+            self.end_monitor(index);
+        }
         let Some(client) = self.clients[index as usize].take() else { return };
         self.recycle(client.out);
         self.core.shared.clients[self.core.id as usize].0.fetch_sub(1, Relaxed);
@@ -414,6 +419,7 @@ impl Shard {
             return;
         }
         match result {
+            _ if client.gate & gate::MUTED != 0 => {}
             Ok(()) => client.reply().ok(),
             Err(text) => client.reply().error(&text),
         }

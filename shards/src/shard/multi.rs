@@ -7,7 +7,7 @@
 
 use super::dispatch::{Next, execute};
 use super::{Shard, Waiting};
-use crate::args::Args;
+use crate::args::{Args, OwnedArgs};
 use crate::client::{Multi, Queued, WatchedKey, gate};
 use crate::commands::spec::Handler;
 use crate::commands::{Command, CommandError, CommandId, CommandResult, Group, KeySpec, flag, key};
@@ -80,14 +80,19 @@ fn unwatch(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-fn exec(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+fn exec(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     let client = shard.client(index);
     if client.gate & gate::MULTI == 0 {
+        shard.show_exec(index, Some(args.to_owned()));
         return Err("ERR EXEC without MULTI".into());
     }
     if client.gate & gate::DIRTY_EXEC != 0 {
         shard.end_multi(index);
+        shard.show_exec(index, Some(args.to_owned()));
         return Err("EXECABORT Transaction discarded because of previous errors.".into());
+    }
+    if shard.core.monitored {
+        shard.client(index).multi.get_or_insert_default().exec = Some(args.to_owned());
     }
     shard.ask_then_exec(index)
 }
@@ -267,30 +272,50 @@ impl Shard {
         let broken = self.watches_broken(index);
         self.unwatch_all(index);
         let client = self.client(index);
-        let queue = client.multi.take().map(|multi| multi.queue).unwrap_or_default();
+        let length = client.out.len();
+        let Multi { queue, exec, .. } = client.multi.take().map(|multi| *multi).unwrap_or_default();
         client.gate &= !(gate::MULTI | gate::DIRTY_EXEC);
         if broken {
             client.reply().null_array();
+            client.mute(length);
+            self.show_exec(index, exec);
             self.queue_flush(index);
             return;
         }
         client.reply().array(queue.len());
+        // Each reply inside is wanted or not by itself: `CLIENT REPLY` may be one of the commands.
+        client.mute(length);
         self.clock.restart();
         self.core.deny_blocking = true;
         self.run_queue(index, queue);
         self.core.deny_blocking = false;
+        if self.clients[index as usize].is_some() {
+            self.show_exec(index, exec);
+        }
         self.post();
         self.serve_ready();
         self.queue_flush(index);
+    }
+
+    /// Shows monitors an `EXEC`, behind the commands it ran.
+    fn show_exec(&mut self, index: u32, exec: Option<OwnedArgs>) {
+        if let Some(exec) = exec.filter(|_| self.core.monitored) {
+            self.show_to_monitors(index, self.core.table.find(b"exec"), exec.args());
+        }
     }
 
     fn run_queue(&mut self, index: u32, queue: Vec<Queued>) {
         for Queued { command, args, answers } in queue {
             let args = args.args();
             let view = self.view(index);
-            match self.core.table.row(command).handler {
+            let row = self.core.table.row(command);
+            if row.has(flag::SCRIPT) {
+                self.show_script(index, args);
+            }
+            match row.handler {
                 Handler::Data(_) => {
                     let mut out = std::mem::take(&mut self.client(index).out);
+                    let length = out.len();
                     match self.out_of_memory(command, args) {
                         Some(text) => {
                             Reply::new(&mut out, view.resp).error(&text);
@@ -302,7 +327,9 @@ impl Shard {
                             self.account(command, args, view);
                         }
                     }
-                    self.client(index).out = out;
+                    let client = self.client(index);
+                    client.out = out;
+                    client.mute(length);
                 }
                 Handler::Home(run) => {
                     self.run_home(index, command, args, |shard| run(shard, index, args));
@@ -315,6 +342,43 @@ impl Shard {
             if self.clients[index as usize].is_none() {
                 return;
             }
+            if self.core.monitored {
+                self.show_to_monitors(index, command, args);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::World;
+
+    /// A queue takes memory as well: with none left nothing is queued, and a queue that needs some is not begun.
+    #[test]
+    fn without_memory_nothing_is_queued() {
+        const FULL: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let (conn, other) = (world.connect(), world.connect());
+            let mut run = |conn, line: &str| world.run(conn, line).to_string();
+            run(other, "CONFIG SET maxmemory 1");
+            assert_eq!(run(conn, "MULTI"), "OK");
+            assert_eq!(run(conn, "GET a"), format!("-{FULL}"));
+            assert_eq!(run(conn, "EXEC"), "-EXECABORT Transaction discarded because of previous errors.");
+            run(other, "CONFIG SET maxmemory 0");
+            run(conn, "MULTI");
+            assert_eq!(run(conn, "SET a 1"), "QUEUED");
+            run(other, "CONFIG SET maxmemory 1");
+            assert_eq!(
+                run(conn, "EXEC"),
+                "-EXECABORT Transaction discarded because of: command not allowed when used memory > 'maxmemory'."
+            );
+            assert_eq!(run(conn, "EXEC"), "-ERR EXEC without MULTI");
+            run(other, "CONFIG SET maxmemory 0");
+            run(conn, "MULTI");
+            assert_eq!(run(conn, "GET a"), "QUEUED");
+            run(other, "CONFIG SET maxmemory 1");
+            assert_eq!(run(conn, "EXEC"), "[nil]");
         }
     }
 }

@@ -15,10 +15,17 @@ impl Shard {
     pub(crate) fn reply_in_order(&mut self, index: u32, write: impl FnOnce(&mut Reply<'_>)) {
         let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
         match client.order.as_deref_mut().filter(|order| !order.is_empty()) {
-            None => write(&mut Reply::new(&mut client.out, client.resp)),
+            None => {
+                let length = client.out.len();
+                write(&mut Reply::new(&mut client.out, client.resp));
+                client.mute(length);
+            }
             Some(order) => {
                 let (out, start) = order.open_ready();
                 write(&mut Reply::new(out, client.resp));
+                if client.gate & gate::MUTED != 0 {
+                    out.truncate(start);
+                }
                 order.close_ready(start);
             }
         }

@@ -33,13 +33,10 @@ impl Shard {
             owners => owners,
         };
         let owner = match owners {
-            Owners::Several(owners) => {
-                if self.client(index).awaits_replies() {
-                    self.wait_for(index, Wait::Replies);
-                    return Next::Again;
-                }
-                self.start_tx(index, Job::Command(id, args.to_owned()), &owners);
-                return Next::Wait;
+            Owners::Several(owners) => return self.start_script_tx(index, id, args, &owners),
+            // Its commands, shown from elsewhere, could overtake its own line.
+            Owners::One(owner) if owner != own && self.core.monitored => {
+                return self.start_script_tx(index, id, args, &[owner]);
             }
             Owners::One(owner) => owner,
             Owners::None => own,
@@ -52,6 +49,7 @@ impl Shard {
                 return Next::Again;
             }
         }
+        self.show_script(index, args);
         if owner != own || !self.may_run_here(index, id, args, None) {
             self.client(index).script_sent = true;
             self.send_request(index, id, args, owner, 0);
@@ -63,11 +61,30 @@ impl Shard {
         self.run_here(index, id, args, None);
         if std::mem::take(&mut self.core.run_script_again) {
             self.client(index).script_sent = true;
-            let sequence = self.client(index).order.get_or_insert_default().expect(own);
+            let sequence = self.client(index).await_reply(order::bit(own));
             let view = self.view(index);
             self.send_script_back(view, sequence, id, args);
         }
         Next::Done
+    }
+
+    /// Runs a script here, on slices of others.
+    fn start_script_tx(&mut self, index: u32, id: CommandId, args: Args<'_>, owners: &[ShardId]) -> Next {
+        if self.client(index).awaits_replies() {
+            self.wait_for(index, Wait::Replies);
+            return Next::Again;
+        }
+        self.show_script(index, args);
+        self.start_tx(index, Job::Command(id, args.to_owned()), owners);
+        Next::Wait
+    }
+
+    /// Shows monitors a script, before the commands it will call.
+    pub(crate) fn show_script(&mut self, index: u32, args: Args<'_>) {
+        if self.core.monitored {
+            self.show(index, args);
+            self.post();
+        }
     }
 
     /// A script that ran here has to run with all slices.

@@ -118,7 +118,7 @@ impl Shard {
         let client = self.client(index);
         client.commands += 1;
         client.last_command = id;
-        let sequence = client.order.get_or_insert_default().expect_several(mask);
+        let sequence = client.await_reply(mask);
         let slot = self.splits.open(view, sequence, kind);
         let split = &mut self.splits.slots[slot as usize];
         for place in &places {
