@@ -5,13 +5,16 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use ringshard_shards::config::Config;
+use ringshard_shards::propagate::Piece;
 use ringshard_shards::rdb::file::Source;
-use ringshard_shards::shared::{AllocatorFacts, Host, HostFacts};
+use ringshard_shards::shared::{AllocatorFacts, Host, HostFacts, LogPart};
 use ringshard_shards::snapshot::SnapshotFile;
 
 use crate::clock;
+use crate::persistence::aof::{self, Log};
+use crate::persistence::disk::Disk;
 use crate::persistence::load;
-use crate::persistence::rdb::DiskFile;
+use crate::persistence::rdb::SnapshotOnDisk;
 
 /// The process.
 pub struct Process {
@@ -21,6 +24,16 @@ pub struct Process {
     pub loops: Arc<LoopCounters>,
     /// Where work is done that no client waits for.
     pub background: Background,
+    /// The file system.
+    pub disk: Arc<dyn Disk>,
+    /// The log's files, once there is all that they need.
+    pub log: OnceLock<Arc<Log>>,
+}
+
+impl Process {
+    fn log(&self) -> &Arc<Log> {
+        self.log.get().expect("set before any loop turns")
+    }
 }
 
 /// A thread for work that no client waits for; it is started with the first piece (Redis: `bio.c`).
@@ -93,7 +106,35 @@ impl Host for Process {
     }
 
     fn create_snapshot(&self, config: &Config) -> Result<Box<dyn SnapshotFile>, String> {
-        Ok(Box::new(DiskFile::create(config)?))
+        Ok(Box::new(SnapshotOnDisk::create(&self.disk, config)?))
+    }
+
+    fn begin_generation(&self, config: &Config, generation: u64, anew: bool) -> Result<(), String> {
+        self.log().begin_generation(config, generation, anew)
+    }
+
+    fn create_base(&self, config: &Config, generation: u64) -> Result<Box<dyn SnapshotFile>, String> {
+        Ok(Box::new(SnapshotOnDisk::create_base(self.log(), config, generation)?))
+    }
+
+    fn append(&self, pieces: Vec<Piece>) {
+        pieces.into_iter().for_each(|piece| self.log().append(piece));
+    }
+
+    fn flush_logs(&self, sync: bool) -> Result<(), String> {
+        self.log().flush(sync)
+    }
+
+    fn close_logs(&self) {
+        self.log().close();
+    }
+
+    fn read_logs(
+        &self,
+        config: &Config,
+        take: &mut dyn FnMut(LogPart<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        aof::load::read_all(self.log(), config, take)
     }
 
     fn open_snapshot(&self, config: &Config) -> Result<Option<Box<dyn Source>>, String> {

@@ -27,6 +27,10 @@ pub enum Mail {
     Adopt(Accepted),
     /// Keys of the file that is being loaded.
     Load(Box<LoadBatch>),
+    /// A part of a log, for the first shard to run with all slices.
+    LoadWithAll(Box<LoadBatch>),
+    /// More of the log is on disk.
+    LogSynced,
     /// A signal asks for the end.
     Shutdown(Shutdown),
     /// The server ends: stop the loop.

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::*};
+use std::sync::{Arc, OnceLock};
 
 use glommio::{LocalExecutorBuilder, Placement};
+use ringshard_shards::aof::State as LogState;
 use ringshard_shards::config::EventLoop as Choice;
 use ringshard_shards::router::ShardId;
 use ringshard_shards::shard::{Shard, Shutdown};
@@ -20,6 +21,8 @@ use crate::event_loop::{EventLoop, FileWork, Poller};
 use crate::host::{Background, LoopCounters, Process};
 use crate::mailbox::{Mail, Mailboxes};
 use crate::net::{Acceptor, Listener};
+use crate::persistence::aof::{self, Log};
+use crate::persistence::disk::{Disk, RealDisk};
 use crate::persistence::rdb::BackgroundSave;
 use crate::persistence::{check, load};
 use crate::signals::{self, Wake};
@@ -40,6 +43,8 @@ pub struct Server {
     pub mailboxes: Arc<Mailboxes>,
     /// Where pieces of snapshots go.
     pub snapshots: BackgroundSave,
+    /// Where the log goes.
+    pub log: Arc<Log>,
     config_file: Option<PathBuf>,
     shutdown: AtomicBool,
     exit_code: AtomicU8,
@@ -194,8 +199,15 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         u64::from_ne_bytes(bytes)
     };
     let loops = Arc::new(LoopCounters::new(shards));
-    let host = Arc::new(Process { event_loop: choice, loops: loops.clone(), background: Background::default() });
-    let mut shared = Shared::new(values, shards, [seed(), seed()], clock::now().0, host);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let host = Arc::new(Process {
+        event_loop: choice,
+        loops: loops.clone(),
+        background: Background::default(),
+        disk: disk.clone(),
+        log: OnceLock::new(),
+    });
+    let mut shared = Shared::new(values, shards, [seed(), seed()], clock::now().0, host.clone());
     shared.process_id = std::process::id();
     shared.executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
     shared.config_file = startup.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
@@ -206,10 +218,17 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
     shared.persistence.loading.store(true, SeqCst);
     shared.persistence.loading_since_ms.store(clock::now().0, Relaxed);
     let snapshots = BackgroundSave::start(shared.clone()).map_err(|error| format!("Can't start a thread: {error}"))?;
+    let mailboxes = Arc::new(mailboxes);
+    let bells = mailboxes.clone();
+    let wake = Box::new(move |shard: usize| bells.of(shard).push(Mail::LogSynced));
+    let log = Log::start(shared.clone(), disk, wake, Box::new(|| std::process::exit(1)));
+    let log = log.map_err(|error| format!("Can't start a thread: {error}"))?;
+    let _ = host.log.set(log.clone());
     let server = Arc::new(Server {
         shared,
         snapshots,
-        mailboxes: Arc::new(mailboxes),
+        log,
+        mailboxes,
         config_file: startup.config_file.clone(),
         shutdown: AtomicBool::new(false),
         exit_code: AtomicU8::new(0),
@@ -302,6 +321,10 @@ fn run(startup: Startup) -> Result<ExitCode, String> {
     for thread in threads {
         thread.join().map_err(|_| "A shard's thread panicked".to_string())?;
     }
+    if server.shared.aof.state() != LogState::Off {
+        log::notice("Calling fsync() on the AOF file.");
+    }
+    server.log.stop();
     for path in unix_paths {
         log::notice("Removing the unix socket file.");
         let _ = std::fs::remove_file(path);
@@ -314,7 +337,11 @@ fn run(startup: Startup) -> Result<ExitCode, String> {
 fn start_loading(server: &Arc<Server>) -> Result<(), String> {
     let server = server.clone();
     let load = move || {
-        if let Err(text) = load::load(&server) {
+        let loaded = match server.shared.config().appendonly {
+            true => aof::load::load(&server.log, &server.mailboxes),
+            false => load::load(&server),
+        };
+        if let Err(text) = loaded {
             log::warning(text);
             // As Redis ends: nothing that runs could do more with half of the data.
             std::process::exit(1);

@@ -11,7 +11,7 @@ use crate::commands::{CommandTable, table};
 use crate::config::Config;
 use crate::db::lazyfree::AwaitedFree;
 use crate::dict::Hasher;
-use crate::propagate::Effects;
+use crate::propagate::{Effects, Piece};
 use crate::pubsub::{Kind, Letter, Post};
 use crate::router::ShardId;
 use crate::shared::Shared;
@@ -91,6 +91,8 @@ pub struct Core {
     pub monitored: bool,
     /// What it publishes, until it has replied.
     pub post: Post,
+    /// What the log has to write; the driver takes it before anything else of the turn leaves.
+    pub pieces: Vec<Piece>,
     /// What data commands have for the driver to do.
     pub for_driver: Vec<crate::shard::Effect>,
     /// Whether commands may not wait: inside `MULTI`, in scripts.
@@ -171,6 +173,7 @@ impl Core {
             effects: Effects::default(),
             monitored: false,
             post: Post::default(),
+            pieces: Vec::new(),
             for_driver: Vec::new(),
             deny_blocking: false,
             block_request: None,
@@ -207,6 +210,11 @@ impl Core {
             let _ = step;
             false
         }
+    }
+
+    /// Whether a log is being loaded: no time passes meanwhile, see [`crate::aof::load`].
+    pub fn time_stands_still(&self) -> bool {
+        self.now_ms == 0
     }
 
     /// Unix time of this turn in µs: the wall clock's ms, and within one of them what the monotonic clock says has

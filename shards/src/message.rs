@@ -24,6 +24,35 @@ pub const SPLIT: u64 = 1 << 63;
 /// Beside [`SPLIT`]: the part holds its keys alone, though it only reads.
 pub const ALONE: u64 = 1 << 62;
 
+/// Beside [`SPLIT`]: the last argument is none of the command's, but says how the logs shall tell of the whole, see
+/// [`SpanWord`].
+pub const SPANS: u64 = 1 << 61;
+
+/// What the logs of all owners need to know of a split write: its number, and whose logs tell of it.
+pub struct SpanWord {
+    /// Its number.
+    pub number: u64,
+    /// Whose logs.
+    pub participants: Arc<[ShardId]>,
+}
+
+impl SpanWord {
+    /// As the argument of a part.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let shards = self.participants.iter().flat_map(|shard| shard.to_le_bytes());
+        self.number.to_le_bytes().into_iter().chain(shards).collect()
+    }
+
+    /// Back from there.
+    pub fn from_bytes(bytes: &[u8]) -> SpanWord {
+        let (number, shards) = bytes.split_at(8);
+        SpanWord {
+            number: u64::from_le_bytes(number.try_into().expect("eight bytes")),
+            participants: shards.chunks_exact(2).map(|pair| ShardId::from_le_bytes([pair[0], pair[1]])).collect(),
+        }
+    }
+}
+
 /// One request in a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead {
@@ -65,7 +94,8 @@ impl RequestBatch {
     }
 
     /// Adds a part of a split command: its name, and of `args` the keys at `keys`, with the argument behind each when
-    /// `with_values`.
+    /// `with_values`; then the word of [`SPANS`].
+    #[allow(clippy::too_many_arguments)]
     pub fn push_part(
         &mut self,
         client: ClientView,
@@ -74,6 +104,7 @@ impl RequestBatch {
         args: Args<'_>,
         keys: impl Iterator<Item = usize>,
         with_values: bool,
+        span: Option<&[u8]>,
     ) {
         let first = self.refs.len() as u32;
         let mut push = |arg: &[u8]| {
@@ -87,6 +118,7 @@ impl RequestBatch {
                 push(args.at(key + 1));
             }
         }
+        span.into_iter().for_each(push);
         let argc = self.refs.len() as u32 - first;
         self.heads.push(RequestHead { client, sequence, command, first, argc, hash: 0 });
     }
@@ -217,8 +249,10 @@ pub enum Note {
         slot: u32,
         /// On whose behalf.
         client: ClientView,
-        /// As the arguments of `MSET`.
+        /// As the arguments of `MSET`, and behind them the word of [`SPANS`] if there is a log.
         pairs: OwnedArgs,
+        /// Whether it is there.
+        spans: bool,
     },
     /// A wait for keys of the receiver ends.
     Unblock {
@@ -259,6 +293,9 @@ pub struct Parcel {
     pub releases: Vec<u32>,
     /// Everything else, in order.
     pub notes: Vec<Note>,
+    /// Under `appendfsync always`: positions in the logs of all shards that the receiver must not tell of before they
+    /// are stable. Empty when it may.
+    pub needs: Vec<u64>,
 }
 
 impl Parcel {
@@ -277,6 +314,7 @@ impl Parcel {
         self.replies.bytes.clear();
         self.releases.clear();
         self.notes.clear();
+        self.needs.clear();
     }
 }
 
@@ -333,6 +371,16 @@ impl Outbox {
     /// What is in the parcels now must be handed over in one order for all receivers.
     pub fn set_ordered(&mut self) {
         self.ordered = true;
+    }
+
+    /// Says in all parcels of what positions in the logs they may tell.
+    pub fn set_needs(&mut self, needs: &[u64]) {
+        for to in &self.dirty {
+            if let Some(parcel) = &mut self.parcels[*to as usize] {
+                parcel.needs.clear();
+                parcel.needs.extend_from_slice(needs);
+            }
+        }
     }
 
     /// Whether nothing waits to be sent.

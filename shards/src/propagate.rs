@@ -5,6 +5,9 @@
 //! ([`EffectLog`], which moves with a lent slice), so that each shard's log stands by itself: replaying the logs of
 //! all shards, in any order, gives the same keys. Counterpart: `propagateNow` and `alsoPropagate` in `server.c`.
 
+use std::sync::Arc;
+
+use crate::aof;
 use crate::args::{Args, OwnedArgs};
 use crate::commands::spec::Split;
 use crate::commands::{Route, UNKNOWN, key};
@@ -12,7 +15,7 @@ use crate::core::Core;
 use crate::db::{Keyspace, RedisDb};
 use crate::rdb::payload;
 use crate::rdb::write::Style;
-use crate::router::owner_of;
+use crate::router::{ShardId, owner_of};
 
 /// Words that make `key` what it is now: `DEL`, or `RESTORE` with its value and time to live.
 pub fn state_words(core: &Core, db: &RedisDb, key: &[u8]) -> OwnedArgs {
@@ -30,13 +33,16 @@ pub fn state_words(core: &Core, db: &RedisDb, key: &[u8]) -> OwnedArgs {
 /// repeat it alone, and each key it may have written is told as what it is now.
 pub fn append_words(core: &Core, keys: &mut Keyspace<'_>, db: u16, words: Args<'_>) {
     let id = core.table.resolve(words);
-    if id == UNKNOWN {
+    if id == UNKNOWN || core.table.row(id).route != Route::Keys {
+        // What is said of a whole slice, as `FLUSHALL`. Redis, which reads one log after the other, would do it to what
+        // the logs before have made; it is told in words that Redis refuses.
+        if core.shards > 1 {
+            let own = std::iter::once(aof::SLICE_WORD).chain(words.iter_from(0)).collect::<Vec<_>>();
+            return keys.slices().for_each(|slice| slice.log.append(db, own.iter().copied()));
+        }
         return keys.slices().for_each(|slice| slice.log.append(db, words.iter_from(0)));
     }
     let row = core.table.row(id);
-    if row.route != Route::Keys {
-        return keys.slices().for_each(|slice| slice.log.append(db, words.iter_from(0)));
-    }
     let mut found: Vec<(usize, bool)> = Vec::new();
     row.for_each_key_flags(words, &mut |index, flags| found.push((index, flags & key::RO == 0)));
     let owner = |index: usize| owner_of(words.at(index), core.shards);
@@ -87,9 +93,40 @@ impl Effects {
     }
 }
 
+/// A command over several slices, as one of their logs tells of it: from `start` to `end`, positions in that log. It
+/// counts only if the logs of all `participants` tell of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The number that it has in all of these logs, and no other has.
+    pub number: u64,
+    /// Whose logs tell of it.
+    pub participants: Arc<[ShardId]>,
+    /// Where it begins.
+    pub start: u64,
+    /// Where it ends.
+    pub end: u64,
+}
+
+/// A part of a log that leaves the slice, to be written to a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Whose log.
+    pub shard: ShardId,
+    /// Files of which generation it belongs into: a rewrite begins a new one.
+    pub generation: u64,
+    /// The commands.
+    pub bytes: Vec<u8>,
+    /// The log's position behind it.
+    pub end: u64,
+    /// Commands over several slices that end in it.
+    pub marks: Vec<Mark>,
+}
+
 /// Effects on one slice, as commands in the protocol that clients speak, in order.
 #[derive(Debug, Default)]
 pub struct EffectLog {
+    /// Whether effects are wanted; all slices agree, for it is changed with all of them in hand.
+    pub on: bool,
     /// The commands, `SELECT`s between them.
     pub bytes: Vec<u8>,
     /// Commands since the log began, `SELECT`s not counted.
@@ -98,6 +135,16 @@ pub struct EffectLog {
     db: Option<u16>,
     /// Where the open group began: offset, and `count` then.
     group: Option<(usize, u64)>,
+    /// Bytes that were taken, ever.
+    taken: u64,
+    /// See [`Piece::generation`].
+    generation: u64,
+    /// What the bytes tell of several slices.
+    marks: Vec<Mark>,
+    /// What was written before the last cut and has not been taken.
+    before_cut: Vec<Piece>,
+    /// The second that was last written down, under `aof-timestamp-enabled`.
+    stamped: i64,
 }
 
 impl EffectLog {
@@ -112,6 +159,27 @@ impl EffectLog {
         self.count += 1;
     }
 
+    /// Adds a command that names no key, with a number that says which of its like came last.
+    pub fn append_numbered(&mut self, shard: ShardId, number: u64, words: Args<'_>) {
+        let mut command = Vec::new();
+        write_command(&mut command, words.iter_from(0));
+        self.bytes.extend_from_slice(&aof::spanning_line(number, &[shard], command.len()));
+        self.bytes.extend_from_slice(&command);
+        self.count += 1;
+    }
+
+    /// Writes the time down, once a second, outside of groups.
+    #[inline]
+    pub fn stamp(&mut self, core: &Core) {
+        if core.config.aof_timestamp_enabled {
+            let seconds = core.now_ms / 1000;
+            if self.group.is_none() && seconds != self.stamped {
+                self.stamped = seconds;
+                self.bytes.extend_from_slice(format!("#TS:{seconds}\r\n").as_bytes());
+            }
+        }
+    }
+
     /// Begins what must be repeated as a whole. Groups do not nest: an inner one is part of the outer.
     pub fn open_group(&mut self) -> bool {
         let opens = self.group.is_none();
@@ -121,15 +189,36 @@ impl EffectLog {
         opens
     }
 
+    /// Whether the open group has a command.
+    pub fn group_has_commands(&self) -> bool {
+        self.group.is_some_and(|(_, count)| self.count > count)
+    }
+
     /// Ends a group; more than one command in it are put between `MULTI` and `EXEC`.
     pub fn close_group(&mut self) {
         let (start, count) = self.group.take().expect("a group was opened");
+        self.bracket(start, count);
+    }
+
+    fn bracket(&mut self, start: usize, count: u64) {
         if self.count - count > 1 {
             let mut multi = Vec::new();
             write_command(&mut multi, [&b"MULTI"[..]].into_iter());
             self.bytes.splice(start..start, multi);
             write_command(&mut self.bytes, [&b"EXEC"[..]].into_iter());
         }
+    }
+
+    /// Ends a group that is part of what several logs tell of, even if nothing is told here: a loader takes it only
+    /// if it finds it in all of them.
+    pub fn close_spanning_group(&mut self, number: u64, participants: &Arc<[ShardId]>) {
+        let (start, count) = self.group.take().expect("a group was opened");
+        self.bracket(start, count);
+        let line = aof::spanning_line(number, participants, self.bytes.len() - start);
+        let (start, from) = (start, self.taken + start as u64);
+        self.bytes.splice(start..start, line);
+        let end = self.position();
+        self.marks.push(Mark { number, participants: participants.clone(), start: from, end });
     }
 
     /// Drops a group with all that was written in it.
@@ -141,12 +230,83 @@ impl EffectLog {
         self.db = None;
     }
 
+    /// Bytes ever written.
+    #[inline]
+    pub fn position(&self) -> u64 {
+        self.taken + self.bytes.len() as u64
+    }
+
+    /// From here on what is written belongs into files of another generation. Says from where on.
+    pub fn cut(&mut self, shard: ShardId, generation: u64) -> u64 {
+        if !self.bytes.is_empty() {
+            let piece = self.take_bytes(shard);
+            self.before_cut.push(piece);
+        }
+        self.generation = generation;
+        self.db = None;
+        self.stamped = 0;
+        self.taken
+    }
+
+    fn take_bytes(&mut self, shard: ShardId) -> Piece {
+        debug_assert!(self.group.is_none());
+        self.taken = self.position();
+        Piece {
+            shard,
+            generation: self.generation,
+            bytes: std::mem::take(&mut self.bytes),
+            end: self.taken,
+            marks: std::mem::take(&mut self.marks),
+        }
+    }
+
+    /// Whether there is nothing to take.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.before_cut.is_empty()
+    }
+
+    /// Takes what was written so far, in order.
+    pub fn take_pieces(&mut self, shard: ShardId) -> Vec<Piece> {
+        let mut pieces = std::mem::take(&mut self.before_cut);
+        if !self.bytes.is_empty() {
+            pieces.push(self.take_bytes(shard));
+        }
+        pieces
+    }
+
     /// Takes what was written so far. The next command names its database again.
     pub fn take(&mut self) -> Vec<u8> {
-        debug_assert!(self.group.is_none());
         self.db = None;
-        std::mem::take(&mut self.bytes)
+        self.take_pieces(0).into_iter().flat_map(|piece| piece.bytes).collect()
     }
+}
+
+/// Begins a group in every slice in hand, unless one is open; says whether it did.
+pub fn open_groups(core: &Core, keys: &mut Keyspace<'_>) -> bool {
+    let mut opened = false;
+    for slice in keys.slices() {
+        slice.log.stamp(core);
+        opened |= slice.log.open_group();
+    }
+    opened
+}
+
+/// Ends the groups that [`open_groups`] began. If anything was written and several slices are in hand, all of them are
+/// told, also those that were only read: what was written may come from what they held.
+pub fn close_groups(core: &Core, keys: &mut Keyspace<'_>) {
+    let spans = keys.slices().nth(1).is_some() && keys.slices().any(|slice| slice.log.group_has_commands());
+    if !spans {
+        return keys.slices().for_each(|slice| slice.log.close_group());
+    }
+    let participants: Arc<[ShardId]> = keys.slices().map(|slice| slice.owner).collect();
+    let number = core.shared.aof.next_number();
+    keys.slices().for_each(|slice| slice.log.close_spanning_group(number, &participants));
+}
+
+/// Drops the groups that [`open_groups`] began.
+pub fn abandon_groups(keys: &mut Keyspace<'_>) {
+    keys.slices().for_each(|slice| slice.log.abandon_group());
 }
 
 /// Adds a command to `out` as a client would send it.
@@ -310,7 +470,7 @@ mod tests {
                 let conn = replayed.connect();
                 for shard in order {
                     replayed.run(conn, "SELECT 0");
-                    replayed.send(conn, &logs[shard]);
+                    replayed.send(conn, &crate::testing::commands_of(&logs[shard]));
                     let said = String::from_utf8_lossy(&replayed.received(conn)).into_owned();
                     assert!(!said.contains("\r\n-") && !said.starts_with('-'), "{said}");
                 }

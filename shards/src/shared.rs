@@ -7,11 +7,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, RwLock};
 
+use crate::aof::Aof;
 use crate::config::Config;
 use crate::dict::Hasher;
 use crate::latency::LatencyMonitor;
+use crate::propagate::Piece;
 use crate::pubsub::Registry;
 use crate::rdb::file::Source;
+use crate::router::ShardId;
 use crate::slowlog::SlowLog;
 use crate::snapshot::{Persistence, SnapshotFile};
 
@@ -53,10 +56,63 @@ pub trait Host: Send + Sync {
         let _ = config;
         Ok(None)
     }
+    /// Makes files for the logs of a new generation, one a shard. With `anew` there was no log, and the files count
+    /// only when the base file that is being written is whole.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    fn begin_generation(&self, config: &Config, generation: u64, anew: bool) -> Result<(), String> {
+        let _ = (config, generation, anew);
+        Err("there is nowhere to write to".into())
+    }
+    /// A new base file, on which the logs of a generation build, under another name until it is whole.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    fn create_base(&self, config: &Config, generation: u64) -> Result<Box<dyn SnapshotFile>, String> {
+        let _ = (config, generation);
+        Err("there is nowhere to write to".into())
+    }
+    /// Takes what logs have to write; for what cannot wait for the end of the turn.
+    fn append(&self, pieces: Vec<Piece>) {
+        let _ = pieces;
+    }
+    /// Waits until all that was handed over is written; with `sync`, until it is on disk.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    fn flush_logs(&self, sync: bool) -> Result<(), String> {
+        let _ = sync;
+        Ok(())
+    }
+    /// Nothing more will be written: closes the logs' files.
+    fn close_logs(&self) {}
+    /// Hands out all that the log's files hold, in order.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    fn read_logs(
+        &self,
+        config: &Config,
+        take: &mut dyn FnMut(LogPart<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let _ = (config, take);
+        Err("there is nothing to read".into())
+    }
     /// Everything the allocator says of itself (`MEMORY MALLOC-STATS`), if it can.
     fn malloc_stats(&self) -> Option<String> {
         None
     }
+}
+
+/// A part of what the log's files hold.
+pub enum LogPart<'a> {
+    /// A snapshot.
+    Snapshot(&'a mut dyn Source),
+    /// A file of commands begins: whose log, and of how many.
+    Begin(ShardId, usize),
+    /// A piece of it.
+    Bytes(&'a [u8]),
 }
 
 /// Facts about the process and its machine.
@@ -155,6 +211,8 @@ pub struct Shared {
     pub debug: DebugSettings,
     /// Snapshots and loading.
     pub persistence: Persistence,
+    /// The log.
+    pub aof: Aof,
     /// Scripts and libraries.
     pub scripts: crate::scripting::store::Store,
 }
@@ -168,6 +226,8 @@ pub struct DebugSettings {
     pub disable_deny_scripts: AtomicBool,
     /// Dumped payloads pass with a wrong checksum.
     pub skip_checksum_validation: AtomicBool,
+    /// How many µs longer each write of the log takes.
+    pub aof_flush_sleep_us: AtomicU64,
 }
 
 impl Default for DebugSettings {
@@ -176,6 +236,7 @@ impl Default for DebugSettings {
             quicklist_packed_threshold: AtomicU64::new(0),
             disable_deny_scripts: AtomicBool::new(false),
             skip_checksum_validation: AtomicBool::new(false),
+            aof_flush_sleep_us: AtomicU64::new(0),
         }
     }
 }
@@ -225,6 +286,7 @@ impl Shared {
             executable: String::new(),
             debug: DebugSettings::default(),
             persistence: Persistence::new(shards, start_ms),
+            aof: Aof::new(shards),
             scripts: crate::scripting::store::Store::new(shards),
         }
     }

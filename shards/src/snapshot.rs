@@ -11,6 +11,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::*};
 
+use crate::aof::State;
 use crate::commands::dump::Usage;
 use crate::commands::function::load_library;
 use crate::commands::{CommandError, Key};
@@ -57,6 +58,10 @@ pub struct Persistence {
     pub saving: AtomicBool,
     /// The number of the last snapshot begun.
     pub snapshot: AtomicU64,
+    /// What the running one is for: 0 for a file of its own, else the base file of this generation of logs.
+    pub base_of: AtomicU64,
+    /// One is to begin as soon as nothing else is written in the background.
+    pub scheduled: AtomicBool,
     /// Snapshots up to this number are given up, or done.
     pub over: AtomicU64,
     /// Bytes of each shard's pieces that wait to be written.
@@ -97,6 +102,8 @@ impl Persistence {
             loading_error: Mutex::default(),
             saving: AtomicBool::new(false),
             snapshot: AtomicU64::new(0),
+            base_of: AtomicU64::new(0),
+            scheduled: AtomicBool::new(false),
             over: AtomicU64::new(0),
             pending: counters(),
             progress: Default::default(),
@@ -115,6 +122,13 @@ impl Persistence {
     /// Whether snapshot `id` is given up, or done.
     pub fn is_over(&self, id: u64) -> bool {
         self.over.load(Acquire) >= id
+    }
+
+    /// Gives up the running snapshot, if there is one that is not for the log.
+    pub fn give_up_own(&self) {
+        if self.base_of.load(Acquire) == 0 {
+            self.give_up();
+        }
     }
 
     /// Gives up the running snapshot, if there is one.
@@ -165,6 +179,8 @@ impl Persistence {
 #[derive(Default)]
 pub struct Assembly {
     id: u64,
+    /// See [`Persistence::base_of`].
+    base_of: u64,
     file: Option<Result<Box<dyn SnapshotFile>, String>>,
     /// Shards that have given their last piece.
     ended: usize,
@@ -198,19 +214,36 @@ impl Assembly {
             Outcome::GivenUp => None,
             _ => Some(outcome == Outcome::Saved),
         };
-        persistence.ended(chunk.snapshot, now_ms, good);
+        match self.base_of {
+            0 => persistence.ended(chunk.snapshot, now_ms, good),
+            _ => rewrite_ended(shared, chunk.snapshot, now_ms, good),
+        }
         shared.bump_epoch();
         outcome
+    }
+
+    /// Whether the last one was the base file of a log.
+    pub fn is_base(&self) -> bool {
+        self.base_of != 0
     }
 
     fn add(&mut self, shared: &Shared, chunk: &Chunk, now_ms: i64) -> Outcome {
         if chunk.snapshot != self.id {
             let config = shared.config();
-            let file = shared.host.create_snapshot(&config).and_then(|mut file| {
-                file.write(&file_head(shared, &config, now_ms))?;
+            let base_of = shared.persistence.base_of.load(Acquire);
+            let made = match base_of {
+                0 => shared.host.create_snapshot(&config),
+                generation => shared.host.create_base(&config, generation),
+            };
+            let file = made.and_then(|mut file| {
+                if base_of == 0 || config.aof_use_rdb_preamble {
+                    file.write(&file_head(shared, &config, now_ms, base_of != 0))?;
+                } else {
+                    file.write(&crate::aof::rewrite::head(shared))?;
+                }
                 Ok(file)
             });
-            *self = Assembly { id: chunk.snapshot, file: Some(file), ended: 0 };
+            *self = Assembly { id: chunk.snapshot, base_of, file: Some(file), ended: 0 };
         }
         if shared.persistence.is_over(chunk.snapshot) {
             return Outcome::GivenUp;
@@ -252,14 +285,14 @@ pub trait SnapshotFile: Send {
 }
 
 /// The beginning of a file of this server.
-pub fn file_head(shared: &Shared, config: &Config, now_ms: i64) -> Vec<u8> {
+pub fn file_head(shared: &Shared, config: &Config, now_ms: i64, base: bool) -> Vec<u8> {
     let style = Style::of(config);
     let fields = [
         ("redis-ver", crate::REDIS_VERSION.to_string()),
         ("redis-bits", usize::BITS.to_string()),
         ("ctime", (now_ms / 1000).to_string()),
         ("used-mem", shared.host.used_memory().to_string()),
-        ("aof-base", "0".to_string()),
+        ("aof-base", u8::from(base).to_string()),
     ];
     let mut head = file::head(style, &fields);
     shared.scripts.with_libraries(|libraries| {
@@ -278,11 +311,114 @@ pub fn file_head(shared: &Shared, config: &Config, now_ms: i64) -> Vec<u8> {
 pub fn begin<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) -> Result<u64, CommandError> {
     let shared = core.shared.clone();
     let persistence = &shared.persistence;
+    persistence.scheduled.store(false, Relaxed);
+    if shared.aof.rewriting.load(Acquire) {
+        return Err(
+            "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to \
+                    schedule a BGSAVE whenever possible."
+                .into(),
+        );
+    }
     if persistence.saving.swap(true, AcqRel) {
         return Err("ERR Background save already in progress".into());
     }
+    persistence.base_of.store(0, Release);
+    Ok(begin_walk(core, slices, Manner::of(core)))
+}
+
+/// Begins a rewrite of the log: the cut, from which on effects belong to a new generation of files, and the snapshot of
+/// what was before. Where there is no log yet, it begins. All slices are in hand.
+///
+/// # Errors
+/// What to say in the log.
+pub fn begin_rewrite<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) -> Result<(), String> {
+    let shared = core.shared.clone();
+    let (persistence, aof) = (&shared.persistence, &shared.aof);
+    if !shared.config().appendonly && aof.state() == State::Waiting {
+        // It was turned off again meanwhile.
+        aof.rewriting.store(false, Release);
+        aof.set_state(State::Off);
+        return Ok(());
+    }
+    if persistence.saving.swap(true, AcqRel) {
+        aof.rewriting.store(false, Release);
+        aof.scheduled.store(true, Release);
+        return Ok(());
+    }
+    aof.rewriting.store(true, Release);
+    let generation = aof.generation.load(Acquire) + 1;
+    // The base file alone is written where there is no log.
+    let logs = aof.state() != State::Off;
+    let made = match logs {
+        true => shared.host.begin_generation(&core.config, generation, aof.state() != State::On),
+        false => Ok(()),
+    };
+    if let Err(text) = made {
+        aof.rewrite_ok.store(false, Relaxed);
+        aof.rewriting.store(false, Release);
+        persistence.saving.store(false, Release);
+        if aof.state() == State::Waiting {
+            aof.scheduled.store(true, Release);
+            aof.not_before_ms.store(core.now_ms + 1000, Relaxed);
+        }
+        return Err(text);
+    }
+    aof.rewrites.fetch_add(1, Relaxed);
+    aof.generation.store(generation, Release);
+    aof.rewrite_since_ms.store(core.now_ms, Relaxed);
+    persistence.base_of.store(generation, Release);
+    let mut slices: Vec<_> = slices.collect();
+    for slice in &mut slices {
+        slice.log.on = logs;
+        slice.log.cut(slice.owner, generation);
+    }
+    core.effects.on = logs;
+    let manner = Manner { commands: !core.config.aof_use_rdb_preamble, ..Manner::of(core) };
+    begin_walk(core, slices.into_iter(), manner);
+    core.for_driver.push(Effect::Log(
+        LogLevel::Notice,
+        format!("Background append only file rewriting started by pid {}", shared.process_id),
+    ));
+    Ok(())
+}
+
+/// A rewrite has come to its end: `Some` with success or not, `None` when it was given up.
+fn rewrite_ended(shared: &Shared, id: u64, now_ms: i64, good: Option<bool>) {
+    let aof = &shared.aof;
+    shared.persistence.over.fetch_max(id, AcqRel);
+    let since = aof.rewrite_since_ms.swap(0, Relaxed);
+    aof.rewrite_seconds.store((now_ms - since) / 1000, Relaxed);
+    match good {
+        Some(true) => {
+            aof.rewrite_ok.store(true, Relaxed);
+            aof.failures.store(0, Relaxed);
+            aof.rewrite_base_size.store(aof.current_size(), Relaxed);
+            if aof.state() == State::Waiting {
+                aof.set_state(State::On);
+            }
+        }
+        Some(false) => {
+            aof.rewrite_ok.store(false, Relaxed);
+            // Redis waits longer each time, up to an hour, from the third failure on.
+            let failures = aof.failures.fetch_add(1, Relaxed) + 1;
+            if failures >= 3 {
+                let minutes = 1i64 << (failures - 3).min(6);
+                aof.not_before_ms.store(now_ms + minutes.min(60) * 60_000, Relaxed);
+            }
+        }
+        None => {}
+    }
+    if good != Some(true) && aof.state() == State::Waiting {
+        aof.scheduled.store(true, Release);
+    }
+    aof.rewriting.store(false, Release);
+    shared.persistence.saving.store(false, Release);
+}
+
+fn begin_walk<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>, manner: Manner) -> u64 {
+    let shared = core.shared.clone();
+    let persistence = &shared.persistence;
     let id = persistence.snapshot.load(Acquire) + 1;
-    let manner = Manner::of(core);
     let (mut changes, mut keys) = (0, 0);
     for slice in slices {
         slice.begin_snapshot(id, manner, &core.hasher);
@@ -293,9 +429,11 @@ pub fn begin<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) -
     persistence.progress[0].store(0, Relaxed);
     persistence.progress[1].store(keys, Relaxed);
     persistence.since_ms.store(core.now_ms, Relaxed);
-    persistence.last_try.store(core.now_ms / 1000, Relaxed);
+    if persistence.base_of.load(Acquire) == 0 {
+        persistence.last_try.store(core.now_ms / 1000, Relaxed);
+    }
     persistence.snapshot.store(id, Release);
-    Ok(id)
+    id
 }
 
 /// Writes everything in the slices in hand, which are all, while everyone waits.
@@ -305,7 +443,7 @@ pub fn begin<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) -
 pub fn save<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) -> Result<(), String> {
     let shared = core.shared.clone();
     let mut file = shared.host.create_snapshot(&core.config)?;
-    file.write(&file_head(&shared, &core.config, core.now_ms))?;
+    file.write(&file_head(&shared, &core.config, core.now_ms, false))?;
     let manner = Manner::of(core);
     let (mut out, mut changes) = (Vec::new(), 0);
     for slice in slices {
@@ -338,9 +476,36 @@ pub struct LoadBatch {
     functions: Vec<Vec<u8>>,
     bytes: Vec<u8>,
     items: Vec<(Meta, u64, usize, usize)>,
+    /// It is part of what a log builds on: what has expired since may be needed by commands behind it.
+    pub(crate) in_log: bool,
+    /// A part of a log's commands instead.
+    pub(crate) log: Option<LogBatch>,
+    /// Behind it, writes are told in the log.
+    pub(crate) begins_logging: bool,
+}
+
+/// A part of a log.
+#[derive(Debug, Default)]
+pub struct LogBatch {
+    /// Whose log, and of how many.
+    pub origin: (ShardId, usize),
+    /// It is the first part of a file.
+    pub begins: bool,
+    /// The bytes.
+    pub bytes: Vec<u8>,
 }
 
 impl LoadBatch {
+    /// A part of a log.
+    pub fn of_log(part: LogBatch) -> Self {
+        LoadBatch { log: Some(part), ..LoadBatch::default() }
+    }
+
+    /// The end: from here on writes are told in the log.
+    pub fn begin_logging() -> Self {
+        LoadBatch { begins_logging: true, ..LoadBatch::default() }
+    }
+
     /// Adds a key; `offset` says where in the file it is.
     pub fn push(&mut self, meta: Meta, offset: u64, key: &[u8], value: &[u8]) {
         self.bytes.extend_from_slice(key);
@@ -355,7 +520,8 @@ impl LoadBatch {
 
     /// Its size.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        // Even what has none must be waited for.
+        1 + self.bytes.len() + self.log.as_ref().map_or(0, |part| part.bytes.len())
     }
 
     fn is_empty(&self) -> bool {
@@ -385,7 +551,7 @@ pub fn load_batch(core: &mut Core, slice: &mut Slice, batch: &LoadBatch, merge: 
         at += value_len;
         let inserted = key.and_then(|key| {
             let db = usize::try_from(meta.db).ok().and_then(|db| slice.dbs.get_mut(db)).ok_or(DATABASES)?;
-            insert(core, db, *meta, &key, value, &limits, merge)
+            insert(core, db, *meta, &key, value, &limits, (merge, batch.in_log))
         });
         inserted.map_err(|error| load_failure(*offset, &error))?;
     }
@@ -403,10 +569,10 @@ fn insert(
     name: &[u8],
     written: &[u8],
     limits: &Limits,
-    merge: bool,
+    (merge, in_log): (bool, bool),
 ) -> Result<(), Error> {
     let counters = &core.shared.persistence.loaded;
-    if meta.expire_at.is_some_and(|at| at <= core.now_ms) {
+    if !in_log && meta.expire_at.is_some_and(|at| at <= core.now_ms) {
         counters[1].fetch_add(1, Relaxed);
         return Ok(());
     }
@@ -434,7 +600,8 @@ fn insert(
     Ok(())
 }
 
-/// Reads a file and hands its keys out, a batch for one shard at a time.
+/// Reads a file and hands its keys out, a batch for one shard at a time; says how long it is. With `in_log` it is what a
+/// log builds on.
 ///
 /// # Errors
 /// The text of a failed load.
@@ -442,12 +609,14 @@ pub fn distribute<S: Source>(
     shared: &Shared,
     source: S,
     checksum: bool,
+    in_log: bool,
     mut hand_out: impl FnMut(ShardId, LoadBatch, u64) -> Result<(), String>,
-) -> Result<(), String> {
+) -> Result<u64, String> {
     /// Batches are handed out from this size on.
     const BATCH_BYTES: usize = 64 * 1024;
     shared.persistence.loaded.iter().for_each(|count| count.store(0, Relaxed));
-    let mut batches: Vec<LoadBatch> = (0..shared.shards).map(|_| LoadBatch::default()).collect();
+    let empty = || LoadBatch { in_log, ..LoadBatch::default() };
+    let mut batches: Vec<LoadBatch> = (0..shared.shards).map(|_| empty()).collect();
     let mut reader = Reader::new(source, checksum).map_err(|error| load_failure(0, &error))?;
     loop {
         let offset = reader.offset();
@@ -462,7 +631,7 @@ pub fn distribute<S: Source>(
                 let batch = &mut batches[owner as usize];
                 batch.push(meta, offset, key, value);
                 if batch.bytes() >= BATCH_BYTES {
-                    hand_out(owner, std::mem::take(batch), offset)?;
+                    hand_out(owner, std::mem::replace(batch, empty()), offset)?;
                 }
             }
             Item::End(_) => break,
@@ -476,7 +645,7 @@ pub fn distribute<S: Source>(
     for (owner, batch) in batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
         hand_out(owner as ShardId, batch, reader.offset())?;
     }
-    Ok(())
+    Ok(reader.offset())
 }
 
 /// Loads a whole file into the slices in hand, which are all; `slices` are in the order of their owners. With `merge`
@@ -484,15 +653,24 @@ pub fn distribute<S: Source>(
 ///
 /// # Errors
 /// The text of a failed load.
-pub fn load<S: Source>(core: &mut Core, source: S, slices: &mut [&mut Slice], merge: bool) -> Result<(), String> {
+pub fn load<S: Source>(
+    core: &mut Core,
+    source: S,
+    slices: &mut [&mut Slice],
+    merge: bool,
+    in_log: bool,
+) -> Result<(), String> {
     let shared = core.shared.clone();
     let checksum = core.config.rdbchecksum;
-    distribute(&shared, source, checksum, |owner, batch, _| load_batch(core, slices[owner as usize], &batch, merge))
+    let hand_out = |owner: ShardId, batch: LoadBatch, _| load_batch(core, slices[owner as usize], &batch, merge);
+    distribute(&shared, source, checksum, in_log, hand_out).map(|_| ())
 }
 
 /// Empties everything, for what is to be loaded in its place.
-pub fn empty(core: &mut Core, slices: &mut [&mut Slice]) {
-    core.shared.persistence.give_up();
+pub fn empty(core: &mut Core, slices: &mut [&mut Slice], for_log: bool) {
+    if !for_log {
+        core.shared.persistence.give_up();
+    }
     let _ = core.shared.scripts.change_libraries(|libraries| {
         libraries.clear();
         Ok(())

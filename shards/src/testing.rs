@@ -450,15 +450,17 @@ impl World {
 
     /// Has every shard write down what its commands do (see [`World::effects`]).
     pub fn log_effects(&mut self) {
-        self.shards.iter_mut().for_each(|shard| shard.core.effects.on = true);
+        for shard in &mut self.shards {
+            shard.core.effects.on = true;
+            shard.slices.iter_mut().flatten().for_each(|slice| slice.log.on = true);
+        }
     }
 
     /// What commands did since the last look, one line a command, the shards' logs after each other.
     pub fn effects(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         for shard in &mut self.shards {
-            let bytes = shard.take_effects();
-            let commands = Value::parse_all(&bytes);
+            let commands = Value::parse_all(&commands_of(&shard.take_effects()));
             lines.extend(commands.iter().map(|command| {
                 let words = command.items().into_iter().map(|word| word.text());
                 words.collect::<Vec<_>>().join(" ")
@@ -518,6 +520,22 @@ impl World {
 
     fn connection_at(&mut self, shard: usize, index: u32) -> Option<&mut Connection> {
         self.connections.iter_mut().find(|c| c.open && c.shard as usize == shard && c.index == index)
+    }
+}
+
+/// A log without the lines that say something about its commands.
+pub fn commands_of(log: &[u8]) -> Vec<u8> {
+    use crate::aof::read::{Parsed, parse};
+    let (mut commands, mut at) = (Vec::new(), 0);
+    loop {
+        match parse(&log[at..], &mut Vec::new()) {
+            Parsed::Command { end } => {
+                commands.extend_from_slice(&log[at..at + end]);
+                at += end;
+            }
+            Parsed::Note { end } => at += end,
+            _ => return commands,
+        }
     }
 }
 

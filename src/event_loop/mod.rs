@@ -221,11 +221,17 @@ impl<P: Poller> EventLoop<P> {
                 Mail::Parcel(parcel) => self.shard.step(Event::Parcel(parcel)),
                 Mail::Adopt(accepted) => self.adopt(accepted),
                 Mail::Load(batch) => self.shard.step(Event::Load(batch)),
+                Mail::LoadWithAll(batch) => self.shard.step(Event::LoadWithAll(batch)),
+                Mail::LogSynced => self.shard.step(Event::LogSynced),
                 Mail::Shutdown(how) => self.shard.step(Event::Shutdown(how)),
                 Mail::Stop => self.stop = true,
             }
         }
         self.shard.before_sleep();
+        // Before anything leaves that tells of it, so that who has heard of a write finds it handed over.
+        for piece in self.shard.core.pieces.drain(..) {
+            self.server.log.append(piece);
+        }
         self.send_parcels();
         for at in 0..self.shard.flush.len() {
             let index = self.shard.flush[at];
@@ -274,6 +280,7 @@ impl<P: Poller> EventLoop<P> {
                 Effect::Shutdown { save, now } => self.server.request_shutdown(save, now),
                 Effect::ShutdownFailed => self.server.shutdown_failed(),
                 Effect::Snapshot(chunk) => self.server.snapshots.add(chunk),
+                Effect::StopLog => self.server.log.close(),
                 Effect::RewriteConfig(client) => {
                     let server = self.server.clone();
                     self.file_work.push(FileWork { client, run: Box::new(move || server.rewrite_config()) });

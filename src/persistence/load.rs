@@ -92,7 +92,7 @@ pub fn load(server: &Server) -> Result<(), String> {
         server.mailboxes.of(owner as usize).push(Mail::Load(Box::new(batch)));
         failure(server)
     };
-    let read = distribute(shared, source, config.rdbchecksum, &mut hand_out);
+    let read = distribute(shared, source, config.rdbchecksum, false, &mut hand_out).map(|_| ());
     while persistence.loading_pending.iter().any(|pending| pending.0.load(Acquire) > 0) {
         std::thread::sleep(Duration::from_micros(100));
     }
@@ -117,7 +117,7 @@ fn failure(server: &Server) -> Result<(), String> {
 }
 
 /// `key-load-delay`: so many µs for each key, or so many keys for each µs when negative.
-fn delay(each: i32, keys: usize) {
+pub(super) fn delay(each: i32, keys: usize) {
     let each = i64::from(each);
     let us = if each >= 0 { keys as i64 * each } else { keys as i64 / -each };
     if us > 0 {

@@ -4,8 +4,7 @@
 //! it is whole and on disk, and the directory is forced to disk after that, so that a crash at any moment leaves a good
 //! file: the new one or the last.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -17,6 +16,8 @@ use ringshard_shards::rdb::{crc64, file};
 use ringshard_shards::shared::Shared;
 use ringshard_shards::snapshot::{Assembly, Outcome, SnapshotFile};
 
+use super::aof::Log;
+use super::disk::{Disk, DiskFile};
 use crate::net::os_text;
 use crate::{clock, log};
 
@@ -24,12 +25,25 @@ use crate::{clock, log};
 /// collect much and write it at once, which stalls whoever else uses the disk (Redis: `REDIS_AUTOSYNC_BYTES`).
 const SYNC_BYTES: usize = 4 << 20;
 
+/// What becomes of a file that is whole.
+enum Place {
+    /// It is the last snapshot.
+    Snapshot(PathBuf),
+    /// It is what the logs of this generation build on.
+    Base(Arc<Log>, u64),
+}
+
 /// A snapshot's file under its temporary name.
-pub struct DiskFile {
-    file: File,
+pub struct SnapshotOnDisk {
+    disk: Arc<dyn Disk>,
+    file: Box<dyn DiskFile>,
     temporary: PathBuf,
-    path: PathBuf,
+    place: Place,
+    config: Arc<Config>,
+    /// The checksum so far, of a file that ends with one.
     sum: Option<u64>,
+    /// It is a snapshot in its own format, which has an end, and not commands.
+    framed: bool,
     sync_bits: bool,
     unsynced: usize,
 }
@@ -39,14 +53,14 @@ pub fn path(config: &Config) -> PathBuf {
     Path::new(&config.dir).join(&config.dbfilename)
 }
 
-impl DiskFile {
-    /// Makes the file.
+impl SnapshotOnDisk {
+    /// Makes the file of a snapshot.
     ///
     /// # Errors
     /// What to say in the log.
-    pub fn create(config: &Config) -> Result<Self, String> {
+    pub fn create(disk: &Arc<dyn Disk>, config: &Config) -> Result<Self, String> {
         let temporary = Path::new(&config.dir).join(format!("temp-{}.rdb", std::process::id()));
-        let file = File::create(&temporary).map_err(|error| {
+        let file = disk.create(&temporary).map_err(|error| {
             format!(
                 "Failed opening the temp RDB file {} (in server root dir {}) for saving: {}",
                 temporary.display(),
@@ -54,9 +68,40 @@ impl DiskFile {
                 os_text(&error)
             )
         })?;
-        let sum = config.rdbchecksum.then_some(0);
-        let sync_bits = config.rdb_save_incremental_fsync;
-        Ok(DiskFile { file, temporary, path: path(config), sum, sync_bits, unsynced: 0 })
+        Ok(SnapshotOnDisk {
+            disk: disk.clone(),
+            file,
+            temporary,
+            place: Place::Snapshot(path(config)),
+            config: Arc::new(config.clone()),
+            sum: config.rdbchecksum.then_some(0),
+            framed: true,
+            sync_bits: config.rdb_save_incremental_fsync,
+            unsynced: 0,
+        })
+    }
+
+    /// Makes the base file of a generation of logs.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    pub fn create_base(log: &Arc<Log>, config: &Config, generation: u64) -> Result<Self, String> {
+        let temporary = Path::new(&config.dir).join(format!("temp-rewriteaof-bg-{}.aof", std::process::id()));
+        let file = log.disk().create(&temporary).map_err(|error| {
+            format!("Opening the temp file for AOF rewrite in rewriteAppendOnlyFile(): {}", os_text(&error))
+        })?;
+        let framed = config.aof_use_rdb_preamble;
+        Ok(SnapshotOnDisk {
+            disk: log.disk().clone(),
+            file,
+            temporary,
+            place: Place::Base(log.clone(), generation),
+            config: Arc::new(config.clone()),
+            sum: (framed && config.rdbchecksum).then_some(0),
+            framed,
+            sync_bits: config.aof_rewrite_incremental_fsync,
+            unsynced: 0,
+        })
     }
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -65,40 +110,50 @@ impl DiskFile {
         self.unsynced += bytes.len();
         if self.sync_bits && self.unsynced >= SYNC_BYTES {
             self.unsynced = 0;
-            self.file.sync_data()?;
+            self.file.sync()?;
         }
         Ok(())
     }
 
-    fn put_in_place(&mut self) -> io::Result<()> {
-        let tail = file::tail(self.sum);
-        self.file.write_all(&tail)?;
-        self.file.sync_all()?;
-        std::fs::rename(&self.temporary, &self.path)?;
-        // The rename itself must survive a crash too.
-        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(dir)?.sync_all()
+    fn put_in_place(&mut self) -> Result<(), String> {
+        let error_text = |error: io::Error| write_error(&self.place, &error);
+        if self.framed {
+            self.file.write_all(&file::tail(self.sum)).map_err(error_text)?;
+        }
+        self.file.sync().map_err(error_text)?;
+        match &self.place {
+            Place::Base(log, generation) => log.finish_rewrite(&self.temporary, &self.config, *generation),
+            Place::Snapshot(path) => {
+                self.disk.rename(&self.temporary, path).map_err(error_text)?;
+                // The rename itself must survive a crash too.
+                let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                self.disk.sync_dir(dir).map_err(error_text)
+            }
+        }
     }
 }
 
-fn write_error(error: &io::Error) -> String {
-    format!("Write error saving DB on disk: {}", os_text(error))
+fn write_error(place: &Place, error: &io::Error) -> String {
+    match place {
+        Place::Snapshot(_) => format!("Write error saving DB on disk: {}", os_text(error)),
+        Place::Base(..) => format!("Write error writing append only file on disk: {}", os_text(error)),
+    }
 }
 
-impl SnapshotFile for DiskFile {
+impl SnapshotFile for SnapshotOnDisk {
     fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.add(bytes).map_err(|error| write_error(&error))
+        self.add(bytes).map_err(|error| write_error(&self.place, &error))
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), String> {
-        self.put_in_place().map_err(|error| write_error(&error))
+        self.put_in_place()
     }
 }
 
-impl Drop for DiskFile {
+impl Drop for SnapshotOnDisk {
     fn drop(&mut self) {
         // Gone already when it was renamed.
-        let _ = std::fs::remove_file(&self.temporary);
+        let _ = self.disk.remove(&self.temporary);
     }
 }
 
@@ -116,8 +171,16 @@ impl BackgroundSave {
             let mut assembly = Assembly::default();
             for chunk in receiver {
                 delay(&shared, &chunk);
-                match assembly.take(&shared, *chunk, clock::now().0) {
+                let outcome = assembly.take(&shared, *chunk, clock::now().0);
+                match outcome {
                     Outcome::Going => {}
+                    Outcome::Saved if assembly.is_base() => {
+                        log::notice("Background AOF rewrite terminated with success");
+                    }
+                    Outcome::Failed(text) if assembly.is_base() => {
+                        log::warning(text);
+                        log::warning("Background AOF rewrite terminated with error");
+                    }
                     Outcome::Saved => {
                         log::notice("DB saved on disk");
                         log::notice("Background saving terminated with success");

@@ -7,9 +7,11 @@
 mod harness;
 mod wire;
 
+mod aof;
 mod atomic;
 mod benchmark;
 mod clients;
+mod crash;
 mod crowd;
 mod differential;
 mod life;

@@ -9,6 +9,7 @@ use crate::message::Answer;
 use crate::pubsub::{Kind, Subscriptions};
 use crate::resp::{Parser, Reply};
 use crate::router::ShardId;
+use crate::shard::append::HeldOutput;
 use crate::shard::blocking::BlockedClient;
 use order::ReplyOrder;
 
@@ -64,6 +65,8 @@ pub enum Wait {
     Answers,
     /// The driver's work (a file to be written).
     Driver,
+    /// The log to be on disk.
+    Log,
     /// The end of `CLIENT PAUSE`.
     Pause,
     /// Keys.
@@ -204,6 +207,8 @@ pub struct Client {
     pub out: Vec<u8>,
     /// Bytes handed to the driver and not yet sent.
     pub in_flight: usize,
+    /// Output that waits until the log is on disk.
+    pub held: Option<Box<HeldOutput>>,
     /// Replies that wait for other shards.
     pub order: Option<Box<ReplyOrder>>,
     /// Input not yet run.
@@ -264,6 +269,7 @@ impl Client {
             wait: Wait::No,
             out: Vec::new(),
             in_flight: 0,
+            held: None,
             order: None,
             query: Query::default(),
             parser: Parser::default(),
@@ -342,6 +348,7 @@ impl Client {
             + self.query.bytes.capacity()
             + self.out.capacity()
             + self.in_flight
+            + self.held.as_ref().map_or(0, |held| held.bytes())
             + self.parser.memory()
             + self.order.as_ref().map_or(0, |order| order.memory())
             + self.multi.as_ref().map_or(0, |multi| multi.bytes)
@@ -351,7 +358,8 @@ impl Client {
 
     /// Bytes owed to the client.
     pub fn output_bytes(&self) -> usize {
-        self.out.len() + self.in_flight + self.order.as_ref().map_or(0, |order| order.held_bytes())
+        let held = self.held.as_ref().map_or(0, |held| held.bytes());
+        self.out.len() + held + self.in_flight + self.order.as_ref().map_or(0, |order| order.held_bytes())
     }
 }
 

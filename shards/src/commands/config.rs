@@ -83,6 +83,9 @@ fn set(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
         shard.refresh_config();
         shard.effects.push(Effect::ConfigChanged(changed.iter().map(|directive| directive.name).collect()));
     }
+    if changed.iter().any(|directive| directive.name == "appendonly") {
+        shard.switch_log();
+    }
     if changed.iter().any(|directive| directive.name.starts_with("maxmemory")) {
         // As far as it gets now; what is left, and the other shards, is for time events.
         let mut keys = Keyspace::several(&mut shard.slices);

@@ -68,12 +68,10 @@ pub static TABLE: &[Command] = &[
     home("debug|replybuffer", replybuffer, 4, "Tunes reply buffers."),
     home("debug|mallctl", mallctl, -3, "Reads or writes a number of the allocator."),
     home("debug|mallctl-str", mallctl, -3, "Reads or writes a text of the allocator."),
-    home("debug|loadaof", refuse, 2, "Loads the append-only file."),
     home("debug|jmap", refuse, -2, "Maps the heap."),
     home("debug|restart", refuse, -2, "Starts the server again."),
     home("debug|crash-and-recover", refuse, -2, "Ends and starts the server again."),
     home("debug|config-rewrite-force-all", refuse, 2, "Writes all directives to the file."),
-    home("debug|aof-flush-sleep", refuse, 3, "Slows the append-only file down."),
     home("debug|replicate", refuse, -3, "Sends something to replicas alone."),
     home("debug|help", debug_help, 2, "Lists the subcommands."),
     switch(

@@ -2,7 +2,7 @@
 
 use super::script::{BUSY_SCRIPT, READS, WRITES, fcall, fcall_ro, flags, kill_slow};
 use super::{Command, CommandResult, Group, flag, help};
-use crate::args::Args;
+use crate::args::{Args, OwnedArgs};
 use crate::core::Core;
 use crate::rdb;
 use crate::scripting::store::{Flags, LibraryInfo};
@@ -90,15 +90,30 @@ pub static TABLE: &[Command] = &[
     ),
 ];
 
-/// Counts a change, for libraries are saved with the keys, and repeats it in the log of this shard.
+/// Counts a change, for libraries are saved with the keys, and tells the log of it.
+///
+/// Libraries belong to no slice. With several shards the log of any one tells of all libraries there are, and the
+/// highest number counts when logs are loaded.
 fn changed(shard: &mut Shard, index: u32, args: Args<'_>) {
-    let db = shard.client(index).db;
-    let logged = shard.core.effects.on;
     if let Some(slice) = shard.slices.iter_mut().flatten().next() {
         slice.changes += 1;
-        if logged {
+    }
+    if !shard.core.effects.on {
+        return;
+    }
+    let db = shard.client(index).db;
+    if shard.core.shards == 1 {
+        if let Some(slice) = shard.slices.iter_mut().flatten().next() {
             slice.log.append(db, args.iter_from(0));
         }
+        return;
+    }
+    let number = shard.core.shared.aof.next_number();
+    let payload = dumped(&shard.core);
+    let words = OwnedArgs::from_words(&[crate::aof::SLICE_WORD, b"FUNCTION", b"RESTORE", &payload, b"FLUSH"]);
+    match shard.slices.iter_mut().flatten().next() {
+        Some(slice) => slice.append_numbered(number, words.args()),
+        None => shard.late_effects.push((number, words)),
     }
 }
 
@@ -255,11 +270,46 @@ fn kill(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 }
 
 fn dump(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
-    let style = rdb::write::Style::of(&shard.core.config);
-    let value = shard.core.shared.scripts.with_libraries(|libraries| {
-        rdb::payload::dump_functions(libraries.by_name.values().map(|library| &library.code[..]), style)
-    });
+    let value = dumped(&shard.core);
     shard.client(index).reply().bulk(&value);
+    Ok(())
+}
+
+/// All libraries as one value.
+fn dumped(core: &Core) -> Vec<u8> {
+    let style = rdb::write::Style::of(&core.config);
+    core.shared.scripts.with_libraries(|libraries| {
+        rdb::payload::dump_functions(libraries.by_name.values().map(|library| &library.code[..]), style)
+    })
+}
+
+/// Does again what the log tells of libraries.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn replay(core: &mut Core, args: Args<'_>) -> CommandResult {
+    let shared = core.shared.clone();
+    match () {
+        () if args.is(1, "load") && args.len() > 2 => {
+            take_in(core, args.at(args.len() - 1), args.is(2, "replace"))?;
+        }
+        () if args.is(1, "delete") && args.len() > 2 => {
+            shared.scripts.change_libraries(|libraries| {
+                libraries.remove(args.at(2));
+                Ok(())
+            })?;
+            shared.scripts.note_removed();
+        }
+        () if args.is(1, "flush") => {
+            shared.scripts.change_libraries(|libraries| {
+                libraries.clear();
+                Ok(())
+            })?;
+            shared.scripts.note_removed();
+        }
+        () if args.is(1, "restore") && args.len() > 2 => take_in_all(core, args)?,
+        () => {}
+    }
     Ok(())
 }
 
@@ -270,6 +320,14 @@ enum Policy {
 }
 
 fn restore(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    take_in_all(&mut shard.core, args)?;
+    changed(shard, index, args);
+    shard.client(index).reply().ok();
+    Ok(())
+}
+
+/// What `FUNCTION RESTORE` does.
+fn take_in_all(core: &mut Core, args: Args<'_>) -> CommandResult {
     let policy = match args.len() {
         3 => Policy::Append,
         4 if args.is(3, "append") => Policy::Append,
@@ -278,14 +336,14 @@ fn restore(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
         4 => return Err("ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.".into()),
         _ => return Err(subcommand_syntax(args)),
     };
-    let skip_checksum = shard.core.shared.debug.skip_checksum_validation.load(std::sync::atomic::Ordering::Relaxed);
+    let skip_checksum = core.shared.debug.skip_checksum_validation.load(std::sync::atomic::Ordering::Relaxed);
     let codes = rdb::payload::restore_functions(args.at(2), !skip_checksum)?;
     let mut made = Vec::new();
     let result = codes.iter().try_for_each(|code| {
-        made.push(make_library(&mut shard.core, code, true)?);
+        made.push(make_library(core, code, true)?);
         Ok(())
     });
-    let shared = shard.core.shared.clone();
+    let shared = core.shared.clone();
     let result = result.and_then(|()| {
         shared.scripts.change_libraries(|libraries| match policy {
             Policy::Append => libraries.join(&made, false),
@@ -302,8 +360,6 @@ fn restore(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     }
     shared.scripts.note_removed();
     result?;
-    changed(shard, index, args);
-    shard.client(index).reply().ok();
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::memory::{Overhead, human};
 use super::{Command, CommandResult, Group, acl, flag};
+use crate::aof::State;
 use crate::args::Args;
 use crate::config::format_percentile;
 use crate::core::Core;
@@ -337,6 +338,9 @@ fn persistence(text: &mut Text, core: &Core, _: &ShardReport) {
     text.line("current_save_keys_total", if saving { total } else { 0 });
     let changes: u64 = state.changes.iter().map(|n| n.0.load(Relaxed)).sum();
     text.line("rdb_changes_since_last_save", changes.saturating_sub(state.saved_changes.load(Relaxed)));
+    let aof = &core.shared.aof;
+    let (rewriting, base) = (aof.rewriting.load(Relaxed), state.base_of.load(Relaxed) != 0);
+    let saving = saving && !base;
     text.line("rdb_bgsave_in_progress", saving as u8);
     text.line("rdb_last_save_time", state.last_save.load(Relaxed));
     text.line("rdb_last_bgsave_status", if state.last_ok.load(Relaxed) { "ok" } else { "err" });
@@ -347,13 +351,26 @@ fn persistence(text: &mut Text, core: &Core, _: &ShardReport) {
     text.line("rdb_last_cow_size", 0);
     text.line("rdb_last_load_keys_expired", state.loaded[1].load(Relaxed));
     text.line("rdb_last_load_keys_loaded", state.loaded[0].load(Relaxed));
-    text.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
-    text.line("aof_last_rewrite_time_sec", -1);
-    text.line("aof_current_rewrite_time_sec", -1);
-    text.line("aof_last_bgrewrite_status", "ok");
-    text.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
-    text.line("aof_last_write_status", "ok");
+    let state_of_log = aof.state();
+    text.line("aof_enabled", u8::from(state_of_log != State::Off));
+    text.line("aof_rewrite_in_progress", u8::from(rewriting));
+    text.line("aof_rewrite_scheduled", u8::from(aof.scheduled.load(Relaxed)));
+    text.line("aof_last_rewrite_time_sec", aof.rewrite_seconds.load(Relaxed));
+    let since = aof.rewrite_since_ms.load(Relaxed);
+    text.line("aof_current_rewrite_time_sec", if rewriting && since > 0 { (core.now_ms - since) / 1000 } else { -1 });
+    text.line("aof_last_bgrewrite_status", if aof.rewrite_ok.load(Relaxed) { "ok" } else { "err" });
+    text.line("aof_rewrites", aof.rewrites.load(Relaxed));
+    text.line("aof_rewrites_consecutive_failures", aof.failures.load(Relaxed));
+    text.line("aof_last_write_status", if aof.broken.load(Relaxed) { "err" } else { "ok" });
     text.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    if state_of_log != State::Off {
+        text.line("aof_current_size", aof.current_size());
+        text.line("aof_base_size", aof.rewrite_base_size.load(Relaxed));
+        text.line("aof_pending_rewrite", u8::from(aof.scheduled.load(Relaxed)));
+        text.line("aof_buffer_length", aof.buffered.load(Relaxed));
+        text.line("aof_pending_bio_fsync", aof.syncing.load(Relaxed));
+        text.line("aof_delayed_fsync", aof.delayed_syncs.load(Relaxed));
+    }
     if loading {
         let (total, done) = (state.loading_total.load(Relaxed), state.loading_done.load(Relaxed));
         let (begun, now) = (state.loading_since_ms.load(Relaxed), core.now_ms);

@@ -741,7 +741,7 @@ fn flushdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let lazily = frees_elsewhere(ctx, args)?;
     // As Redis ends the child that writes a snapshot of what is to go.
-    ctx.core.shared.persistence.give_up();
+    ctx.core.shared.persistence.give_up_own();
     for slice in ctx.keys.slices() {
         for db in &mut slice.dbs {
             ctx.dirty += db.empty(ctx.core, lazily) as u64;

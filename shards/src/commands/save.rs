@@ -70,12 +70,17 @@ fn save(ctx: &mut Ctx<'_>, _: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-/// There is no rewrite of a log that `SCHEDULE` would wait for.
 fn bgsave(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    match args.len() {
-        1 => {}
-        2 if args.is(1, "schedule") => {}
+    let schedule = match args.len() {
+        1 => false,
+        2 if args.is(1, "schedule") => true,
         _ => return Err(CommandError::Syntax),
+    };
+    let shared = ctx.core.shared.clone();
+    if schedule && shared.aof.rewriting.load(Acquire) {
+        shared.persistence.scheduled.store(true, Relaxed);
+        ctx.reply.simple("Background saving scheduled");
+        return Ok(());
     }
     snapshot::begin(ctx.core, ctx.keys.slices())?;
     log(ctx, LogLevel::Notice, "Background saving started");
@@ -112,9 +117,9 @@ fn reload(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     };
     let mut slices: Vec<_> = ctx.keys.slices().collect();
     if !keep {
-        snapshot::empty(ctx.core, &mut slices);
+        snapshot::empty(ctx.core, &mut slices, false);
     }
-    let loaded = snapshot::load(ctx.core, file, &mut slices, merge);
+    let loaded = snapshot::load(ctx.core, file, &mut slices, merge, false);
     if let Err(text) = loaded {
         log(ctx, LogLevel::Warning, text);
         return Err(failed.into());

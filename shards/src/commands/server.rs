@@ -30,23 +30,11 @@ pub static TABLE: &[Command] = &[
         "Ends the server.",
         "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
     ),
-    Command::home("bgrewriteaof", bgrewriteaof, 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, SERVER).doc(
-        "1.0.0",
-        "O(1)",
-        "Starts to rewrite the append-only file.",
-        "",
-    ),
     Command::home("wait", wait, 3, BLOCKING, Group::Generic).only_categories(acl::CONNECTION).doc(
         "3.0.0",
         "O(1)",
         "Waits until replicas have what the connection wrote.",
         "numreplicas timeout",
-    ),
-    Command::home("waitaof", waitaof, 4, BLOCKING, Group::Generic).only_categories(acl::CONNECTION).doc(
-        "7.2.0",
-        "O(1)",
-        "Waits until what the connection wrote is in append-only files.",
-        "numlocal numreplicas timeout",
     ),
     Command::home("replicaof", replicaof, 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, SERVER).doc(
         "5.0.0",
@@ -137,10 +125,6 @@ fn shutdown(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     Err(CommandError::NoReply)
 }
 
-fn bgrewriteaof(_: &mut Shard, _: u32, _: Args<'_>) -> CommandResult {
-    Err(not_built("BGREWRITEAOF"))
-}
-
 fn timeout_arg(text: &[u8]) -> CommandResult {
     match parse_i64(text) {
         None => Err("ERR timeout is not an integer or out of range".into()),
@@ -154,20 +138,6 @@ fn wait(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     parse_i64(args.at(1)).ok_or(CommandError::NotInteger)?;
     timeout_arg(args.at(2))?;
     shard.client(index).reply().integer(0);
-    Ok(())
-}
-
-fn waitaof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
-    let local = parse_i64(args.at(1)).filter(|n| (0..=1).contains(n)).ok_or(CommandError::OutOfRange)?;
-    parse_i64(args.at(2)).filter(|n| *n >= 0).ok_or("ERR value is out of range, must be positive")?;
-    timeout_arg(args.at(3))?;
-    if local > 0 {
-        return Err("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.".into());
-    }
-    let mut reply = shard.client(index).reply();
-    reply.array(2);
-    reply.integer(0);
-    reply.integer(0);
     Ok(())
 }
 
@@ -230,7 +200,6 @@ mod tests {
         t.check("REPLICAOF NO ONE", "OK").check("SLAVEOF no one", "OK");
         t.look("REPLICAOF 127.0.0.1 6380", |v| assert!(v.text().contains("not built yet")));
         t.check("REPLICAOF 127.0.0.1 x", "-ERR Invalid master port");
-        t.look("BGREWRITEAOF", |v| assert!(v.text().ends_with("is not built yet in Ringshard 0.1.0"), "{v}"));
     }
 
     #[test]

@@ -30,6 +30,7 @@ static FAMILIES: &[&[Command]] = &[
     super::stream_group::TABLE,
     super::stream_info::TABLE,
     super::server::TABLE,
+    super::aof::TABLE,
     super::save::TABLE,
     super::info::TABLE,
     super::config::TABLE,

@@ -702,40 +702,40 @@ directives! {
     section "Append-only file" {
         /// Log every write, to be replayed at the next start.
         appendonly: bool = false,
-            "appendonly", Kind::Bool, DENY_LOADING, NotYet;
+            "appendonly", Kind::Bool, DENY_LOADING, Yes;
         /// The stem of the log's file names.
         appendfilename: String = text("appendonly.aof"),
-            "appendfilename", Kind::Text(check::append_filename), IMMUTABLE, NotYet;
+            "appendfilename", Kind::Text(check::append_filename), IMMUTABLE, Yes;
         /// The directory of the log's files, within dir.
         appenddirname: String = text("appendonlydir"),
-            "appenddirname", Kind::Text(check::append_dirname), IMMUTABLE, NotYet;
+            "appenddirname", Kind::Text(check::append_dirname), IMMUTABLE, Yes;
         /// When the log is forced to disk.
         appendfsync: AppendFsync = AppendFsync::Everysec,
-            "appendfsync", words::<AppendFsync>(), MUTABLE, NotYet;
+            "appendfsync", words::<AppendFsync>(), MUTABLE, Yes;
         /// Do not force it while a rewrite or a snapshot runs.
         no_appendfsync_on_rewrite: bool = false,
-            "no-appendfsync-on-rewrite", Kind::Bool, MUTABLE, NotYet;
+            "no-appendfsync-on-rewrite", Kind::Bool, MUTABLE, Yes;
         /// Rewrite the log when it has grown by so many percent; 0 means never.
         auto_aof_rewrite_percentage: u32 = 100,
-            "auto-aof-rewrite-percentage", int(0, INT_MAX), MUTABLE, NotYet;
+            "auto-aof-rewrite-percentage", int(0, INT_MAX), MUTABLE, Yes;
         /// Do not rewrite it while it is smaller than this.
         auto_aof_rewrite_min_size: u64 = 64 * MB,
-            "auto-aof-rewrite-min-size", memory(0, LONG_MAX), MUTABLE, NotYet;
+            "auto-aof-rewrite-min-size", memory(0, LONG_MAX), MUTABLE, Yes;
         /// Load a log whose end is cut off, up to the cut.
         aof_load_truncated: bool = true,
-            "aof-load-truncated", Kind::Bool, MUTABLE, NotYet;
+            "aof-load-truncated", Kind::Bool, MUTABLE, Yes;
         /// Begin a rewritten log with a snapshot.
         aof_use_rdb_preamble: bool = true,
-            "aof-use-rdb-preamble", Kind::Bool, MUTABLE, NotYet;
+            "aof-use-rdb-preamble", Kind::Bool, MUTABLE, Yes;
         /// Note the time in the log, so that it can be replayed up to a moment.
         aof_timestamp_enabled: bool = false,
-            "aof-timestamp-enabled", Kind::Bool, MUTABLE, NotYet;
+            "aof-timestamp-enabled", Kind::Bool, MUTABLE, Yes;
         /// Force a rewritten log to disk bit by bit.
         aof_rewrite_incremental_fsync: bool = true,
-            "aof-rewrite-incremental-fsync", Kind::Bool, MUTABLE, NotYet;
+            "aof-rewrite-incremental-fsync", Kind::Bool, MUTABLE, Yes;
         /// Keep the files that a rewrite makes superfluous.
         aof_disable_auto_gc: bool = false,
-            "aof-disable-auto-gc", Kind::Bool, HIDDEN, NotYet;
+            "aof-disable-auto-gc", Kind::Bool, HIDDEN, Yes;
     }
 
     section "Replication" {

@@ -65,11 +65,22 @@ impl Slice {
         }
     }
 
+    /// Tells of a command that names no key; see [`EffectLog::append_numbered`].
+    pub fn append_numbered(&mut self, number: u64, words: crate::args::Args<'_>) {
+        self.log.append_numbered(self.owner, number, words);
+    }
+
     /// Takes over the effects of what was not a command: expiry and eviction.
     pub fn log_said(&mut self, core: &mut Core) {
-        for (db, words) in core.effects.said.drain(..) {
+        if core.effects.said.is_empty() {
+            return;
+        }
+        self.log.stamp(core);
+        let mut said = std::mem::take(&mut core.effects.said);
+        for (db, words) in said.drain(..) {
             self.log.append(db, words.args().iter_from(0));
         }
+        core.effects.said = said;
     }
 
     /// What `INFO` says of the databases.
@@ -153,6 +164,17 @@ impl<'a> Keyspace<'a> {
                 }
             }
         }
+    }
+
+    /// The slice in hand when there is but one.
+    #[inline]
+    pub fn lone(&mut self) -> Option<&mut Slice> {
+        self.slices[self.only?].as_deref_mut()
+    }
+
+    /// The places of all slices, also of those that are not in hand.
+    pub(crate) fn places(&mut self) -> &mut [Option<Box<Slice>>] {
+        self.slices
     }
 
     /// Every slice in hand.

@@ -14,6 +14,7 @@
 //! of the hook: it copies 4 KiB to keep an entry of 60 bytes, and stops every client while page tables are copied.
 
 use super::{Hook, RedisDb, Slice, lazyfree};
+use crate::aof::rewrite;
 use crate::core::Core;
 use crate::dict::{Dict, Hasher};
 use crate::entry::EntryPtr;
@@ -31,6 +32,8 @@ pub struct Manner {
     pub style: Style,
     /// How long ago a key was used goes along (a policy of LRU), or how often (of LFU).
     pub usage: Option<UsageKept>,
+    /// As commands that make the keys, see [`crate::aof::rewrite`].
+    pub commands: bool,
 }
 
 /// What an eviction policy keeps of a key's use.
@@ -51,11 +54,14 @@ impl Manner {
             () if policy.is_lru() => Some(UsageKept::Idle(core.lru_clock)),
             () => None,
         };
-        Manner { style: Style::of(&core.config), usage }
+        Manner { style: Style::of(&core.config), usage, commands: false }
     }
 
     /// Writes a key with its value, and what stands with it.
     pub fn write(&self, out: &mut Vec<u8>, entry: EntryPtr) {
+        if self.commands {
+            return rewrite::write_key(out, entry, self.style);
+        }
         let mut writer = Writer { out, style: self.style };
         if let Some(at) = entry.expire_at() {
             writer.out.push(opcode::EXPIRETIME_MS);
@@ -76,6 +82,9 @@ impl Manner {
 
     /// Writes that a database's keys follow, and how many.
     pub fn write_database(&self, out: &mut Vec<u8>, db: usize, sizes: Option<(usize, usize)>) {
+        if self.commands {
+            return rewrite::write_select(out, db);
+        }
         let mut writer = Writer { out, style: self.style };
         writer.out.push(opcode::SELECTDB);
         writer.len(db as u64);

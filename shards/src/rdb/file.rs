@@ -54,6 +54,12 @@ impl<S: Source + ?Sized> Source for Box<S> {
     }
 }
 
+impl<S: Source + ?Sized> Source for &mut S {
+    fn read(&mut self, n: u64, out: &mut Vec<u8>) -> Result<(), Error> {
+        (**self).read(n, out)
+    }
+}
+
 /// What stands with a key beside its value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meta {

@@ -40,6 +40,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::args::Args;
 use crate::commands::{CommandError, CommandResult, Ctx};
 use crate::core::Core;
+use crate::propagate::{abandon_groups, close_groups, open_groups};
 use crate::router::Owners;
 use crate::shard::intents::AsIs;
 use engine::Engine;
@@ -370,10 +371,7 @@ fn run_script(
     let may_abandon = shards > 1 && !(0..shards as u16).all(|owner| ctx.keys.has(owner));
     let compat = called.flags.has(Flags::COMPAT);
     let logged = ctx.core.effects.on;
-    let mut opened: Vec<u16> = Vec::new();
-    if logged {
-        opened.extend(ctx.keys.slices().filter_map(|slice| slice.log.open_group().then_some(slice.owner)));
-    }
+    let opened = logged && open_groups(ctx.core, &mut ctx.keys);
     if may_abandon {
         let hasher = ctx.core.hasher.clone();
         ctx.keys.dbs(ctx.client.db).for_each(|db| db.keep_old(&hasher));
@@ -412,11 +410,10 @@ fn run_script(
         let db = ctx.client.db;
         ctx.keys.dbs(db).for_each(|db| db.end_keeping(abandoned));
     }
-    for slice in ctx.keys.slices().filter(|slice| opened.contains(&slice.owner)) {
-        match abandoned {
-            true => slice.log.abandon_group(),
-            false => slice.log.close_group(),
-        }
+    match abandoned {
+        true if opened => abandon_groups(&mut ctx.keys),
+        false if opened => close_groups(ctx.core, &mut ctx.keys),
+        _ => {}
     }
     ctx.no_effect();
     if abandoned {

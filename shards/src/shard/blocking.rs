@@ -448,6 +448,6 @@ impl Shard {
         let spanning = self.spanning_deadlines.first().map(|(at, ..)| *at);
         let own = self.slice().and_then(|slice| slice.blocked.next_deadline_ms());
         let free = (!self.core.awaited_frees.is_empty()).then_some(self.core.now_ms);
-        spanning.into_iter().chain(own).chain(free).min()
+        spanning.into_iter().chain(own).chain(free).chain(self.log_deadline_ms()).min()
     }
 }

@@ -13,7 +13,7 @@ use crate::commands::{CommandError, CommandId, Ctx, Route, UNKNOWN, flag};
 use crate::core::Core;
 use crate::db::{Keyspace, Slice, evict};
 use crate::message::Note;
-use crate::propagate::append_words;
+use crate::propagate::{append_words, close_groups, open_groups};
 use crate::resp::Reply;
 use crate::router::{self, OwnerSet, Owners, ShardId};
 use crate::shard::Effect;
@@ -109,20 +109,28 @@ pub(crate) fn execute(
 }
 
 /// Hands what a command did to the slices it did it on.
-#[cold]
 fn propagate(ctx: &mut Ctx<'_>, args: Args<'_>) {
-    let said = std::mem::take(&mut ctx.core.effects.said);
     let repeated = !std::mem::take(&mut ctx.core.effects.replaced) && ctx.dirty > 0;
-    let opened: Vec<ShardId> =
-        ctx.keys.slices().filter_map(|slice| slice.log.open_group().then_some(slice.owner)).collect();
-    for (db, words) in &said {
-        append_words(ctx.core, &mut ctx.keys, *db, words.args());
+    let silent = ctx.core.effects.said.is_empty();
+    if silent && !repeated {
+        return;
     }
+    if silent && let Some(slice) = ctx.keys.lone() {
+        // By far the most common: a write on one slice, in its own words.
+        slice.log.stamp(ctx.core);
+        return slice.log.append(ctx.client.db, args.iter_from(0));
+    }
+    let mut said = std::mem::take(&mut ctx.core.effects.said);
+    let opened = open_groups(ctx.core, &mut ctx.keys);
+    for (db, words) in said.drain(..) {
+        append_words(ctx.core, &mut ctx.keys, db, words.args());
+    }
+    ctx.core.effects.said = said;
     if repeated {
         append_words(ctx.core, &mut ctx.keys, ctx.client.db, args);
     }
-    for slice in ctx.keys.slices().filter(|slice| opened.contains(&slice.owner)) {
-        slice.log.close_group();
+    if opened {
+        close_groups(ctx.core, &mut ctx.keys);
     }
 }
 
@@ -341,7 +349,7 @@ impl Shard {
         if self.guarded
             && let Some(text) = self.refused_by_persistence(index, row)
         {
-            return self.reject(index, id, text.into());
+            return self.reject(index, id, text.into_owned());
         }
         if self.client(index).gate & gate::MONITOR != 0
             && row.flags & (flag::WRITE | flag::READONLY | flag::MAY_REPLICATE) != 0
@@ -652,7 +660,19 @@ impl Shard {
                 let _ = crate::snapshot::begin(&mut self.core, slices);
                 return false;
             }
+            Job::Rewrite => {
+                self.begin_rewrite();
+                return false;
+            }
+            Job::StopLog => {
+                self.stop_log();
+                return false;
+            }
             Job::Shutdown(how) => return self.save_and_shut_down(client, how),
+            Job::Load(batch) => {
+                self.load_with_all(*batch);
+                return false;
+            }
             Job::Script(sequence, from, id, owned) => {
                 self.run_script_with_all(client, sequence, from, id, owned.args());
                 return false;

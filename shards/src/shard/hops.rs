@@ -13,7 +13,7 @@ use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::CommandId;
 use crate::commands::spec::Handler;
 use crate::db::{Keyspace, Slice};
-use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch, RequestHead, SPLIT, Switch};
+use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch, RequestHead, SPANS, SPLIT, Switch};
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
 use crate::transaction::{Job, TxId};
@@ -73,6 +73,7 @@ impl Shard {
     /// Takes in a parcel: notes first (an end of watching must come before a new watch), then replies, then requests.
     pub(crate) fn deliver(&mut self, mut parcel: Box<Parcel>) {
         let from = parcel.from;
+        self.merge_needs(&parcel.needs);
         parcel.releases.drain(..).for_each(|slot| self.release_keys(from, slot));
         // A message comes after the replies that its shard gave before.
         let mut letters = Vec::new();
@@ -142,6 +143,7 @@ impl Shard {
         let part = sequence & SPLIT != 0;
         let refused = if part { None } else { self.out_of_memory(id, args) };
         let hash = (hash != 0).then_some(hash);
+        let (args, span) = self.open_span(args, sequence & SPANS != 0 && part);
         if client.home == own {
             let mut out = Vec::new();
             match refused {
@@ -151,6 +153,7 @@ impl Shard {
                     execute(&mut self.core, keys, client, id, args, hash, &mut out);
                 }
             }
+            self.close_span(span);
             if let Some(client) = self.client_by_id(client.index, client.id) {
                 client.queued_here -= 1;
                 if client.queued_here == 0 {
@@ -179,13 +182,15 @@ impl Shard {
                     execute(&mut self.core, keys, client, id, args, hash, &mut replies.bytes);
                 }
             }
+            let len = (replies.bytes.len() - start) as u32;
+            self.close_span(span);
             if let Some(request) = self.core.block_request.take() {
                 return self.register(client, sequence, id, args, *request);
             }
             if std::mem::take(&mut self.core.run_script_again) {
                 return self.send_script_back(client, sequence, id, args);
             }
-            let len = (replies.bytes.len() - start) as u32;
+            let replies = &mut self.outbox.parcel(client.home).replies;
             replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
             if part {
                 self.hold_keys(client.home, &RequestView { client, sequence, command: id, args, hash: 0 });
@@ -209,7 +214,7 @@ impl Shard {
             }
             Note::Answer(number, answers) => self.take_answers(number, from, answers),
             Note::Unwatch { client, keys } => self.unwatch_here(client, keys),
-            Note::Commit { slot, client, pairs } => self.commit_here(from, slot, client, pairs.args()),
+            Note::Commit { slot, client, pairs, spans } => self.commit_here(from, slot, client, pairs.args(), spans),
             Note::Ready { index, id } => self.retry_spanning(index, id),
             Note::Unblock { id, how } => self.unblock_here(id, how),
             Note::Letter(letter) => self.take_letter(&letter),
@@ -225,6 +230,7 @@ impl Shard {
     pub(crate) fn lend(&mut self, tx: TxId) {
         let own = self.core.id;
         self.open = false;
+        self.drain_log();
         let slice = self.place(own, None).expect("the caller saw it");
         self.lent_report = slice.report();
         self.core.shared.persistence.changes[own as usize].0.store(slice.changes, Relaxed);
@@ -249,7 +255,9 @@ impl Shard {
             let before = self.place(owner, Some(slice));
             debug_assert!(before.is_none());
         }
+        self.heed_logging(owners[0]);
         let goes_on = self.run_job(tx.client, tx.job);
+        self.note_positions(&owners);
         self.post();
         if self.core.shared.shutting_down.load(Relaxed) {
             // What is written now would be acknowledged and lost.
@@ -278,6 +286,8 @@ impl Shard {
         let own = self.core.id;
         debug_assert_eq!(slice.owner, own);
         self.place(own, Some(slice));
+        self.heed_logging(own);
+        self.tell_late_effects();
         self.clock.restart();
         if !self.core.leaves_out(crate::core::Fault::NoServe) {
             self.serve_ready();

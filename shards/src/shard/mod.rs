@@ -13,8 +13,10 @@
 //! - [`script`]: where scripts run;
 //! - [`output`]: what clients are owed, and its limits;
 //! - [`persist`]: snapshots, loading, and the end;
+//! - [`append`]: the log of what its slice's writes did, and output that waits for it;
 //! - [`cron`]: what happens from time to time.
 
+pub mod append;
 pub mod blocking;
 pub mod cron;
 pub mod dispatch;
@@ -30,6 +32,8 @@ pub mod split;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::aof::load::LogLoader;
+use crate::args::OwnedArgs;
 use crate::client::{Client, ClientView, Peer, Wait, gate};
 use crate::core::Core;
 use crate::db::Slice;
@@ -70,6 +74,10 @@ pub enum Event<'a> {
     Shutdown(Shutdown),
     /// Keys of a file that this shard owns.
     Load(Box<LoadBatch>),
+    /// A part of a log, to be run with the slices of all shards.
+    LoadWithAll(Box<LoadBatch>),
+    /// More of the logs is on disk than was.
+    LogSynced,
     /// The driver's work that a client waited for has ended: an error's text, or nothing.
     WorkDone(u32, Result<(), String>),
 }
@@ -117,6 +125,8 @@ pub enum Effect {
     RewriteConfig(u32),
     /// These directives were changed.
     ConfigChanged(Vec<&'static str>),
+    /// Nothing more will be appended: close the log's files.
+    StopLog,
     /// `DEBUG SLEEP`: block this shard's thread for so many µs.
     Sleep(u64),
     /// `DEBUG SEGFAULT` and its like: end abnormally with this report.
@@ -196,6 +206,14 @@ pub struct Shard {
     pub(crate) lent_report: Vec<crate::stats::DbReport>,
     pub(crate) cron_loops: u64,
     pub(crate) cron_client: u32,
+    /// Output that waits for the log.
+    pub(crate) gate: append::Gate,
+    /// Clients that wait for the log.
+    pub(crate) log_waiters: Vec<append::LogWaiter>,
+    /// What the log is to tell of libraries once the slice is home, with its number.
+    pub(crate) late_effects: Vec<(u64, OwnedArgs)>,
+    /// Loads the log that this shard is given, or with all slices in hand any.
+    pub(crate) log_loader: Option<Box<LogLoader>>,
     /// Ticks at which a snapshot's walk may go on.
     pub(crate) walk_again: u64,
     /// Slices that were in hand at the end, and stay as they were saved.
@@ -242,6 +260,10 @@ impl Shard {
             lent_report: Vec::new(),
             cron_loops: 0,
             cron_client: 0,
+            gate: append::Gate::new(shards),
+            log_waiters: Vec::new(),
+            late_effects: Vec::new(),
+            log_loader: None,
             walk_again: 0,
             frozen: Vec::new(),
             core,
@@ -263,6 +285,7 @@ impl Shard {
         self.core.config = self.core.shared.config();
         self.clock = dispatch::CommandClock::new(&self.core);
         self.refresh_guard();
+        self.refresh_gate();
     }
 
     pub(crate) fn refresh_guard(&mut self) {
@@ -275,7 +298,8 @@ impl Shard {
             || self.core.shared.pause.all_until.load(Relaxed) != 0
             || self.core.shared.pause.write_until.load(Relaxed) != 0
             || self.core.shared.persistence.loading.load(Relaxed)
-            || self.core.shared.persistence.refuses_writes(config);
+            || self.core.shared.persistence.refuses_writes(config)
+            || self.core.shared.aof.broken.load(Relaxed);
     }
 
     /// Takes one event in.
@@ -290,11 +314,18 @@ impl Shard {
             Event::WorkDone(index, result) => self.work_done(index, result),
             Event::Shutdown(how) => self.shut_down(None, how),
             Event::Load(batch) => self.take_batch(batch),
+            Event::LoadWithAll(batch) => self.begin_own_tx(crate::transaction::Job::Load(batch)),
+            // The turn's end looks how far they are.
+            Event::LogSynced => {}
         }
         self.run_resumed();
         self.post();
         if !self.core.for_driver.is_empty() {
             self.effects.append(&mut self.core.for_driver);
+        }
+        if self.gate.on && !self.outbox.is_empty() {
+            self.note_own_position();
+            self.outbox.set_needs(&self.gate.needs);
         }
     }
 
@@ -316,6 +347,7 @@ impl Shard {
             }
         }
         self.post();
+        self.end_turn_of_log();
     }
 
     fn connected(&mut self, index: u32, peer: Peer) {
@@ -432,6 +464,7 @@ impl Shard {
         self.txs.is_empty()
             && self.asks.is_empty()
             && self.waiting.is_empty()
+            && self.log_waiters.is_empty()
             && self.held_back.is_empty()
             && self.splits.is_empty()
             && self.holds_nothing()
@@ -456,7 +489,9 @@ impl Shard {
     /// Takes what commands did on this shard's slice since the last time, in the protocol of clients; nothing while
     /// the slice is away.
     pub fn take_effects(&mut self) -> Vec<u8> {
-        self.slices[self.core.id as usize].as_mut().map_or_else(Vec::new, |slice| slice.log.take())
+        let handed_over = std::mem::take(&mut self.core.pieces).into_iter().flat_map(|piece| piece.bytes);
+        let rest = self.slices[self.core.id as usize].as_mut().map_or_else(Vec::new, |slice| slice.log.take());
+        handed_over.chain(rest).collect()
     }
 
     /// The shard's own slice, when it is home.

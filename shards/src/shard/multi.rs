@@ -13,6 +13,7 @@ use crate::commands::spec::Handler;
 use crate::commands::{Command, CommandError, CommandId, CommandResult, Group, KeySpec, flag, key};
 use crate::db::{Keyspace, Watcher};
 use crate::message::{Answer, Note};
+use crate::propagate::{close_groups, open_groups};
 use crate::resp::Reply;
 use crate::router::owner_of;
 
@@ -287,7 +288,11 @@ impl Shard {
         client.mute(length);
         self.clock.restart();
         self.core.deny_blocking = true;
+        let logged = self.core.effects.on && open_groups(&self.core, &mut Keyspace::several(&mut self.slices));
         self.run_queue(index, queue);
+        if logged {
+            close_groups(&self.core, &mut Keyspace::several(&mut self.slices));
+        }
         self.core.deny_blocking = false;
         if self.clients[index as usize].is_some() {
             self.show_exec(index, exec);

@@ -75,6 +75,12 @@ impl Shard {
         }
         // What a client waits for that waits for keys may never come.
         let soon = client.awaits_replies() && client.blocked.is_none();
+        if self.gate.is_busy() {
+            let soon = soon && client.out.len() < HOLD_BYTES;
+            let out = self.take_covered_output(index, soon);
+            self.client(index).in_flight += out.len();
+            return out;
+        }
         if client.out.is_empty() || (client.out.len() < HOLD_BYTES && soon) {
             return Vec::new();
         }
@@ -98,8 +104,11 @@ impl Shard {
 
     #[cold]
     fn take_output_slow(&mut self, index: u32) -> Vec<u8> {
+        let out = match self.gate.is_busy() {
+            true => self.take_covered_output(index, false),
+            false => std::mem::take(&mut self.client(index).out),
+        };
         let client = self.client(index);
-        let out = std::mem::take(&mut client.out);
         client.in_flight += out.len();
         if client.gate & gate::CLOSE_AFTER_REPLY != 0 && client.output_bytes() == 0 {
             self.close_now(index);

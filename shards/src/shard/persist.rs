@@ -1,13 +1,16 @@
 //! Snapshots as a shard does its part in them, loading, and the server's end.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering::*;
 
 use super::{Effect, LogLevel, Shard, Shutdown, Waiting};
+use crate::aof::State;
+use crate::aof::load::LogLoader;
 use crate::client::ClientView;
 use crate::commands::{Command, flag};
 use crate::db::snapshot::Chunk;
 use crate::router::ShardId;
-use crate::snapshot::{self, LoadBatch, PENDING_MAX};
+use crate::snapshot::{self, LoadBatch, LogBatch, PENDING_MAX};
 use crate::transaction::{Job, Tx, TxId};
 
 /// How long a turn may walk, in µs: as long as some hundred commands. What it adds to the time a request waits is
@@ -79,6 +82,11 @@ impl Shard {
         if self.core.id != 0 {
             return;
         }
+        self.rewrite_cron();
+        let persistence = &self.core.shared.persistence;
+        if persistence.scheduled.load(Relaxed) && !persistence.saving.load(Acquire) {
+            return self.begin_own_tx(Job::Snapshot);
+        }
         let due = self.core.shared.persistence.due(&self.core.config, self.core.now_ms);
         if let Some((seconds, changes)) = due {
             self.core.shared.persistence.last_try.store(self.core.now_ms / 1000, Relaxed);
@@ -89,7 +97,7 @@ impl Shard {
     }
 
     /// A transaction over all slices on behalf of no client.
-    fn begin_own_tx(&mut self, job: Job) {
+    pub(crate) fn begin_own_tx(&mut self, job: Job) {
         let client = ClientView::nobody(self.core.id);
         let owners: Vec<ShardId> = (0..self.core.shards as ShardId).collect();
         let number = self.next_number();
@@ -99,10 +107,12 @@ impl Shard {
     }
 
     /// Why a client's command may not run now: the data is still being loaded, or cannot be saved.
-    pub(crate) fn refused_by_persistence(&mut self, index: u32, row: &Command) -> Option<&'static str> {
-        let persistence = &self.core.shared.persistence;
+    pub(crate) fn refused_by_persistence(&mut self, index: u32, row: &Command) -> Option<Cow<'static, str>> {
+        let shared = self.core.shared.clone();
+        let (persistence, aof) = (&shared.persistence, &shared.aof);
         let (loading, refuses) = (persistence.loading.load(Acquire), persistence.refuses_writes(&self.core.config));
-        if refuses {
+        let broken = aof.broken.load(Acquire);
+        if refuses || broken {
             let table = self.core.table;
             let writes = row.has(flag::WRITE)
                 || row.name == "ping"
@@ -113,16 +123,20 @@ impl Shard {
                         .iter()
                         .flat_map(|m| &m.queue)
                         .any(|q| table.row(q.command).has(flag::WRITE));
+            if writes && !refuses {
+                let error = aof.write_error.lock().expect("no holder panics").clone().unwrap_or_default();
+                return Some(format!("MISCONF Errors writing to the AOF file: {error}").into());
+            }
             if writes {
-                return Some(
+                return Some(Cow::Borrowed(
                     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
                      Commands that may modify the data set are disabled, because this instance is configured to \
                      report errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). \
                      Please check the Redis logs for details about the RDB error.",
-                );
+                ));
             }
         }
-        (loading && !row.has(flag::LOADING)).then_some("LOADING Redis is loading the dataset in memory")
+        (loading && !row.has(flag::LOADING)).then_some("LOADING Redis is loading the dataset in memory".into())
     }
 
     /// Takes in keys of the file that is being loaded.
@@ -132,12 +146,45 @@ impl Shard {
             // Some commands may run while data is loaded (`WATCH`), and have it lent.
             return self.enqueue_waiting(Waiting::Load(batch));
         };
-        let loaded = snapshot::load_batch(&mut self.core, slice, &batch, false);
+        let mut loaded = snapshot::load_batch(&mut self.core, slice, &batch, false);
+        slice.log.on |= batch.begins_logging;
+        if let (Ok(()), Some(part)) = (&loaded, &batch.log) {
+            loaded = self.run_log_part(part, Some(own as ShardId));
+        }
+        if batch.begins_logging {
+            if own == 0 && loaded.is_ok() {
+                loaded = self.core.shared.clone().aof.loaded_libraries.apply(&mut self.core);
+            }
+            self.heed_logging(own as ShardId);
+        }
+        self.batch_is_done(own, batch.bytes(), loaded);
+    }
+
+    fn batch_is_done(&mut self, shard: usize, bytes: usize, loaded: Result<(), String>) {
         let persistence = &self.core.shared.persistence;
         if let Err(text) = loaded {
             persistence.loading_error.lock().expect("no holder panics").get_or_insert(text);
         }
-        persistence.loading_pending[own].0.fetch_sub(batch.bytes(), AcqRel);
+        persistence.loading_pending[shard].0.fetch_sub(bytes, AcqRel);
+    }
+
+    fn run_log_part(&mut self, part: &LogBatch, only: Option<ShardId>) -> Result<(), String> {
+        if part.begins || self.log_loader.is_none() {
+            self.log_loader = Some(Box::new(LogLoader::new(part.origin)));
+        }
+        let mut loader = self.log_loader.take().expect("made above");
+        let ran = loader.run(&mut self.core, &mut self.slices, only, &part.bytes);
+        self.log_loader = Some(loader);
+        ran
+    }
+
+    /// Runs commands of a log with all slices in hand.
+    pub(crate) fn load_with_all(&mut self, batch: LoadBatch) {
+        let loaded = match &batch.log {
+            Some(part) => self.run_log_part(part, None),
+            None => Ok(()),
+        };
+        self.batch_is_done(self.core.id as usize, batch.bytes(), loaded);
     }
 
     /// Ends the server, after the data was saved if it is to be.
@@ -145,6 +192,11 @@ impl Shard {
         self.log(LogLevel::Notice, "User requested shutdown...");
         let loading = self.core.shared.persistence.loading.load(Acquire);
         let save = how.save.unwrap_or(!self.core.config.save.is_empty()) && !loading;
+        if self.core.shared.aof.state() == State::Waiting && !how.force {
+            // What was written since the log was turned on would be nowhere.
+            self.log(LogLevel::Warning, "Writing initial AOF. Can't exit.");
+            return self.shutdown_fails(index);
+        }
         if !save {
             self.effects.push(Effect::Shutdown { save, now: how.now });
             return;
@@ -155,6 +207,15 @@ impl Shard {
                 let owners: Vec<ShardId> = (0..self.core.shards as ShardId).collect();
                 self.start_tx(index, Job::Shutdown(how), &owners);
             }
+        }
+    }
+
+    fn shutdown_fails(&mut self, index: Option<u32>) {
+        match index {
+            Some(index) => {
+                self.reply_in_order(index, |reply| reply.error("ERR Errors trying to SHUTDOWN. Check logs."));
+            }
+            None => self.effects.push(Effect::ShutdownFailed),
         }
     }
 

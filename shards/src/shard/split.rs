@@ -19,7 +19,7 @@ use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::spec::Split as Kind;
 use crate::commands::{CommandId, flag};
 use crate::core::Fault;
-use crate::message::{ALONE, Note, SPLIT};
+use crate::message::{ALONE, Note, SPANS, SPLIT, SpanWord};
 use crate::resp::Reply;
 use crate::router::{ShardId, owner_of};
 
@@ -134,10 +134,15 @@ impl Shard {
         if kind == Kind::IfNone {
             split.pairs = Some(args.to_owned());
         }
+        let span = (write && kind != Kind::IfNone && self.core.effects.on && split.owners.len() > 1).then(|| {
+            let number = self.core.shared.aof.next_number();
+            SpanWord { number, participants: split.owners.as_slice().into() }.to_bytes()
+        });
+        let tag = if span.is_some() { tag | SPANS } else { tag };
         for owner in &split.owners {
             let batch = &mut self.outbox.parcel(*owner).requests;
             let mine = places.iter().enumerate().filter(|(_, place)| *place == owner).map(|(k, _)| 1 + k * step);
-            batch.push_part(view, tag | u64::from(slot), command, args, mine, with_values);
+            batch.push_part(view, tag | u64::from(slot), command, args, mine, with_values, span.as_deref());
         }
         if split.owners.contains(&own) {
             let client = self.clients[index as usize].as_deref_mut().expect("it sent the command");
@@ -155,6 +160,30 @@ impl Shard {
             return Next::Wait;
         }
         Next::Done
+    }
+
+    /// Takes the word of [`SPANS`] off a part's arguments, and begins what the log will tell of it.
+    pub(crate) fn open_span<'a>(&mut self, args: Args<'a>, spans: bool) -> (Args<'a>, Option<SpanWord>) {
+        if !spans {
+            return (args, None);
+        }
+        let span = SpanWord::from_bytes(args.at(args.len() - 1));
+        // The log may have been turned off, or on, since the parts were sent.
+        let slice = self.slices[self.core.id as usize].as_deref_mut().filter(|slice| slice.log.on);
+        let span = slice.map(|slice| {
+            slice.log.stamp(&self.core);
+            slice.log.open_group();
+            span
+        });
+        (args.only(args.len() - 1), span)
+    }
+
+    /// Ends what [`Shard::open_span`] began, even where the part did nothing: the logs of all owners must tell of it.
+    pub(crate) fn close_span(&mut self, span: Option<SpanWord>) {
+        if let Some(SpanWord { number, participants }) = span {
+            let slice = self.slices[self.core.id as usize].as_deref_mut().expect("the part ran on it");
+            slice.log.close_spanning_group(number, &participants);
+        }
     }
 
     /// A part's reply.
@@ -200,9 +229,13 @@ impl Shard {
             return self.splits.free.push(slot);
         }
         // Slots are given away again only after this: a release is sent before any part that uses the slot anew.
+        let span = (writes.is_some() && self.core.effects.on && owners.len() > 1).then(|| {
+            let number = self.core.shared.aof.next_number();
+            SpanWord { number, participants: owners.as_slice().into() }.to_bytes()
+        });
         for owner in &owners {
             match &writes {
-                Some(pairs) => self.commit_pairs(*owner, slot, view, pairs),
+                Some(pairs) => self.commit_pairs(*owner, slot, view, pairs, span.as_deref()),
                 None if *owner == self.core.id => self.release_keys(*owner, slot),
                 None => self.outbox.parcel(*owner).releases.push(slot),
             }
@@ -212,25 +245,36 @@ impl Shard {
     }
 
     /// `MSETNX` found no key: an owner writes its pairs and lets go of the keys.
-    fn commit_pairs(&mut self, owner: ShardId, slot: u32, view: ClientView, pairs: &OwnedArgs) {
+    fn commit_pairs(&mut self, owner: ShardId, slot: u32, client: ClientView, pairs: &OwnedArgs, span: Option<&[u8]>) {
         let args = pairs.args();
         let mut mine = OwnedArgs::from_words(&["mset"]);
         for at in (1..args.len()).step_by(2).filter(|at| owner_of(args.at(*at), self.core.shards) == owner) {
             mine.push(args.at(at));
             mine.push(args.at(at + 1));
         }
+        span.iter().for_each(|word| mine.push(word));
+        let spans = span.is_some();
         match owner == self.core.id {
-            true => self.commit_here(owner, slot, view, mine.args()),
-            false => self.outbox.note(owner, Note::Commit { slot, client: view, pairs: mine }),
+            true => self.commit_here(owner, slot, client, mine.args(), spans),
+            false => self.outbox.note(owner, Note::Commit { slot, client, pairs: mine, spans }),
         }
     }
 
     /// Writes pairs whose keys `coordinator` holds here, and lets go of them.
-    pub(crate) fn commit_here(&mut self, coordinator: ShardId, slot: u32, client: ClientView, pairs: Args<'_>) {
+    pub(crate) fn commit_here(
+        &mut self,
+        coordinator: ShardId,
+        slot: u32,
+        client: ClientView,
+        pairs: Args<'_>,
+        spans: bool,
+    ) {
         let id = self.core.table.find(b"mset");
         let mut out = Vec::new();
+        let (pairs, span) = self.open_span(pairs, spans);
         let keys = crate::db::Keyspace::one(&mut self.slices, self.core.id);
         super::dispatch::execute(&mut self.core, keys, client, id, pairs, None, &mut out);
+        self.close_span(span);
         self.serve_ready();
         self.release_keys(coordinator, slot);
     }

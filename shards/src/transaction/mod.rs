@@ -41,6 +41,12 @@ pub enum Job {
     Command(CommandId, OwnedArgs),
     /// The cut of a snapshot that a save point asks for.
     Snapshot,
+    /// The cut of a rewrite of the log, which turns the log on if it was not.
+    Rewrite,
+    /// There is to be no log any longer.
+    StopLog,
+    /// A part of a log whose commands are run with all slices.
+    Load(Box<crate::snapshot::LoadBatch>),
     /// The last snapshot, and then the end.
     Shutdown(Shutdown),
     /// The queue of a `MULTI`, which the client still holds.

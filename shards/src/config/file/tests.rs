@@ -162,12 +162,12 @@ fn hz_is_brought_into_range() {
 
 #[test]
 fn what_is_not_built_is_accepted_with_a_warning() {
-    let (config, warnings) = load_text("appendonly yes\nappendonly yes\ntls-port 0\nreplica-read-only no\n").unwrap();
-    assert!(config.appendonly);
+    let (config, warnings) = load_text("replica-priority 7\nreplica-priority 7\ntls-port 0\n").unwrap();
+    assert_eq!(config.replica_priority, 7);
     let shown: Vec<String> = warnings.iter().map(Warning::to_string).collect();
     assert_eq!(
         shown,
-        ["WARNING: configuration directive 'appendonly' at line 1: what it governs is not built \
+        ["WARNING: configuration directive 'replica-priority' at line 1: what it governs is not built \
           yet: it is kept and has no effect"]
     );
     assert_eq!(load_text("lua-replicate-commands yes").unwrap().1[0].name, "lua-replicate-commands");

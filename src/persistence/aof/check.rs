@@ -1,0 +1,1 @@
+//! `ringshard check aof`.

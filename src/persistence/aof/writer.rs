@@ -1,0 +1,483 @@
+//! The thread that writes one shard's log.
+//!
+//! A shard hands over what a turn has written; the thread writes all that has come in one go, and syncs as `appendfsync`
+//! says. Under `always` that is one write and one sync for all turns that ended while the last sync was under way.
+//! Under `everysec` and `no` it is not woken for each turn but looks again after a ms: that much is lost if the process
+//! is killed, where Redis would lose nothing, and nothing that it does can hold up a loop.
+//!
+//! **When writing fails.** Under `always` the process ends, for its clients were promised more. Else writes are refused
+//! until it works again, and what was not written is kept. A sync that fails may have lost what was written before it,
+//! whatever a later one says; so a rewrite is begun, and nothing counts as on disk until its files are.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::*;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use ringshard_shards::config::AppendFsync;
+use ringshard_shards::propagate::Piece;
+
+use super::Log;
+use crate::log;
+use crate::net::os_text;
+use crate::persistence::disk::DiskFile;
+
+/// How long output of several turns is collected where nobody waits for it.
+const COLLECT: Duration = Duration::from_millis(1);
+
+/// A failed write is tried again after so long, and complained of once in so long (Redis: `AOF_WRITE_LOG_ERROR_RATE`).
+const RETRY: Duration = Duration::from_secs(1);
+const COMPLAIN: Duration = Duration::from_secs(30);
+
+/// A sync that takes longer counts as delayed, as in Redis.
+const DELAYED: Duration = Duration::from_secs(2);
+
+/// A log's file.
+pub struct OpenFile {
+    file: Box<dyn DiskFile>,
+    name: String,
+    generation: u64,
+    /// Bytes of whole commands in it.
+    size: u64,
+}
+
+impl OpenFile {
+    /// A file that holds `size` bytes.
+    pub fn new(file: Box<dyn DiskFile>, name: String, generation: u64, size: u64) -> Self {
+        OpenFile { file, name, generation, size }
+    }
+}
+
+/// What a shard and its writer share.
+#[derive(Default)]
+pub struct Writer {
+    queue: Mutex<Queue>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    pieces: VecDeque<Piece>,
+    /// Who waits until all is written, and whether it has to be on disk.
+    asks: Vec<(bool, Sender<Result<(), String>>)>,
+    file: Option<OpenFile>,
+    /// The thread sleeps until it is rung.
+    asleep: bool,
+    /// Somebody waits for what is there.
+    urgent: bool,
+    close: bool,
+    stop: bool,
+    ended: bool,
+    /// A base file makes up for all that stands in logs before this generation.
+    made_up: u64,
+}
+
+impl Writer {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Takes a piece.
+    pub fn push(&self, piece: Piece) {
+        let mut queue = self.queue();
+        queue.pieces.push_back(piece);
+        if queue.asleep {
+            queue.asleep = false;
+            self.bell.notify_one();
+        }
+    }
+
+    /// Gives the file that is written on.
+    pub fn give(&self, file: OpenFile) {
+        self.queue().file = Some(file);
+    }
+
+    /// Asks for an answer when all that was taken is written.
+    pub fn ask(&self, sync: bool) -> Receiver<Result<(), String>> {
+        let (sender, receiver) = channel();
+        let mut queue = self.queue();
+        if !queue.ended {
+            queue.asks.push((sync, sender));
+            self.ring(queue);
+        }
+        receiver
+    }
+
+    /// Has the file closed when everything is written.
+    pub fn close(&self) {
+        let mut queue = self.queue();
+        queue.close = true;
+        self.ring(queue);
+    }
+
+    /// A base file makes up for all that stands in logs before this generation.
+    pub fn make_up(&self, generation: u64) {
+        let mut queue = self.queue();
+        queue.made_up = generation;
+        self.ring(queue);
+    }
+
+    /// Ends the thread when everything is written, and waits for that.
+    pub fn stop(&self) {
+        let mut queue = self.queue();
+        queue.stop = true;
+        queue.urgent = true;
+        self.bell.notify_all();
+        while !queue.ended {
+            queue = self.bell.wait(queue).unwrap_or_else(|e| e.into_inner());
+        }
+    }
+
+    fn ring(&self, mut queue: MutexGuard<'_, Queue>) {
+        queue.urgent = true;
+        queue.asleep = false;
+        self.bell.notify_all();
+    }
+
+    /// Starts the thread.
+    pub(super) fn start(log: &Arc<Log>, shard: usize) -> std::io::Result<()> {
+        let log = log.clone();
+        std::thread::Builder::new().name(format!("aof-{shard}")).spawn(move || {
+            let writer = log.writers[shard].clone();
+            Thread::new(&log, &writer, shard).run();
+            writer.queue().ended = true;
+            writer.bell.notify_all();
+        })?;
+        Ok(())
+    }
+}
+
+struct Thread<'a> {
+    log: &'a Log,
+    writer: &'a Writer,
+    shard: usize,
+    file: Option<OpenFile>,
+    /// What is to be written.
+    pending: VecDeque<Piece>,
+    /// Position up to which the log is written, and up to which it is on disk.
+    written: u64,
+    synced: u64,
+    last_sync: Instant,
+    /// Syncs of this generation's file, and of those before, say nothing: one has failed.
+    unsure: Option<u64>,
+    /// The last write failed; when it is tried again.
+    retry_at: Option<Instant>,
+    complained: Option<Instant>,
+}
+
+/// What has come.
+struct Orders {
+    asks: Vec<(bool, Sender<Result<(), String>>)>,
+    close: bool,
+    stop: bool,
+    made_up: u64,
+}
+
+impl<'a> Thread<'a> {
+    fn new(log: &'a Log, writer: &'a Writer, shard: usize) -> Self {
+        Thread {
+            log,
+            writer,
+            shard,
+            file: None,
+            pending: VecDeque::new(),
+            written: 0,
+            synced: 0,
+            last_sync: Instant::now(),
+            unsure: None,
+            retry_at: None,
+            complained: None,
+        }
+    }
+
+    fn run(&mut self) {
+        loop {
+            let orders = self.wait();
+            let mut result = self.write();
+            if self.unsure.is_some_and(|generation| generation < orders.made_up) {
+                self.unsure = None;
+                self.log.shared.aof.set_write_error(None);
+                self.log.shared.bump_epoch();
+                // What stands in the new file is still to be synced.
+                self.last_sync = Instant::now() - Duration::from_secs(1);
+            }
+            let wants_sync = orders.stop || orders.close || orders.asks.iter().any(|(sync, _)| *sync);
+            if result.is_ok() {
+                result = self.sync_if_due(wants_sync);
+            }
+            for (_, ask) in orders.asks {
+                let _ = ask.send(result.clone());
+            }
+            if orders.close {
+                self.file = None;
+                self.pending.clear();
+                self.fine();
+            }
+            if orders.stop {
+                return;
+            }
+        }
+    }
+
+    fn policy(&self) -> AppendFsync {
+        self.log.shared.config().appendfsync
+    }
+
+    /// Sleeps until there is something to do.
+    fn wait(&mut self) -> Orders {
+        let mut queue = self.writer.queue();
+        let collects = !queue.urgent && self.policy() != AppendFsync::Always && !queue.pieces.is_empty();
+        if collects {
+            // More will come; nobody waits for it.
+            let (back, _) = self.writer.bell.wait_timeout(queue, COLLECT).unwrap_or_else(|e| e.into_inner());
+            queue = back;
+        }
+        loop {
+            let orders = queue.urgent || !queue.asks.is_empty() || queue.close || queue.stop;
+            let now = Instant::now();
+            let due = match (self.retry_at, self.unsynced()) {
+                (Some(at), _) => Some(at),
+                (None, true) if self.policy() == AppendFsync::Everysec => Some(self.last_sync + Duration::from_secs(1)),
+                _ => None,
+            };
+            let writes = !queue.pieces.is_empty() && self.retry_at.is_none();
+            if orders || writes || due.is_some_and(|at| at <= now) {
+                break;
+            }
+            queue.asleep = true;
+            queue = match due {
+                Some(at) => self.writer.bell.wait_timeout(queue, at - now).unwrap_or_else(|e| e.into_inner()).0,
+                None => self.writer.bell.wait(queue).unwrap_or_else(|e| e.into_inner()),
+            };
+            queue.asleep = false;
+        }
+        queue.urgent = false;
+        self.pending.append(&mut queue.pieces);
+        if let Some(file) = queue.file.take() {
+            self.file = Some(file);
+        }
+        Orders {
+            asks: std::mem::take(&mut queue.asks),
+            close: std::mem::take(&mut queue.close),
+            stop: queue.stop,
+            made_up: queue.made_up,
+        }
+    }
+
+    fn unsynced(&self) -> bool {
+        self.written > self.synced
+    }
+
+    /// Writes all that is there.
+    fn write(&mut self) -> Result<(), String> {
+        self.retry_at = None;
+        while let Some(first) = self.pending.front() {
+            let generation = first.generation;
+            if self.file.as_ref().is_none_or(|file| file.generation < generation) {
+                self.switch(generation)?;
+            }
+            let together = self.pending.iter().take_while(|piece| piece.generation == generation).count();
+            let bytes = match together {
+                1 => std::mem::take(&mut self.pending[0].bytes),
+                _ => self.pending.iter().take(together).flat_map(|piece| &piece.bytes).copied().collect(),
+            };
+            let end = self.pending[together - 1].end;
+            let Some(file) = &mut self.file else {
+                // The log was turned off, and its files are closed.
+                self.pending.drain(..together);
+                continue;
+            };
+            let sleep = self.log.shared.debug.aof_flush_sleep_us.load(Relaxed);
+            if sleep > 0 {
+                std::thread::sleep(Duration::from_micros(sleep));
+            }
+            let wrote = file.file.write(&bytes);
+            match wrote {
+                Ok(n) if n == bytes.len() => {
+                    file.size += n as u64;
+                    self.log.grew(file.generation, n as u64);
+                    self.log.shared.aof.buffered.fetch_sub(n, Relaxed);
+                    self.written = end;
+                    self.pending.drain(..together);
+                    self.fine();
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.put_back(bytes, together),
+                wrote => {
+                    let text = self.write_failed(wrote, bytes.len());
+                    let kept = match &self.file {
+                        // What could not be cut off again is not written twice.
+                        Some(file) if text.1 > 0 => {
+                            self.log.grew(file.generation, text.1 as u64);
+                            self.log.shared.aof.buffered.fetch_sub(text.1, Relaxed);
+                            bytes[text.1..].to_vec()
+                        }
+                        _ => bytes,
+                    };
+                    self.put_back(kept, together);
+                    self.retry_at = Some(Instant::now() + RETRY);
+                    return Err(text.0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was not written goes first the next time.
+    fn put_back(&mut self, bytes: Vec<u8>, together: usize) {
+        let last = self.pending[together - 1].clone();
+        self.pending.drain(..together);
+        self.pending.push_front(Piece { bytes, ..last });
+    }
+
+    /// Goes on in another file.
+    fn switch(&mut self, generation: u64) -> Result<(), String> {
+        // What stands in the last one must not be missing where something of the next is found.
+        if self.file.is_some() && self.unsynced() && self.policy() != AppendFsync::No {
+            self.sync()?;
+        }
+        match self.log.take_file(generation, self.shard) {
+            Ok(Some(file)) => self.file = Some(file),
+            // None could be made: it goes on in the old one.
+            Ok(None) => {
+                if let Some(file) = &mut self.file {
+                    file.generation = generation;
+                }
+            }
+            Err(text) => {
+                self.broken(&text, &text);
+                self.retry_at = Some(Instant::now() + RETRY);
+                return Err(text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what is wrong, once in a while, and cuts off what a short write left. Says how many bytes it left after all.
+    fn write_failed(&mut self, wrote: std::io::Result<usize>, expected: usize) -> (String, usize) {
+        let file = self.file.as_mut().expect("it was written to");
+        let (line, reason, mut left) = match &wrote {
+            Err(error) => (format!("Error writing to the AOF file: {}", os_text(error)), os_text(error), 0),
+            Ok(n) => (
+                format!("Short write while writing to the AOF file: (nwritten={n}, expected={expected})"),
+                "No space left on device".to_string(),
+                *n,
+            ),
+        };
+        let mut more = None;
+        if left > 0 {
+            match file.file.truncate(file.size) {
+                Ok(()) => left = 0,
+                Err(error) => {
+                    file.size += left as u64;
+                    more = Some(format!(
+                        "Could not remove short write from the append-only file {}.  The server may refuse to load the AOF the next time it starts.  ftruncate: {}",
+                        file.name,
+                        os_text(&error)
+                    ));
+                }
+            }
+        }
+        self.broken(&line, &reason);
+        more.iter().for_each(log::warning);
+        (reason, left)
+    }
+
+    /// The log cannot be written.
+    fn broken(&mut self, line: &str, reason: &str) {
+        let now = Instant::now();
+        if self.complained.is_none_or(|at| now - at > COMPLAIN) {
+            self.complained = Some(now);
+            log::warning(line);
+        }
+        if self.policy() == AppendFsync::Always {
+            log::warning("Can't recover from AOF write error when the AOF fsync policy is 'always'. Exiting...");
+            (self.log.die)();
+        }
+        self.log.shared.aof.set_write_error(Some(reason.to_string()));
+        self.log.shared.bump_epoch();
+    }
+
+    /// The log can be written.
+    fn fine(&mut self) {
+        if self.complained.take().is_some() && self.unsure.is_none() {
+            log::notice("AOF write error looks solved. The server can write again.");
+            self.log.shared.aof.set_write_error(None);
+            self.log.shared.bump_epoch();
+        }
+    }
+
+    /// Syncs if the policy, or somebody, wants it now.
+    fn sync_if_due(&mut self, wanted: bool) -> Result<(), String> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        let shared = &self.log.shared;
+        let config = shared.config();
+        let spared = config.no_appendfsync_on_rewrite && shared.persistence.saving.load(Acquire) && !wanted;
+        if !self.unsynced() {
+            return Ok(());
+        }
+        let due = match config.appendfsync {
+            AppendFsync::Always => true,
+            AppendFsync::Everysec => self.last_sync.elapsed() >= Duration::from_secs(1),
+            AppendFsync::No => false,
+        };
+        if spared {
+            if config.appendfsync == AppendFsync::Always {
+                // As asked for: clients do not wait for the disk while it is busy.
+                self.log.publish(self.shard, self.written);
+            }
+            self.last_sync = Instant::now();
+            return Ok(());
+        }
+        if due || wanted { self.sync() } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> Result<(), String> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let aof = &self.log.shared.aof;
+        let began = Instant::now();
+        aof.syncing.fetch_add(1, Relaxed);
+        let (result, generation) = (file.file.sync(), file.generation);
+        aof.syncing.fetch_sub(1, Relaxed);
+        self.last_sync = Instant::now();
+        let waits = !self.writer.queue().pieces.is_empty();
+        if waits && self.last_sync - began > DELAYED {
+            aof.delayed_syncs.fetch_add(1, Relaxed);
+            log::notice(
+                "Asynchronous AOF fsync is taking too long (disk is busy?). Writing the AOF buffer is delayed, no client waits for it.",
+            );
+        }
+        match result {
+            Ok(()) => {
+                self.synced = self.written;
+                if self.unsure.is_some_and(|unsure| generation <= unsure) {
+                    return Ok(());
+                }
+                if self.unsure.take().is_some() {
+                    self.log.shared.aof.set_write_error(None);
+                    self.log.shared.bump_epoch();
+                }
+                self.log.publish(self.shard, self.synced);
+                Ok(())
+            }
+            Err(error) => {
+                let text = os_text(&error);
+                if self.policy() == AppendFsync::Always {
+                    log::warning(format!(
+                        "Can't persist AOF for fsync error when the AOF fsync policy is 'always': {text}. Exiting..."
+                    ));
+                    (self.log.die)();
+                }
+                log::warning(format!("Fail to fsync the AOF file: {text}"));
+                self.unsure = Some(generation);
+                aof.set_write_error(Some(text.clone()));
+                // What was written may be gone from memory without being on disk: only a new base file helps.
+                aof.scheduled.store(true, Release);
+                self.log.shared.bump_epoch();
+                Err(text)
+            }
+        }
+    }
+}
