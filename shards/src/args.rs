@@ -5,6 +5,8 @@
 
 use std::ops::Index;
 
+use crate::router::ShardId;
+
 /// Where one argument lies in the bytes of its command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ArgRef {
@@ -14,11 +16,21 @@ pub struct ArgRef {
     pub len: u32,
 }
 
+/// Where a key is: found once, when its command is read, and carried along to wherever it is looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyPlace {
+    /// [`crate::dict::Hasher::hash`] of the key.
+    pub hash: u64,
+    /// The shard whose slice it belongs to.
+    pub owner: ShardId,
+}
+
 /// A command's arguments, the name first. Never empty.
 #[derive(Clone, Copy)]
 pub struct Args<'a> {
     bytes: &'a [u8],
     refs: &'a [ArgRef],
+    places: &'a [KeyPlace],
 }
 
 impl<'a> Args<'a> {
@@ -26,7 +38,19 @@ impl<'a> Args<'a> {
     pub fn new(bytes: &'a [u8], refs: &'a [ArgRef]) -> Self {
         debug_assert!(!refs.is_empty());
         debug_assert!(refs.iter().all(|r| (r.start as usize + r.len as usize) <= bytes.len()));
-        Args { bytes, refs }
+        Args { bytes, refs, places: &[] }
+    }
+
+    /// The same arguments, with the places of all their keys, in their order.
+    #[inline]
+    pub fn with_places(self, places: &'a [KeyPlace]) -> Self {
+        Args { places, ..self }
+    }
+
+    /// The places of all keys, or nothing if they are not known.
+    #[inline]
+    pub fn places(&self) -> &'a [KeyPlace] {
+        self.places
     }
 
     /// How many there are, the command's name included (`argc`).
@@ -61,9 +85,9 @@ impl<'a> Args<'a> {
         Args::new(self.bytes, &self.refs[from..])
     }
 
-    /// The first `n` arguments, at least one.
+    /// The first `n` arguments, at least one and all keys.
     pub fn only(&self, n: usize) -> Args<'a> {
-        Args::new(self.bytes, &self.refs[..n])
+        Args::new(self.bytes, &self.refs[..n]).with_places(self.places)
     }
 
     /// Whether the argument at `index` is there and equals `word` but for letter case.
@@ -77,6 +101,7 @@ impl<'a> Args<'a> {
         for i in 0..self.len() {
             owned.push(self.at(i));
         }
+        owned.places.extend_from_slice(self.places);
         owned
     }
 }
@@ -95,6 +120,7 @@ impl Index<usize> for Args<'_> {
 pub struct OwnedArgs {
     bytes: Vec<u8>,
     refs: Vec<ArgRef>,
+    places: Vec<KeyPlace>,
 }
 
 impl OwnedArgs {
@@ -110,6 +136,7 @@ impl OwnedArgs {
     /// Removes all arguments, keeping the memory unless it is large.
     pub fn clear(&mut self) {
         self.refs.clear();
+        self.places.clear();
         match self.bytes.capacity() > 64 * 1024 {
             true => self.bytes = Vec::new(),
             false => self.bytes.clear(),
@@ -124,11 +151,13 @@ impl OwnedArgs {
 
     /// The arguments; there must be at least one.
     pub fn args(&self) -> Args<'_> {
-        Args::new(&self.bytes, &self.refs)
+        Args::new(&self.bytes, &self.refs).with_places(&self.places)
     }
 
     /// Bytes of memory held.
     pub fn memory(&self) -> usize {
-        self.bytes.capacity() + self.refs.capacity() * size_of::<ArgRef>()
+        self.bytes.capacity()
+            + self.refs.capacity() * size_of::<ArgRef>()
+            + self.places.capacity() * size_of::<KeyPlace>()
     }
 }

@@ -19,11 +19,15 @@ pub const BULK_MAX_UNAUTHENTICATED: i64 = 16 * 1024;
 /// little; past 64 the first prefetched lines begin to leave the first-level cache.
 pub const BATCH_COMMANDS: usize = 64;
 
-/// Bytes of reply buffers kept for reuse by a shard; what is beyond goes back to the allocator.
-pub const SPARE_BUFFER_BYTES: usize = 16 * 1024;
+/// Keys whose buckets and entries are prefetched together. A bucket is a line and an entry of 64 bytes two: 128 keys are
+/// 24 KB of the 32 KB or more of a first-level cache.
+pub const BATCH_KEYS: usize = 128;
 
-/// Reply buffers kept for reuse by a shard.
-pub const SPARE_BUFFERS: usize = 256;
+/// Largest reply buffer that is kept for reuse; a larger one goes back to the allocator.
+pub const SPARE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes of reply buffers that a shard keeps for reuse.
+pub const SPARE_BUFFERS_BYTES: usize = 2 * 1024 * 1024;
 
 /// A query buffer larger than this is given back when it runs empty (Redis: `PROTO_RESIZE_THRESHOLD`).
 pub const QUERY_KEEP_BYTES: usize = 32 * 1024;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::args::{ArgRef, Args, OwnedArgs};
+use crate::args::{ArgRef, Args, KeyPlace, OwnedArgs};
 use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
@@ -66,8 +66,10 @@ pub struct RequestHead {
     pub first: u32,
     /// How many arguments.
     pub argc: u32,
-    /// The hash of its single key; 0 when it has several.
-    pub hash: u64,
+    /// The first of its keys' places in [`RequestBatch::places`].
+    pub first_place: u32,
+    /// How many of these: all its keys, or none if its sender did not look for them.
+    pub places: u32,
 }
 
 /// Requests of one turn for one shard.
@@ -77,55 +79,75 @@ pub struct RequestBatch {
     pub heads: Vec<RequestHead>,
     /// Their arguments, into `bytes`.
     pub refs: Vec<ArgRef>,
+    /// The places of their keys.
+    pub places: Vec<KeyPlace>,
     /// The arguments' bytes.
     pub bytes: Vec<u8>,
+    /// Where the arguments and places of the part begin that is being added.
+    part: (usize, usize),
 }
 
 impl RequestBatch {
     /// Adds a request.
-    pub fn push(&mut self, client: ClientView, sequence: u64, command: CommandId, args: Args<'_>, hash: u64) {
-        let first = self.refs.len() as u32;
-        for i in 0..args.len() {
-            let arg = args.at(i);
-            self.refs.push(ArgRef { start: self.bytes.len() as u32, len: arg.len() as u32 });
-            self.bytes.extend_from_slice(arg);
-        }
-        self.heads.push(RequestHead { client, sequence, command, first, argc: args.len() as u32, hash });
+    #[inline]
+    pub fn push(&mut self, client: ClientView, sequence: u64, command: CommandId, args: Args<'_>) {
+        let (first, first_place) = (self.refs.len(), self.places.len());
+        args.iter_from(0).for_each(|arg| self.push_arg(arg));
+        self.places.extend_from_slice(args.places());
+        self.push_head(client, sequence, command, first, first_place);
     }
 
-    /// Adds a part of a split command: its name, and of `args` the keys at `keys`, with the argument behind each when
-    /// `with_values`; then the word of [`SPANS`].
-    #[allow(clippy::too_many_arguments)]
-    pub fn push_part(
-        &mut self,
-        client: ClientView,
-        sequence: u64,
-        command: CommandId,
-        args: Args<'_>,
-        keys: impl Iterator<Item = usize>,
-        with_values: bool,
-        span: Option<&[u8]>,
-    ) {
-        let first = self.refs.len() as u32;
-        let mut push = |arg: &[u8]| {
-            self.refs.push(ArgRef { start: self.bytes.len() as u32, len: arg.len() as u32 });
-            self.bytes.extend_from_slice(arg);
-        };
-        push(args.at(0));
-        for key in keys {
-            push(args.at(key));
-            if with_values {
-                push(args.at(key + 1));
-            }
-        }
-        span.into_iter().for_each(push);
-        let argc = self.refs.len() as u32 - first;
-        self.heads.push(RequestHead { client, sequence, command, first, argc, hash: 0 });
+    /// Begins a part of a split command with its name; keys follow, then [`RequestBatch::end_part`].
+    pub fn begin_part(&mut self, name: &[u8]) {
+        self.part = (self.refs.len(), self.places.len());
+        self.push_arg(name);
+    }
+
+    /// Adds a key to the part that was begun.
+    #[inline]
+    pub fn push_key(&mut self, key: &[u8], place: KeyPlace) {
+        self.push_arg(key);
+        self.places.push(place);
+    }
+
+    /// Adds what is no key: a value behind its key, or the word of [`SPANS`] at the end.
+    #[inline]
+    pub fn push_arg(&mut self, arg: &[u8]) {
+        self.refs.push(ArgRef { start: self.bytes.len() as u32, len: arg.len() as u32 });
+        self.bytes.extend_from_slice(arg);
+    }
+
+    /// Ends the part that was begun.
+    pub fn end_part(&mut self, client: ClientView, sequence: u64, command: CommandId) {
+        let (first, first_place) = self.part;
+        self.push_head(client, sequence, command, first, first_place);
+    }
+
+    /// Ends a request whose arguments begin at `first`, and its keys' places at `first_place`.
+    #[inline]
+    fn push_head(&mut self, client: ClientView, sequence: u64, command: CommandId, first: usize, first_place: usize) {
+        self.heads.push(RequestHead {
+            client,
+            sequence,
+            command,
+            first: first as u32,
+            argc: (self.refs.len() - first) as u32,
+            first_place: first_place as u32,
+            places: (self.places.len() - first_place) as u32,
+        });
     }
 
     /// The arguments of a request of this batch.
+    #[inline]
     pub fn args(&self, head: &RequestHead) -> Args<'_> {
-        Args::new(&self.bytes, &self.refs[head.first as usize..(head.first + head.argc) as usize])
+        let refs = &self.refs[head.first as usize..(head.first + head.argc) as usize];
+        Args::new(&self.bytes, refs).with_places(self.places(head))
+    }
+
+    /// The places of its keys.
+    #[inline]
+    pub fn places(&self, head: &RequestHead) -> &[KeyPlace] {
+        &self.places[head.first_place as usize..(head.first_place + head.places) as usize]
     }
 
     /// Whether another request of `bytes` would not fit the batch's 32-bit offsets.
@@ -136,6 +158,7 @@ impl RequestBatch {
     fn clear(&mut self) {
         self.heads.clear();
         self.refs.clear();
+        self.places.clear();
         self.bytes.clear();
     }
 }
@@ -353,6 +376,12 @@ impl Outbox {
             self.dirty.push(to);
         }
         slot.as_mut().expect("filled above")
+    }
+
+    /// The parcel for shard `to`, which was begun.
+    #[inline]
+    pub fn begun_parcel(&mut self, to: ShardId) -> &mut Parcel {
+        self.parcels[to as usize].as_mut().expect("the caller has put something in")
     }
 
     /// Adds a note for one shard.

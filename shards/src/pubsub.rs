@@ -21,6 +21,7 @@ use crate::message::Note;
 use crate::resp::Reply;
 use crate::router::ShardId;
 use crate::shard::Shard;
+use crate::shard::output::SpareBuffers;
 
 /// What a subscription names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,7 +308,7 @@ impl Post {
 
 /// Adds a message to a client's output. `bytes` begins with the head of a RESP3 push; RESP2 says the same as a list.
 #[inline]
-pub(crate) fn push_message(client: &mut Client, bytes: &[u8], flush: &mut Vec<u32>, spare: &mut Vec<Vec<u8>>) {
+pub(crate) fn push_message(client: &mut Client, bytes: &[u8], flush: &mut Vec<u32>, spare: &mut SpareBuffers) {
     let head = if client.resp == 3 { b'>' } else { b'*' };
     push_bytes(client, head, &bytes[1..], flush, spare);
 }
@@ -315,7 +316,7 @@ pub(crate) fn push_message(client: &mut Client, bytes: &[u8], flush: &mut Vec<u3
 /// Adds what is no reply to a client's output: behind the replies it awaits, unless it waits for keys, which may take
 /// for ever. Nothing is kept from a client that has turned its replies off.
 #[inline]
-fn push_bytes(client: &mut Client, head: u8, rest: &[u8], flush: &mut Vec<u32>, spare: &mut Vec<Vec<u8>>) {
+fn push_bytes(client: &mut Client, head: u8, rest: &[u8], flush: &mut Vec<u32>, spare: &mut SpareBuffers) {
     if client.gate & gate::CLOSING != 0 {
         return;
     }
@@ -323,7 +324,7 @@ fn push_bytes(client: &mut Client, head: u8, rest: &[u8], flush: &mut Vec<u32>, 
     match client.order.as_deref_mut().filter(|order| !order.is_empty() && !blocked) {
         None => {
             if client.out.capacity() == 0 {
-                client.out = spare.pop().unwrap_or_default();
+                client.out = spare.take();
             }
             client.out.push(head);
             client.out.extend_from_slice(rest);

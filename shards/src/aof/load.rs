@@ -169,7 +169,7 @@ impl LogLoader {
                 };
                 self.out.clear();
                 let client = ClientView { db: self.db, ..ClientView::nobody(core.id) };
-                execute(core, keys, client, id, args, None, &mut self.out);
+                execute(core, keys, client, id, args, &mut self.out);
                 core.block_request = None;
                 core.run_script_again = false;
                 core.effects.said.clear();

@@ -6,6 +6,9 @@
 
 use std::collections::VecDeque;
 
+/// Held bytes that are kept for the next pipeline, or not given up for a while.
+const KEPT_BYTES: usize = 16 * 1024;
+
 /// One reply: where its bytes are held, once they are.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -25,15 +28,25 @@ pub fn bit(owner: u16) -> u128 {
     1 << owner.min(BITS as u16)
 }
 
+/// Appends a reply, unless nobody wants it.
+#[inline]
+fn append(out: &mut Vec<u8>, muted: bool, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    if muted {
+        out.truncate(start);
+    }
+}
+
 /// The replies of a client from the first awaited one on.
 #[derive(Debug, Default)]
 pub struct ReplyOrder {
     /// Number of the first slot.
     base: u64,
     slots: VecDeque<Slot>,
-    /// Slots whose replies have not come.
-    missing: usize,
     held: Vec<u8>,
+    /// How much of `held` has not been moved on.
+    live: usize,
     /// The shards that awaited replies come from, a [`bit`] each, since the last time that none was awaited.
     owners: u128,
 }
@@ -58,7 +71,6 @@ impl ReplyOrder {
     /// As [`ReplyOrder::expect`], for a reply that takes several shards, and may be one that nobody wants.
     pub fn expect_several(&mut self, owners: u128, muted: bool) -> u64 {
         self.owners = if self.slots.is_empty() { owners } else { self.owners | owners };
-        self.missing += 1;
         self.slots.push_back(Slot { start: 0, len: 0, ready: false, muted });
         self.base + self.slots.len() as u64 - 1
     }
@@ -76,44 +88,64 @@ impl ReplyOrder {
 
     /// Ends a reply that began at `start`.
     pub fn close_ready(&mut self, start: usize) {
-        self.slots.push_back(Slot { start, len: self.held.len() - start, ready: true, muted: false });
+        let len = self.held.len() - start;
+        self.live += len;
+        self.slots.push_back(Slot { start, len, ready: true, muted: false });
     }
 
-    /// Takes an awaited reply.
-    pub fn fulfil(&mut self, number: u64, bytes: &[u8]) {
-        let slot = number.checked_sub(self.base).and_then(|at| self.slots.get_mut(at as usize));
-        let slot = slot.expect("a reply answers an awaited request");
+    /// Takes an awaited reply: what `write` appends. If it is in turn it goes to `out`, with all that it held up.
+    #[inline]
+    pub fn fulfil(&mut self, number: u64, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        let at = number.checked_sub(self.base).expect("a reply answers an awaited request") as usize;
+        let slot = self.slots.get_mut(at).expect("a reply answers an awaited request");
         assert!(!slot.ready, "a request is answered once");
-        let bytes = if slot.muted { &[] } else { bytes };
-        *slot = Slot { start: self.held.len(), len: bytes.len(), ready: true, muted: false };
-        self.missing -= 1;
-        self.held.extend_from_slice(bytes);
+        let muted = slot.muted;
+        if at == 0 {
+            self.slots.pop_front();
+            self.base += 1;
+            append(out, muted, write);
+            return self.drain(out);
+        }
+        let start = self.held.len();
+        append(&mut self.held, muted, write);
+        *slot = Slot { start, len: self.held.len() - start, ready: true, muted: false };
+        self.live += slot.len;
     }
 
     /// Moves what is in turn to `out`.
-    pub fn drain(&mut self, out: &mut Vec<u8>) {
+    #[inline]
+    fn drain(&mut self, out: &mut Vec<u8>) {
         while let Some(slot) = self.slots.front().filter(|slot| slot.ready) {
             out.extend_from_slice(&self.held[slot.start..slot.start + slot.len]);
+            self.live -= slot.len;
             self.slots.pop_front();
             self.base += 1;
         }
-        if self.slots.is_empty() {
-            match self.held.capacity() > crate::limits::SPARE_BUFFER_BYTES {
+        if self.live == 0 {
+            match self.held.capacity() > KEPT_BYTES {
                 true => self.held = Vec::new(),
                 false => self.held.clear(),
             }
+        } else if self.held.len() > 2 * self.live + KEPT_BYTES {
+            self.pack();
         }
     }
 
-    /// Whether every awaited reply has come.
-    #[inline]
-    pub fn is_complete(&self) -> bool {
-        self.missing == 0
+    /// Forgets what has been moved on: a client that always awaits something never leaves `held` empty.
+    #[cold]
+    fn pack(&mut self) {
+        let mut packed = Vec::with_capacity(self.live);
+        for slot in self.slots.iter_mut().filter(|slot| slot.ready) {
+            let start = packed.len();
+            packed.extend_from_slice(&self.held[slot.start..slot.start + slot.len]);
+            slot.start = start;
+        }
+        self.held = packed;
     }
 
     /// Bytes held back.
     pub fn held_bytes(&self) -> usize {
-        self.held.len()
+        self.live
     }
 
     /// Bytes of memory.
@@ -145,16 +177,35 @@ mod tests {
                 }
                 if let Some(pick) = picks.next().filter(|p| p % 3 == 0 && !awaited.is_empty()) {
                     let (number, byte) = awaited.remove(pick as usize % awaited.len());
-                    order.fulfil(number, &[byte]);
-                    order.drain(&mut out);
+                    order.fulfil(number, &mut out, |out| out.push(byte));
                 }
             }
             while let Some((number, byte)) = awaited.pop() {
-                order.fulfil(number, &[byte]);
+                order.fulfil(number, &mut out, |out| out.push(byte));
             }
-            order.drain(&mut out);
             prop_assert!(order.is_empty());
             prop_assert_eq!(out, (0..local.len() as u8).collect::<Vec<_>>());
+        }
+
+        /// A client that always awaits something holds no more than what is still owed.
+        #[test]
+        fn held_replies_do_not_pile_up(picks in prop::collection::vec(0usize..8, 2000..3000)) {
+            let (mut order, mut out, mut awaited) = (ReplyOrder::default(), Vec::new(), Vec::new());
+            let mut next = 0u32;
+            for pick in picks {
+                while awaited.len() < 8 {
+                    awaited.push((order.expect(1), next));
+                    next += 1;
+                }
+                let (number, n) = awaited.remove(pick);
+                order.fulfil(number, &mut out, |out| out.resize(out.len() + 100, n as u8));
+                prop_assert!(order.memory() < 64 * 1024, "{} bytes for {} owed", order.memory(), order.held_bytes());
+            }
+            while let Some((number, n)) = awaited.pop() {
+                order.fulfil(number, &mut out, |out| out.resize(out.len() + 100, n as u8));
+            }
+            let expected: Vec<u8> = (0..next).flat_map(|n| [n as u8; 100]).collect();
+            prop_assert!(order.is_empty() && out == expected);
         }
     }
 }

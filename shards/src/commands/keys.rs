@@ -243,7 +243,7 @@ fn unlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn delete_generic(ctx: &mut Ctx<'_>, args: Args<'_>, lazily: bool) -> CommandResult {
     let mut removed = 0;
     for i in 1..args.len() {
-        let key = ctx.key_of(args.at(i));
+        let key = ctx.nth_key(args, i - 1, i);
         let db = ctx.keys.db(ctx.client.db, key.bytes);
         // An expired key is not there any more, and not counted.
         if db.find(ctx.core, key).is_some() && db.delete_lazily(ctx.core, key, lazily) {
@@ -258,7 +258,7 @@ fn delete_generic(ctx: &mut Ctx<'_>, args: Args<'_>, lazily: bool) -> CommandRes
 fn exists(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let mut found = 0;
     for i in 1..args.len() {
-        let key = ctx.key_of(args.at(i));
+        let key = ctx.nth_key(args, i - 1, i);
         let untouched = std::mem::replace(&mut ctx.core.no_touch, true);
         let db = ctx.keys.db(ctx.client.db, key.bytes);
         found += db.lookup_read(ctx.core, key).is_some() as i64;
@@ -273,7 +273,7 @@ fn touch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     // TOUCH marks keys as used even for a client that set CLIENT NO-TOUCH.
     let untouched = std::mem::replace(&mut ctx.core.no_touch, false);
     for i in 1..args.len() {
-        let key = ctx.key_of(args.at(i));
+        let key = ctx.nth_key(args, i - 1, i);
         let db = ctx.keys.db(ctx.client.db, key.bytes);
         found += db.lookup_read(ctx.core, key).is_some() as i64;
     }

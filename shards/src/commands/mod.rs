@@ -74,25 +74,30 @@ pub struct Ctx<'a> {
     pub reply: Reply<'a>,
     /// The client on whose behalf it runs, who may be on another shard.
     pub client: ClientView,
-    /// The hash of the command's single key, computed when the request was parsed.
-    pub hash: Option<u64>,
     /// Changes made, as `server.dirty` counts them.
     pub dirty: u64,
 }
 
 impl<'a> Ctx<'a> {
-    /// The key at argument `index`, hashed.
+    /// The command's single key, at argument `index`.
     #[inline]
     pub fn key<'k>(&self, args: Args<'k>, index: usize) -> Key<'k> {
+        self.nth_key(args, 0, index)
+    }
+
+    /// The command's key number `n`, from 0, at argument `index`.
+    #[inline]
+    pub fn nth_key<'k>(&self, args: Args<'k>, n: usize, index: usize) -> Key<'k> {
         let bytes = args.at(index);
-        let hash = match self.hash {
-            Some(hash) => hash,
+        let hash = match args.places().get(n) {
+            Some(place) => place.hash,
             None => self.core.hasher.hash(bytes),
         };
+        debug_assert!(hash == self.core.hasher.hash(bytes));
         Key { bytes, hash }
     }
 
-    /// A key that is not an argument, or one of several.
+    /// A key whose place is not known.
     #[inline]
     pub fn key_of<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
         Key { bytes, hash: self.core.hasher.hash(bytes) }

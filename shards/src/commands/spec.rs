@@ -306,6 +306,16 @@ pub enum Split {
     IfNone,
 }
 
+impl Split {
+    /// From one key to the next, in arguments.
+    pub fn step(self) -> usize {
+        match self {
+            Split::Values | Split::Sum => 1,
+            Split::Done | Split::IfNone => 2,
+        }
+    }
+}
+
 /// A function over slices; it sees no connection, so it can run on any shard.
 pub type DataFn = fn(&mut Ctx<'_>, Args<'_>) -> CommandResult;
 

@@ -533,9 +533,9 @@ fn incrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 fn mget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     ctx.reply.array(args.len() - 1);
-    prefetch_keys(ctx, args, 1, 1);
+    prefetch_keys(ctx, args, 1);
     for i in 1..args.len() {
-        let key = ctx.key_of(args.at(i));
+        let key = ctx.nth_key(args, i - 1, i);
         let db = ctx.keys.db(ctx.client.db, key.bytes);
         match db.lookup_read(ctx.core, key) {
             Some(entry) if entry.kind() == Kind::String => reply_string(ctx, entry),
@@ -545,26 +545,21 @@ fn mget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Brings the buckets, then the entries, of a command's keys into the cache together.
-fn prefetch_keys(ctx: &mut Ctx<'_>, args: Args<'_>, first: usize, step: usize) {
-    if args.len() <= first + step {
+/// Brings the buckets, then the entries, of a command's keys into the cache together: as many as stay in its first
+/// level; the rest is left to the hardware. Where the keys' places are known that has been done for a whole batch.
+fn prefetch_keys(ctx: &mut Ctx<'_>, args: Args<'_>, step: usize) {
+    if !args.places().is_empty() || args.len() <= 1 + step {
         return;
     }
     let db = ctx.client.db;
-    for chunk_start in (first..args.len()).step_by(step * crate::limits::BATCH_COMMANDS) {
-        let last = args.len().min(chunk_start + step * crate::limits::BATCH_COMMANDS);
-        for i in (chunk_start..last).step_by(step) {
-            let key = ctx.key_of(args.at(i));
-            ctx.keys.db(db, key.bytes).dict.prefetch_bucket(key.hash);
-        }
-        for i in (chunk_start..last).step_by(step) {
-            let key = ctx.key_of(args.at(i));
-            ctx.keys.db(db, key.bytes).dict.prefetch_element(key.hash);
-        }
-        if chunk_start == first && last < args.len() {
-            // More keys than lines that stay in the first-level cache: the rest is left to the hardware.
-            break;
-        }
+    let keys = || args.iter_from(1).step_by(step).take(crate::limits::BATCH_KEYS);
+    for bytes in keys() {
+        let key = ctx.key_of(bytes);
+        ctx.keys.db(db, key.bytes).dict.prefetch_bucket(key.hash);
+    }
+    for bytes in keys() {
+        let key = ctx.key_of(bytes);
+        ctx.keys.db(db, key.bytes).dict.prefetch_element(key.hash);
     }
 }
 
@@ -572,7 +567,7 @@ fn mset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if args.len().is_multiple_of(2) {
         return Err(CommandError::Arity("mset"));
     }
-    prefetch_keys(ctx, args, 1, 2);
+    prefetch_keys(ctx, args, 2);
     set_pairs(ctx, args);
     ctx.reply.ok();
     Ok(())
@@ -580,7 +575,7 @@ fn mset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 fn set_pairs(ctx: &mut Ctx<'_>, args: Args<'_>) {
     for i in (1..args.len()).step_by(2) {
-        let key = ctx.key_of(args.at(i));
+        let key = ctx.nth_key(args, i / 2, i);
         let db = ctx.keys.db(ctx.client.db, key.bytes);
         db.set_string(ctx.core, key, args.at(i + 1), Ttl::Clear);
         ctx.changed(Event::STRING, "set", key.bytes);
@@ -592,7 +587,7 @@ fn msetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return Err(CommandError::Arity("msetnx"));
     }
     for i in (1..args.len()).step_by(2) {
-        let key = ctx.key_of(args.at(i));
+        let key = ctx.nth_key(args, i / 2, i);
         let db = ctx.keys.db(ctx.client.db, key.bytes);
         if db.lookup_write(ctx.core, key).is_some() {
             ctx.reply.integer(0);

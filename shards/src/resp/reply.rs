@@ -43,14 +43,17 @@ impl<'a> Reply<'a> {
 
     #[inline]
     fn head(&mut self, kind: u8, n: i64) {
-        self.out.reserve(24);
-        self.out.push(kind);
-        if (0..10).contains(&n) {
-            self.out.push(b'0' + n as u8);
-        } else {
-            self.out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+        // One append of a short line for small numbers, which most are.
+        match n {
+            0..10 => self.out.extend_from_slice(&[kind, b'0' + n as u8, b'\r', b'\n']),
+            10..100 => self.out.extend_from_slice(&[kind, b'0' + (n / 10) as u8, b'0' + (n % 10) as u8, b'\r', b'\n']),
+            _ => {
+                self.out.reserve(24);
+                self.out.push(kind);
+                self.out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+                self.out.extend_from_slice(b"\r\n");
+            }
         }
-        self.out.extend_from_slice(b"\r\n");
     }
 
     /// An integer.

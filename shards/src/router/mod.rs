@@ -5,7 +5,7 @@
 
 pub mod slot;
 
-use crate::args::Args;
+use crate::args::{Args, KeyPlace};
 use crate::commands::{Command, Route};
 use slot::slot_of;
 
@@ -83,6 +83,7 @@ pub fn owners(command: &Command, args: Args<'_>, shards: usize) -> Owners {
     match command.route {
         Route::Home => Owners::None,
         _ if shards == 1 => Owners::One(0),
+        _ if !args.places().is_empty() => owners_of(args.places()),
         _ if command.all_slices.is_some_and(|needs_all| needs_all(args)) => all(shards),
         Route::All => all(shards),
         Route::Cursor => Owners::One(cursor_shard(args.get(1).unwrap_or(b"0"), shards)),
@@ -96,6 +97,16 @@ pub fn owners(command: &Command, args: Args<'_>, shards: usize) -> Owners {
             }
         }
     }
+}
+
+fn owners_of(places: &[KeyPlace]) -> Owners {
+    let first = places[0].owner;
+    if places.iter().all(|place| place.owner == first) {
+        return Owners::One(first);
+    }
+    let mut set = OwnerSet::default();
+    places.iter().for_each(|place| set.add(place.owner));
+    set.finish()
 }
 
 fn all(shards: usize) -> Owners {

@@ -34,11 +34,25 @@ const fn tables() -> [[u16; 256]; 8] {
 /// CRC-16/XMODEM of `bytes`.
 #[inline]
 pub fn crc16(bytes: &[u8]) -> u16 {
-    let mut crc = 0u16;
-    let mut chunks = bytes.chunks_exact(8);
-    for c in &mut chunks {
-        crc = TABLES[7][(c[0] ^ (crc >> 8) as u8) as usize]
-            ^ TABLES[6][(c[1] ^ crc as u8) as usize]
+    crc16_and_brace(bytes).0
+}
+
+/// The CRC of a key, and whether there is a `{` in it, which is rare: both from one look at each eight bytes.
+#[inline]
+fn crc16_and_brace(key: &[u8]) -> (u16, bool) {
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    const BRACE: u64 = u64::from_ne_bytes([b'{'; 8]);
+    let (words, rest) = key.as_chunks::<8>();
+    let (mut crc, mut found) = (0u16, 0u64);
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // A byte of `x` is 0 where the key's is a brace; its high bit then remains, and no bit if there is none.
+        let x = word ^ BRACE;
+        found |= x.wrapping_sub(LOW) & !x & HIGH;
+        let c = (word ^ u64::from(crc.swap_bytes())).to_le_bytes();
+        crc = TABLES[7][c[0] as usize]
+            ^ TABLES[6][c[1] as usize]
             ^ TABLES[5][c[2] as usize]
             ^ TABLES[4][c[3] as usize]
             ^ TABLES[3][c[4] as usize]
@@ -46,28 +60,27 @@ pub fn crc16(bytes: &[u8]) -> u16 {
             ^ TABLES[1][c[6] as usize]
             ^ TABLES[0][c[7] as usize];
     }
-    for &byte in chunks.remainder() {
+    for &byte in rest {
+        found |= u64::from(byte == b'{');
         crc = (crc << 8) ^ TABLES[0][((crc >> 8) as u8 ^ byte) as usize];
     }
-    crc
+    (crc, found != 0)
 }
 
 /// The slot of `key`: of the part between the first `{` and the next `}` if that is not empty, else of the whole key.
 #[inline]
 pub fn slot_of(key: &[u8]) -> u16 {
-    crc16(tag_of(key)) & (crate::limits::SLOTS - 1)
+    let (crc, brace) = crc16_and_brace(key);
+    let crc = if brace { crc16(tag_of(key)) } else { crc };
+    crc & (crate::limits::SLOTS - 1)
 }
 
-#[inline]
+#[cold]
 fn tag_of(key: &[u8]) -> &[u8] {
-    // Keys are short: a plain loop is quicker than memchr's set-up, and most keys have no brace.
-    let open = if key.len() <= 32 { key.iter().position(|b| *b == b'{') } else { memchr(b'{', key) };
-    match open {
-        Some(open) => match memchr(b'}', &key[open + 1..]) {
-            Some(len) if len > 0 => &key[open + 1..open + 1 + len],
-            _ => key,
-        },
-        None => key,
+    let Some(open) = memchr(b'{', key) else { return key };
+    match memchr(b'}', &key[open + 1..]) {
+        Some(len) if len > 0 => &key[open + 1..open + 1 + len],
+        _ => key,
     }
 }
 
@@ -95,6 +108,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_brace_is_found_wherever_it_is(mut key in prop::collection::vec(any::<u8>(), 0..40), at in any::<prop::sample::Index>()) {
+            prop_assert_eq!(crc16_and_brace(&key).1, key.contains(&b'{'));
+            if !key.is_empty() {
+                let at = at.index(key.len());
+                key[at] = b'{';
+                prop_assert!(crc16_and_brace(&key).1);
+            }
+        }
+
         #[test]
         fn tables_agree_with_the_definition(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             prop_assert_eq!(crc16(&bytes), bitwise(&bytes));

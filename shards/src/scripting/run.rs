@@ -205,7 +205,7 @@ impl Run<'_> {
         let start = ticks();
         let on = self.core.effects.on;
         self.core.effects.on = on && self.repeated;
-        execute(self.core, self.keys.again(), self.client, id, args, None, out);
+        execute(self.core, self.keys.again(), self.client, id, args, out);
         self.core.effects.on = on;
         let stats = &mut self.core.stats;
         stats.commands_processed += 1;

@@ -86,13 +86,13 @@ impl Shard {
             Owners::One(owner) => owner,
             Owners::None => own,
         };
-        if owner != own || !self.may_run_here(index, id, args, None) {
-            self.send_request(index, id, args, owner, 0);
+        if owner != own || !self.may_run_here(index, id, args) {
+            self.send_request(index, id, args, owner);
             let sequence = self.client(index).order.as_ref().expect("a reply is awaited").last();
             self.await_keys(index, BlockedClient { sequence, owners: vec![owner], spanning: None });
             return Next::Wait;
         }
-        self.run_here(index, id, args, None);
+        self.run_here(index, id, args);
         let Some(request) = self.core.block_request.take() else { return Next::Done };
         self.uncount(id);
         let sequence = self.client(index).await_reply(order::bit(own));
@@ -246,7 +246,7 @@ impl Shard {
         let (view, command, args) = (waiter.view, waiter.command, std::mem::take(&mut waiter.args));
         let mut out = Vec::new();
         let keys = Keyspace::one(&mut self.slices, self.core.id);
-        execute(&mut self.core, keys, view, command, args.args(), None, &mut out);
+        execute(&mut self.core, keys, view, command, args.args(), &mut out);
         self.account(command, args.args(), view);
         if self.core.block_request.take().is_some() {
             self.uncount(command);
@@ -303,7 +303,7 @@ impl Shard {
         let ending = spanning.ending.take();
         let mut out = Vec::new();
         let keys = Keyspace::several(&mut self.slices);
-        execute(&mut self.core, keys, view, command, args, None, &mut out);
+        execute(&mut self.core, keys, view, command, args, &mut out);
         self.account(command, args, view);
         if self.core.block_request.take().is_none() {
             self.forget_spanning(id);

@@ -88,14 +88,13 @@ pub(crate) fn execute(
     client: ClientView,
     id: CommandId,
     args: Args<'_>,
-    hash: Option<u64>,
     out: &mut Vec<u8>,
 ) {
     let row = core.table.row(id);
     let Handler::Data(run) = row.handler else { unreachable!("only data commands run on slices") };
     let start = out.len();
     core.no_touch = client.no_touch;
-    let mut ctx = Ctx { core, keys, reply: Reply::new(out, client.resp), client, hash, dirty: 0 };
+    let mut ctx = Ctx { core, keys, reply: Reply::new(out, client.resp), client, dirty: 0 };
     let result = run(&mut ctx, args);
     if ctx.dirty != 0 {
         ctx.keys.count_changes(ctx.dirty);
@@ -151,28 +150,21 @@ fn fail(core: &mut Core, id: CommandId, error: &CommandError, resp: u8, out: &mu
 impl Shard {
     /// A command with one key, of a client in no special state, when nothing on this shard asks for more checks.
     #[inline]
-    pub(crate) fn process_plain(
-        &mut self,
-        index: u32,
-        id: CommandId,
-        args: Args<'_>,
-        owner: ShardId,
-        hash: u64,
-    ) -> Next {
+    pub(crate) fn process_plain(&mut self, index: u32, id: CommandId, args: Args<'_>, owner: ShardId) -> Next {
         let row = self.core.table.row(id);
         if !row.accepts(args.len()) || !matches!(row.handler, Handler::Data(_)) {
-            return self.process(index, id, args, Some((owner, hash)));
+            return self.process(index, id, args);
         }
-        self.run_on_owner(index, id, args, owner, Some(hash))
+        self.run_on_owner(index, id, args, owner)
     }
 
     /// Runs a command on the slice of `owner`: here if that is this shard, else there.
     #[inline]
-    fn run_on_owner(&mut self, index: u32, id: CommandId, args: Args<'_>, owner: ShardId, hash: Option<u64>) -> Next {
-        if owner == self.core.id && self.may_run_here(index, id, args, hash) {
-            self.run_here(index, id, args, hash);
+    fn run_on_owner(&mut self, index: u32, id: CommandId, args: Args<'_>, owner: ShardId) -> Next {
+        if owner == self.core.id && self.may_run_here(index, id, args) {
+            self.run_here(index, id, args);
         } else {
-            self.send_request(index, id, args, owner, hash.unwrap_or(0));
+            self.send_request(index, id, args, owner);
         }
         Next::Done
     }
@@ -180,20 +172,20 @@ impl Shard {
     /// Whether a client of this shard may run a command on its slice now. Beyond the first line only when keys are
     /// held or requests wait.
     #[inline]
-    pub(crate) fn may_run_here(&mut self, index: u32, id: CommandId, args: Args<'_>, hash: Option<u64>) -> bool {
+    pub(crate) fn may_run_here(&mut self, index: u32, id: CommandId, args: Args<'_>) -> bool {
         let client = self.clients[index as usize].as_deref().expect("the caller holds a live client's index");
         let queued = client.gate & gate::QUEUED_HERE != 0;
         if self.open && !queued {
             return true;
         }
         let view = client.view(self.core.id);
-        let request = RequestView { client: view, sequence: 0, command: id, args, hash: hash.unwrap_or(0) };
+        let request = RequestView { client: view, sequence: 0, command: id, args };
         !queued && self.may_run(&request)
     }
 
     /// Runs a data command on this shard's own slice.
     #[inline]
-    pub(crate) fn run_here(&mut self, index: u32, id: CommandId, args: Args<'_>, hash: Option<u64>) {
+    pub(crate) fn run_here(&mut self, index: u32, id: CommandId, args: Args<'_>) {
         let home = self.core.id;
         let client = self.clients[index as usize].as_deref_mut().expect("the caller holds a live client's index");
         let view = client.view(home);
@@ -203,15 +195,15 @@ impl Shard {
         match client.order.as_deref_mut().filter(|order| !order.is_empty()) {
             None => {
                 if client.out.capacity() == 0 {
-                    client.out = self.spare_buffers.pop().unwrap_or_default();
+                    client.out = self.spare_buffers.take();
                 }
                 let length = client.out.len();
-                execute(&mut self.core, keys, view, id, args, hash, &mut client.out);
+                execute(&mut self.core, keys, view, id, args, &mut client.out);
                 client.mute(length);
             }
             Some(order) => {
                 let (out, start) = order.open_ready();
-                execute(&mut self.core, keys, view, id, args, hash, out);
+                execute(&mut self.core, keys, view, id, args, out);
                 if client.gate & gate::MUTED != 0 {
                     out.truncate(start);
                 }
@@ -281,13 +273,7 @@ impl Shard {
     }
 
     /// Any command of any client: every check, then dispatch.
-    pub(crate) fn process(
-        &mut self,
-        index: u32,
-        id: CommandId,
-        args: Args<'_>,
-        single: Option<(ShardId, u64)>,
-    ) -> Next {
+    pub(crate) fn process(&mut self, index: u32, id: CommandId, args: Args<'_>) -> Next {
         let Some(client) = self.clients[index as usize].as_deref_mut() else { return Next::Closed };
         if client.gate & gate::CLOSING != 0 {
             return Next::Closed;
@@ -296,12 +282,12 @@ impl Shard {
             return Next::Again;
         }
         if client.gate & gate::REPLY != 0 {
-            return self.process_quietly(index, id, args, single);
+            return self.process_quietly(index, id, args);
         }
-        self.check(index, id, args, single)
+        self.check(index, id, args)
     }
 
-    fn check(&mut self, index: u32, id: CommandId, args: Args<'_>, single: Option<(ShardId, u64)>) -> Next {
+    fn check(&mut self, index: u32, id: CommandId, args: Args<'_>) -> Next {
         if id == UNKNOWN {
             return self.reject(index, id, unknown_command(args));
         }
@@ -369,19 +355,19 @@ impl Shard {
             }
         }
         if self.core.monitored {
-            return self.dispatch_and_show(index, id, args, single);
+            return self.dispatch_and_show(index, id, args);
         }
-        self.dispatch(index, id, args, single)
+        self.dispatch(index, id, args)
     }
 
     /// Runs a command, then shows it to monitors: not one that is refused for want of memory, which is therefore asked
     /// for here even where its keys are elsewhere.
     #[cold]
-    fn dispatch_and_show(&mut self, index: u32, id: CommandId, args: Args<'_>, single: Option<(ShardId, u64)>) -> Next {
+    fn dispatch_and_show(&mut self, index: u32, id: CommandId, args: Args<'_>) -> Next {
         if let Some(text) = self.out_of_memory(id, args) {
             return self.reject(index, id, text);
         }
-        let next = self.dispatch(index, id, args, single);
+        let next = self.dispatch(index, id, args);
         // EXEC is shown behind what it runs.
         if next != Next::Again && self.core.table.row(id).name != "exec" {
             self.show_to_monitors(index, id, args);
@@ -391,7 +377,7 @@ impl Shard {
 
     /// A command of a client that has used `CLIENT REPLY OFF` or `SKIP`.
     #[cold]
-    fn process_quietly(&mut self, index: u32, id: CommandId, args: Args<'_>, single: Option<(ShardId, u64)>) -> Next {
+    fn process_quietly(&mut self, index: u32, id: CommandId, args: Args<'_>) -> Next {
         let client = self.client(index);
         // The skipped command, if there was one, has ended.
         client.gate &= !gate::REPLY_SKIP;
@@ -399,7 +385,7 @@ impl Shard {
         if skip {
             client.gate = client.gate & !gate::REPLY_SKIP_NEXT | gate::REPLY_SKIP;
         }
-        let next = self.check(index, id, args, single);
+        let next = self.check(index, id, args);
         if let Some(client) = self.clients[index as usize].as_deref_mut().filter(|_| skip) {
             if next == Next::Again {
                 client.gate |= gate::REPLY_SKIP_NEXT;
@@ -421,9 +407,8 @@ impl Shard {
         setting.allows(local)
     }
 
-    fn dispatch(&mut self, index: u32, id: CommandId, args: Args<'_>, single: Option<(ShardId, u64)>) -> Next {
+    fn dispatch(&mut self, index: u32, id: CommandId, args: Args<'_>) -> Next {
         let row = self.core.table.row(id);
-        let hash = single.map(|(_, hash)| hash);
         match row.handler {
             Handler::Home(run) => {
                 if self.client(index).awaits_replies() {
@@ -467,10 +452,7 @@ impl Shard {
                         return Next::Done;
                     }
                 }
-                let owners = match single {
-                    Some((owner, _)) => Owners::One(owner),
-                    None => router::owners(row, args, self.core.shards),
-                };
+                let owners = router::owners(row, args, self.core.shards);
                 if row.has(flag::SCRIPT) {
                     return self.start_script(index, id, args);
                 }
@@ -496,7 +478,7 @@ impl Shard {
                                 return self.reject(index, id, text);
                             }
                         }
-                        self.run_on_owner(index, id, args, owner, hash)
+                        self.run_on_owner(index, id, args, owner)
                     }
                     Owners::Several(_) if self.client(index).script_sent && self.client(index).awaits_replies() => {
                         self.wait_for(index, Wait::Replies);
@@ -512,7 +494,7 @@ impl Shard {
                             return Next::Again;
                         }
                         let Owners::Several(owners) = owners else {
-                            return self.run_on_owner(index, id, args, self.core.id, hash);
+                            return self.run_on_owner(index, id, args, self.core.id);
                         };
                         self.start_tx(index, Job::Command(id, args.to_owned()), &owners);
                         Next::Wait
@@ -625,7 +607,7 @@ impl Shard {
                     }
                     None => {
                         let keys = Keyspace::several(&mut self.slices);
-                        execute(&mut self.core, keys, client, id, owned.args(), None, &mut out);
+                        execute(&mut self.core, keys, client, id, owned.args(), &mut out);
                         self.account(id, owned.args(), client);
                     }
                 }

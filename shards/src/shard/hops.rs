@@ -13,6 +13,7 @@ use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::CommandId;
 use crate::commands::spec::Handler;
 use crate::db::{Keyspace, Slice};
+use crate::limits::{BATCH_COMMANDS, BATCH_KEYS};
 use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch, RequestHead, SPANS, SPLIT, Switch};
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
@@ -25,7 +26,6 @@ pub(crate) struct OwnedRequest {
     pub(crate) sequence: u64,
     pub(crate) command: CommandId,
     pub(crate) args: OwnedArgs,
-    pub(crate) hash: u64,
     pub(crate) needs: Needs,
 }
 
@@ -36,20 +36,19 @@ pub(crate) struct RequestView<'a> {
     pub(crate) sequence: u64,
     pub(crate) command: CommandId,
     pub(crate) args: Args<'a>,
-    pub(crate) hash: u64,
 }
 
 impl RequestView<'_> {
     /// As what can wait for the slice or for keys.
     fn to_waiting(self, needs: Needs) -> Waiting {
-        let RequestView { client, sequence, command, args, hash } = self;
-        Waiting::Request(Box::new(OwnedRequest { client, sequence, command, args: args.to_owned(), hash, needs }))
+        let RequestView { client, sequence, command, args } = self;
+        Waiting::Request(Box::new(OwnedRequest { client, sequence, command, args: args.to_owned(), needs }))
     }
 }
 
 impl Shard {
     /// Sends a command to the shard that owns its keys; the client's later replies wait behind this one's.
-    pub(crate) fn send_request(&mut self, index: u32, id: CommandId, args: Args<'_>, owner: ShardId, hash: u64) {
+    pub(crate) fn send_request(&mut self, index: u32, id: CommandId, args: Args<'_>, owner: ShardId) {
         let (own, view) = (self.core.id, self.view(index));
         let client = self.client(index);
         client.commands += 1;
@@ -60,14 +59,14 @@ impl Shard {
             client.gate |= gate::QUEUED_HERE;
             if client.queued_here == 1 {
                 // This shard is its own queue.
-                let request = RequestView { client: view, sequence, command: id, args, hash };
+                let request = RequestView { client: view, sequence, command: id, args };
                 self.make_wait(request);
                 return;
             }
             // What stands before it may still be in the mailbox.
         }
         self.core.stats.hops += 1;
-        self.outbox.parcel(owner).requests.push(view, sequence, id, args, hash);
+        self.outbox.parcel(owner).requests.push(view, sequence, id, args);
     }
 
     /// Takes in a parcel: notes first (an end of watching must come before a new watch), then replies, then requests.
@@ -109,20 +108,31 @@ impl Shard {
         self.clock.restart();
         // As with a pipeline at home: buckets first, then entries, then the commands. Buckets were asked for in
         // chunks so that early lines are still in the cache when their commands run.
-        for chunk in batch.heads.chunks(crate::limits::BATCH_COMMANDS) {
+        let mut rest = &batch.heads[..];
+        while !rest.is_empty() {
+            let mut keys = 0;
+            let chunk = rest.iter().take(BATCH_COMMANDS).take_while(|head| {
+                let fits = keys < BATCH_KEYS;
+                keys += head.places as usize;
+                fits
+            });
+            let (chunk, behind) = rest.split_at(chunk.count());
+            rest = behind;
             if let Some(slice) = &self.slices[self.core.id as usize] {
-                for head in chunk.iter().filter(|head| head.hash != 0) {
-                    slice.dbs[head.client.db as usize].dict.prefetch_bucket(head.hash);
+                let dict = |head: &RequestHead| &slice.dbs[head.client.db as usize].dict;
+                let places = |head| batch.places(head).iter().take(BATCH_KEYS);
+                for head in chunk {
+                    places(head).for_each(|place| dict(head).prefetch_bucket(place.hash));
                 }
-                for head in chunk.iter().filter(|head| head.hash != 0) {
-                    slice.dbs[head.client.db as usize].dict.prefetch_element(head.hash);
+                for head in chunk {
+                    places(head).for_each(|place| dict(head).prefetch_element(place.hash));
                 }
             }
             for head in chunk {
-                let RequestHead { client, sequence, command, hash, .. } = *head;
-                let request = RequestView { client, sequence, command, args: batch.args(head), hash };
+                let RequestHead { client, sequence, command, .. } = *head;
+                let request = RequestView { client, sequence, command, args: batch.args(head) };
                 if self.may_run(&request) {
-                    self.serve(client, sequence, command, request.args, hash);
+                    self.serve(client, sequence, command, request.args);
                 } else {
                     self.make_wait(request);
                 }
@@ -131,33 +141,36 @@ impl Shard {
     }
 
     /// Runs a request on this shard's slice, and sends the reply home.
-    pub(crate) fn serve(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>, hash: u64) {
-        self.run_request(client, sequence, id, args, hash);
+    pub(crate) fn serve(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>) {
+        self.run_request(client, sequence, id, args);
         self.post();
         self.serve_ready();
     }
 
-    fn run_request(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>, hash: u64) {
+    fn run_request(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>) {
         let own = self.core.id;
         // The coordinator of a split command has asked for memory before it sent the parts.
         let part = sequence & SPLIT != 0;
         let refused = if part { None } else { self.out_of_memory(id, args) };
-        let hash = (hash != 0).then_some(hash);
         let (args, span) = self.open_span(args, sequence & SPANS != 0 && part);
         if client.home == own {
+            if let Some(client) = self.client_by_id(client.index, client.id) {
+                client.queued_here -= 1;
+                if client.queued_here == 0 {
+                    client.gate &= !gate::QUEUED_HERE;
+                }
+            }
+            if part {
+                self.hold_keys(own, &RequestView { client, sequence, command: id, args });
+                self.run_own_part(client, sequence as u32, id, args, span);
+                return self.clock.restart();
+            }
             let mut out = Vec::new();
             match refused {
                 Some(text) => crate::resp::Reply::new(&mut out, client.resp).error(&text),
                 None => {
                     let keys = Keyspace::one(&mut self.slices, own);
-                    execute(&mut self.core, keys, client, id, args, hash, &mut out);
-                }
-            }
-            self.close_span(span);
-            if let Some(client) = self.client_by_id(client.index, client.id) {
-                client.queued_here -= 1;
-                if client.queued_here == 0 {
-                    client.gate &= !gate::QUEUED_HERE;
+                    execute(&mut self.core, keys, client, id, args, &mut out);
                 }
             }
             if let Some(request) = self.core.block_request.take() {
@@ -165,11 +178,6 @@ impl Shard {
             }
             if std::mem::take(&mut self.core.run_script_again) {
                 return self.send_script_back(client, sequence, id, args);
-            }
-            if part {
-                self.hold_keys(own, &RequestView { client, sequence, command: id, args, hash: 0 });
-                self.clock.restart();
-                return self.take_part(own, sequence as u32, &out);
             }
             self.fulfil(client.index, client.id, sequence, &out);
         } else {
@@ -179,7 +187,7 @@ impl Shard {
                 Some(text) => crate::resp::Reply::new(&mut replies.bytes, client.resp).error(&text),
                 None => {
                     let keys = Keyspace::one(&mut self.slices, own);
-                    execute(&mut self.core, keys, client, id, args, hash, &mut replies.bytes);
+                    execute(&mut self.core, keys, client, id, args, &mut replies.bytes);
                 }
             }
             let len = (replies.bytes.len() - start) as u32;
@@ -193,7 +201,7 @@ impl Shard {
             let replies = &mut self.outbox.parcel(client.home).replies;
             replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
             if part {
-                self.hold_keys(client.home, &RequestView { client, sequence, command: id, args, hash: 0 });
+                self.hold_keys(client.home, &RequestView { client, sequence, command: id, args });
                 return self.clock.restart();
             }
         }

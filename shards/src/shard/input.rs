@@ -6,12 +6,12 @@
 
 use super::dispatch::Next;
 use super::{Input, Shard};
-use crate::args::{ArgRef, Args, OwnedArgs};
+use crate::args::{ArgRef, Args, KeyPlace, OwnedArgs};
 use crate::client::{Query, gate};
 use crate::commands::{CommandId, UNKNOWN};
-use crate::limits::{BATCH_COMMANDS, KEPT_ARGUMENTS};
+use crate::limits::{BATCH_COMMANDS, BATCH_KEYS, KEPT_ARGUMENTS};
 use crate::resp::{Limits, Parsed};
-use crate::router::{ShardId, owner_of};
+use crate::router::owner_of;
 
 /// Most clients whose input is taken in at once.
 pub const MAX_INPUTS: usize = 64;
@@ -21,20 +21,31 @@ pub const MAX_INPUTS: usize = 64;
 struct Parse {
     source: u32,
     command: CommandId,
-    owner: ShardId,
-    single: bool,
     first: u32,
     argc: u32,
+    first_place: u32,
+    places: u32,
     start: u32,
     end: u32,
-    hash: u64,
 }
 
-/// Parsed commands and the places of their arguments.
+/// Parsed commands, where their arguments lie, and where their keys are.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     commands: Vec<Parse>,
     refs: Vec<ArgRef>,
+    places: Vec<KeyPlace>,
+}
+
+impl Batch {
+    #[inline]
+    fn places_of(&self, parse: &Parse) -> &[KeyPlace] {
+        let first = parse.first_place as usize;
+        match parse.places {
+            1 => std::slice::from_ref(&self.places[first]),
+            n => &self.places[first..first + n as usize],
+        }
+    }
 }
 
 /// One client's input while it is taken in.
@@ -168,32 +179,23 @@ impl Shard {
                     let mut parse = Parse {
                         source: s as u32,
                         command,
-                        owner: self.core.id,
-                        single: false,
                         first: first as u32,
                         argc,
+                        first_place: batch.places.len() as u32,
+                        places: 0,
                         start: at as u32,
                         end: (at + end) as u32,
-                        hash: 0,
                     };
                     sources[s].at = at + end;
                     if command != UNKNOWN {
-                        let single = self.core.table.row(command).single_key as usize;
-                        if single != 0 && single < args.len() {
-                            let key = args.at(single);
-                            parse.single = true;
-                            parse.owner = owner_of(key, self.core.shards);
-                            parse.hash = self.core.hasher.hash(key);
-                            if parse.owner == self.core.id {
-                                if let Some(slice) = &self.slices[self.core.id as usize] {
-                                    slice.dbs[client.db as usize].dict.prefetch_bucket(parse.hash);
-                                }
-                            }
-                        }
+                        let db = client.db;
+                        self.place_keys(command, args, db, &mut batch.places);
+                        parse.places = batch.places.len() as u32 - parse.first_place;
                     }
                     batch.commands.push(parse);
                     // Before AUTH has run, what follows it would be held to the limits of strangers.
-                    if batch.commands.len() == BATCH_COMMANDS || !limits.authenticated {
+                    let full = batch.commands.len() == BATCH_COMMANDS || batch.places.len() >= BATCH_KEYS;
+                    if full || !limits.authenticated {
                         self.run_batch(sources, batch);
                     }
                 }
@@ -206,7 +208,12 @@ impl Shard {
                     }
                     let owned = OwnedArgs::from_words(&words);
                     let command = self.core.table.resolve(owned.args());
-                    match self.process(index, command, owned.args(), None) {
+                    let mut places = Vec::new();
+                    if command != UNKNOWN {
+                        let db = self.client(index).db;
+                        self.place_keys(command, owned.args(), db, &mut places);
+                    }
+                    match self.process(index, command, owned.args().with_places(&places)) {
                         Next::Done => sources[s].at = at + end,
                         next => self.stop_source(&mut sources[s], at, at + end, next),
                     }
@@ -225,6 +232,29 @@ impl Shard {
         }
     }
 
+    /// Finds where the keys of a command are that has one, or that splits.
+    #[inline]
+    fn place_keys(&self, command: CommandId, args: Args<'_>, db: u16, places: &mut Vec<KeyPlace>) {
+        let row = self.core.table.row(command);
+        if row.single_key != 0 && (row.single_key as usize) < args.len() {
+            self.place_key(args.at(row.single_key as usize), db, places);
+        } else if let Some(kind) = row.split {
+            args.iter_from(1).step_by(kind.step()).for_each(|key| self.place_key(key, db, places));
+        }
+    }
+
+    /// Finds where a key is, and asks for its bucket if that is here.
+    #[inline]
+    fn place_key(&self, key: &[u8], db: u16, places: &mut Vec<KeyPlace>) {
+        let place = KeyPlace { hash: self.core.hasher.hash(key), owner: owner_of(key, self.core.shards) };
+        if place.owner == self.core.id {
+            if let Some(slice) = &self.slices[self.core.id as usize] {
+                slice.dbs[db as usize].dict.prefetch_bucket(place.hash);
+            }
+        }
+        places.push(place);
+    }
+
     fn stop_source(&mut self, source: &mut Source<'_>, start: usize, end: usize, next: Next) {
         source.stop = Some(match next {
             Next::Done | Next::Wait => end,
@@ -238,13 +268,22 @@ impl Shard {
     }
 
     fn run_batch(&mut self, sources: &mut [Source<'_>], batch: &mut Batch) {
-        if batch.commands.len() > 1 {
+        if batch.places.len() > 1 {
             if let Some(slice) = &self.slices[self.core.id as usize] {
                 for parse in &batch.commands {
-                    if parse.single && parse.owner == self.core.id {
-                        let index = sources[parse.source as usize].client as usize;
-                        let db = self.clients[index].as_ref().map_or(0, |client| client.db);
-                        slice.dbs[db as usize].dict.prefetch_element(parse.hash);
+                    let index = sources[parse.source as usize].client as usize;
+                    let db = self.clients[index].as_ref().map_or(0, |client| client.db);
+                    let dict = &slice.dbs[db as usize].dict;
+                    match batch.places_of(parse) {
+                        [place] if place.owner == self.core.id => dict.prefetch_element(place.hash),
+                        [first, rest @ ..] if first.owner == self.core.id => {
+                            // A command that splits runs later; what its keys need is asked for then.
+                            if rest.iter().all(|place| place.owner == first.owner) {
+                                let places = batch.places_of(parse).iter().take(BATCH_KEYS);
+                                places.for_each(|place| dict.prefetch_element(place.hash));
+                            }
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -256,15 +295,14 @@ impl Shard {
                 continue;
             }
             let refs = &batch.refs[parse.first as usize..(parse.first + parse.argc) as usize];
-            let args = Args::new(source.bytes, refs);
-            let next = match self.clients[source.client as usize].as_deref() {
-                None => Next::Closed,
-                Some(client) if parse.single && client.gate == 0 && !self.guarded => {
-                    self.process_plain(source.client, parse.command, args, parse.owner, parse.hash)
+            let places = batch.places_of(&parse);
+            let args = Args::new(source.bytes, refs).with_places(places);
+            let next = match (self.clients[source.client as usize].as_deref(), places) {
+                (None, _) => Next::Closed,
+                (Some(client), [place]) if client.gate == 0 && !self.guarded => {
+                    self.process_plain(source.client, parse.command, args, place.owner)
                 }
-                Some(_) => {
-                    self.process(source.client, parse.command, args, parse.single.then_some((parse.owner, parse.hash)))
-                }
+                (Some(_), _) => self.process(source.client, parse.command, args),
             };
             if next != Next::Done {
                 let source = &mut sources[parse.source as usize];
@@ -274,6 +312,8 @@ impl Shard {
         batch.commands.clear();
         batch.refs.clear();
         batch.refs.shrink_to(KEPT_ARGUMENTS);
+        batch.places.clear();
+        batch.places.shrink_to(KEPT_ARGUMENTS);
     }
 
     fn protocol_error(&mut self, index: u32, reason: &str) {

@@ -15,8 +15,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::hops::{OwnedRequest, RequestView};
 use super::{Shard, Waiting};
+use crate::args::KeyPlace;
 use crate::commands::{Route, flag};
 use crate::core::{Core, Fault};
+use crate::limits::KEPT_ARGUMENTS;
 use crate::message::{ALONE, SPLIT};
 use crate::router::ShardId;
 
@@ -38,13 +40,6 @@ impl Hasher for AsIs {
     fn write_u64(&mut self, n: u64) {
         self.0 = n;
     }
-}
-
-/// How often a key is held.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    readers: u32,
-    writers: u32,
 }
 
 /// The keys that one part holds.
@@ -83,15 +78,40 @@ pub(crate) struct Intents {
     acquires: usize,
 }
 
-/// How often each key is held, or wanted.
+/// How often each key is held, or wanted: a table of names with open addressing.
+///
+/// A name is a hash, so its low bits choose the place. One that nobody holds is taken out, and those behind it move up;
+/// so a look takes few steps however many have come and gone.
 #[derive(Debug, Default)]
 struct Keys {
-    counts: HashMap<u64, Held, BuildHasherDefault<AsIs>>,
+    slots: Vec<Slot>,
+    /// How many are counted.
+    len: usize,
     /// How many need all keys.
     all: usize,
 }
 
+/// A key, and how often it is counted; both counts are 0 where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    name: u64,
+    readers: u32,
+    writers: u32,
+}
+
+impl Slot {
+    fn is_free(&self) -> bool {
+        self.readers == 0 && self.writers == 0
+    }
+
+    fn count(&mut self, write: bool) -> &mut u32 {
+        if write { &mut self.writers } else { &mut self.readers }
+    }
+}
+
 impl Keys {
+    const FEWEST_SLOTS: usize = 64;
+
     fn add_all(&mut self, needs: &Needs) {
         needs.keys.iter().for_each(|key| self.add(*key, needs.write));
         self.all += needs.all as usize;
@@ -103,35 +123,83 @@ impl Keys {
     }
 
     fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.all == 0
+        self.len == 0 && self.all == 0
     }
 
+    /// Where `key` is, or where it would be.
+    #[inline]
+    fn slot_of(&self, key: u64) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut at = key as usize & mask;
+        while !self.slots[at].is_free() && self.slots[at].name != key {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    #[inline]
     fn add(&mut self, key: u64, write: bool) {
-        let held = self.counts.entry(key).or_default();
-        match write {
-            true => held.writers += 1,
-            false => held.readers += 1,
+        if self.len * 2 >= self.slots.len() {
+            self.grow();
+        }
+        let at = self.slot_of(key);
+        let slot = &mut self.slots[at];
+        self.len += slot.is_free() as usize;
+        slot.name = key;
+        *slot.count(write) += 1;
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let size = (self.slots.len() * 2).max(Self::FEWEST_SLOTS);
+        let old = std::mem::replace(&mut self.slots, vec![Slot::default(); size]);
+        for slot in old.into_iter().filter(|slot| !slot.is_free()) {
+            let at = self.slot_of(slot.name);
+            self.slots[at] = slot;
         }
     }
 
+    #[inline]
     fn remove(&mut self, key: u64, write: bool) {
-        let held = self.counts.get_mut(&key).expect("what is taken off was counted");
-        match write {
-            true => held.writers -= 1,
-            false => held.readers -= 1,
+        let at = self.slot_of(key);
+        let slot = &mut self.slots[at];
+        let count = slot.count(write);
+        *count = count.checked_sub(1).expect("what is taken off was counted");
+        if slot.is_free() {
+            self.len -= 1;
+            self.close_gap(at);
         }
-        if held.readers == 0 && held.writers == 0 {
-            self.counts.remove(&key);
+    }
+
+    /// Moves up what stands behind a place that was left, and would not be found past it.
+    #[inline]
+    fn close_gap(&mut self, mut gap: usize) {
+        let mask = self.slots.len() - 1;
+        let mut at = (gap + 1) & mask;
+        while !self.slots[at].is_free() {
+            let first = self.slots[at].name as usize & mask;
+            // How far it stands from its first place, and how far the gap is from it.
+            if (at.wrapping_sub(first) & mask) >= (at.wrapping_sub(gap) & mask) {
+                self.slots[gap] = std::mem::take(&mut self.slots[at]);
+                gap = at;
+            }
+            at = (at + 1) & mask;
+        }
+        // The memory of a great command is given back.
+        if self.len == 0 && self.slots.len() > 4 * KEPT_ARGUMENTS {
+            self.slots = Vec::new();
         }
     }
 
     /// Whether one that needs `key` has to wait for those counted.
+    #[inline]
     fn meets(&self, key: u64, write: bool) -> bool {
-        self.counts.get(&key).is_some_and(|held| held.writers > 0 || (write && held.readers > 0))
+        let slot = self.slots[self.slot_of(key)];
+        slot.writers > 0 || (write && slot.readers > 0)
     }
 
     fn conflicts(&self, needs: &Needs) -> bool {
-        let meets = |key: &u64| self.meets(*key, needs.write);
+        let meets = |key: &u64| self.len > 0 && self.meets(*key, needs.write);
         !self.is_empty() && (needs.all || self.all > 0 || needs.keys.iter().any(meets))
     }
 }
@@ -141,6 +209,13 @@ fn name_of(hash: u64, db: u16) -> u64 {
     hash ^ u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// Whether a request needs its keys alone.
+#[inline]
+fn writes(core: &Core, request: &RequestView<'_>) -> bool {
+    let row = core.table.row(request.command);
+    row.has(flag::WRITE) || row.has(flag::MAY_REPLICATE) || request.sequence & ALONE != 0
+}
+
 impl Intents {
     /// Whether no key is held.
     #[inline]
@@ -148,14 +223,32 @@ impl Intents {
         self.count == 0
     }
 
+    /// Whether a request has to wait for keys that are held, or (`behind_wanted`) that what waits wants.
+    #[inline]
+    fn holds_up(&mut self, core: &Core, request: &RequestView<'_>, behind_wanted: bool) -> bool {
+        let places = request.args.places();
+        if places.is_empty() {
+            let needs = self.needs(core, request);
+            let waits = self.held.conflicts(&needs) || (behind_wanted && self.wanted.conflicts(&needs));
+            self.recycle(needs.keys);
+            return waits;
+        }
+        let write = writes(core, request);
+        let meets = |keys: &Keys| {
+            let name = |place: &KeyPlace| name_of(place.hash, request.client.db);
+            keys.all > 0 || (keys.len > 0 && places.iter().any(|place| keys.meets(name(place), write)))
+        };
+        meets(&self.held) || (behind_wanted && meets(&self.wanted))
+    }
+
     /// What a request needs.
     pub(crate) fn needs(&mut self, core: &Core, request: &RequestView<'_>) -> Needs {
         let row = core.table.row(request.command);
-        let write = row.has(flag::WRITE) || row.has(flag::MAY_REPLICATE) || request.sequence & ALONE != 0;
+        let write = writes(core, request);
         let (db, args) = (request.client.db, request.args);
         let mut keys = self.spare.pop().unwrap_or_default();
-        if request.hash != 0 {
-            keys.push(name_of(request.hash, db));
+        if !args.places().is_empty() {
+            keys.extend(args.places().iter().map(|place| name_of(place.hash, db)));
         } else if row.route == Route::Keys {
             row.for_each_key(args, &mut |index| keys.push(name_of(core.hasher.hash(args.at(index)), db)));
         }
@@ -220,11 +313,7 @@ impl Shard {
         if part && self.intents.acquires > 0 {
             return false;
         }
-        let needs = self.intents.needs(&self.core, request);
-        let behind = part && !self.core.leaves_out(Fault::PassPart) && self.intents.wanted.conflicts(&needs);
-        let waits = behind || self.intents.held.conflicts(&needs);
-        self.intents.recycle(needs.keys);
-        !waits
+        !self.intents.holds_up(&self.core, request, part && !self.core.leaves_out(Fault::PassPart))
     }
 
     /// Whether a request of this client waits here already.
@@ -382,9 +471,9 @@ impl Shard {
             }
             match self.dequeue_waiting(at) {
                 Waiting::Request(request) => {
-                    let OwnedRequest { client, sequence, command, args, hash, needs } = *request;
+                    let OwnedRequest { client, sequence, command, args, needs } = *request;
                     self.intents.recycle(needs.keys);
-                    self.serve(client, sequence, command, args.args(), hash);
+                    self.serve(client, sequence, command, args.args());
                 }
                 Waiting::Acquire(tx) => self.lend(tx),
                 Waiting::Unwatch(client, keys) => self.unwatch_here(client, keys),

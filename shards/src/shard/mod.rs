@@ -184,9 +184,6 @@ pub struct Shard {
     /// Keys were let go, and what waits has not been looked through since.
     pub(crate) released: bool,
     pub(crate) drain_again: bool,
-    /// The owners of a split command's keys, and its reply, while they are put together.
-    pub(crate) places: Vec<ShardId>,
-    pub(crate) scratch: Vec<u8>,
     pub(crate) asks: HashMap<u64, Ask>,
     pub(crate) next_number: u64,
     pub(crate) resume: Vec<u32>,
@@ -198,7 +195,7 @@ pub struct Shard {
     pub(crate) expire_cycle: ExpireCycle,
     pub(crate) rates: cron::Rates,
     batch: input::Batch,
-    pub(crate) spare_buffers: Vec<Vec<u8>>,
+    pub(crate) spare_buffers: output::SpareBuffers,
     config_epoch: u64,
     /// Whether commands need more checks than the plain path makes (`maxmemory`, a pause, strict order, monitors).
     pub(crate) guarded: bool,
@@ -243,8 +240,6 @@ impl Shard {
             draining: false,
             released: false,
             drain_again: false,
-            places: Vec::new(),
-            scratch: Vec::new(),
             asks: HashMap::new(),
             next_number: 1,
             resume: Vec::new(),
@@ -254,7 +249,7 @@ impl Shard {
             expire_cycle: ExpireCycle::default(),
             rates: cron::Rates::default(),
             batch: input::Batch::default(),
-            spare_buffers: Vec::new(),
+            spare_buffers: output::SpareBuffers::default(),
             config_epoch: u64::MAX,
             guarded: false,
             lent_report: Vec::new(),

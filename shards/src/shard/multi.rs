@@ -328,7 +328,7 @@ impl Shard {
                         }
                         None => {
                             let keys = Keyspace::several(&mut self.slices);
-                            execute(&mut self.core, keys, view, command, args, None, &mut out);
+                            execute(&mut self.core, keys, view, command, args, &mut out);
                             self.account(command, args, view);
                         }
                     }

@@ -50,15 +50,15 @@ impl Shard {
             }
         }
         self.show_script(index, args);
-        if owner != own || !self.may_run_here(index, id, args, None) {
+        if owner != own || !self.may_run_here(index, id, args) {
             self.client(index).script_sent = true;
-            self.send_request(index, id, args, owner, 0);
+            self.send_request(index, id, args, owner);
             return Next::Done;
         }
         if let Some(text) = self.out_of_memory(id, args) {
             return self.reject(index, id, text);
         }
-        self.run_here(index, id, args, None);
+        self.run_here(index, id, args);
         if std::mem::take(&mut self.core.run_script_again) {
             self.client(index).script_sent = true;
             let sequence = self.client(index).await_reply(order::bit(own));
@@ -127,7 +127,7 @@ impl Shard {
             Some(text) => crate::resp::Reply::new(&mut out, view.resp).error(&text),
             None => {
                 let keys = Keyspace::several(&mut self.slices);
-                execute(&mut self.core, keys, view, id, args, None, &mut out);
+                execute(&mut self.core, keys, view, id, args, &mut out);
             }
         }
         self.account(id, args, view);

@@ -14,7 +14,7 @@
 
 use super::Shard;
 use super::dispatch::Next;
-use crate::args::{Args, OwnedArgs};
+use crate::args::{Args, KeyPlace, OwnedArgs};
 use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::spec::Split as Kind;
 use crate::commands::{CommandId, flag};
@@ -92,26 +92,18 @@ impl Shard {
     pub(crate) fn start_split(&mut self, index: u32, id: CommandId, args: Args<'_>, kind: Kind) -> Next {
         let (own, shards) = (self.core.id, self.core.shards);
         let write = self.core.table.row(id).has(flag::WRITE);
-        let step = if matches!(kind, Kind::Done | Kind::IfNone) { 2 } else { 1 };
-        let mut places = std::mem::take(&mut self.places);
-        places.clear();
-        let mut mask = 0u128;
-        for at in (1..args.len()).step_by(step) {
-            let owner = owner_of(args.at(at), shards);
-            mask |= order::bit(owner);
-            places.push(owner);
-        }
+        let places = args.places();
+        debug_assert_eq!(places.len(), (args.len() - 1).div_ceil(kind.step()));
+        let mask = places.iter().fold(0, |mask, place| mask | order::bit(place.owner));
         let strict = self.core.config.pipeline_order == crate::config::PipelineOrder::Strict;
         let awaited = self.client(index).order.as_ref().map_or(0, |order| order.owners());
         let passes = write && (awaited & !mask != 0 || shards > order::BITS);
         let waits = awaited != 0 && (strict || kind == Kind::IfNone || passes);
         if waits {
-            self.places = places;
             self.wait_for(index, Wait::Replies);
             return Next::Again;
         }
         if let Some(text) = self.out_of_memory(id, args) {
-            self.places = places;
             return self.reject(index, id, text);
         }
         let view = self.view(index);
@@ -121,15 +113,14 @@ impl Shard {
         let sequence = client.await_reply(mask);
         let slot = self.splits.open(view, sequence, kind);
         let split = &mut self.splits.slots[slot as usize];
-        for place in &places {
-            if !split.owners.contains(place) {
-                split.owners.push(*place);
-            }
-        }
+        split.note_owners(places, mask);
         split.missing = split.owners.len();
+        if kind == Kind::Values {
+            split.places.extend(places.iter().map(|place| place.owner));
+        }
         let (command, tag, with_values) = match kind {
             Kind::IfNone => (self.core.table.find(b"exists"), SPLIT | ALONE, false),
-            _ => (id, SPLIT, step == 2),
+            _ => (id, SPLIT, kind == Kind::Done),
         };
         if kind == Kind::IfNone {
             split.pairs = Some(args.to_owned());
@@ -140,17 +131,26 @@ impl Shard {
         });
         let tag = if span.is_some() { tag | SPANS } else { tag };
         for owner in &split.owners {
-            let batch = &mut self.outbox.parcel(*owner).requests;
-            let mine = places.iter().enumerate().filter(|(_, place)| *place == owner).map(|(k, _)| 1 + k * step);
-            batch.push_part(view, tag | u64::from(slot), command, args, mine, with_values, span.as_deref());
+            self.outbox.parcel(*owner).requests.begin_part(args.at(0));
+        }
+        for (n, place) in places.iter().enumerate() {
+            let at = 1 + n * kind.step();
+            let batch = &mut self.outbox.begun_parcel(place.owner).requests;
+            batch.push_key(args.at(at), *place);
+            if with_values {
+                batch.push_arg(args.at(at + 1));
+            }
+        }
+        for owner in &split.owners {
+            let batch = &mut self.outbox.begun_parcel(*owner).requests;
+            span.iter().for_each(|word| batch.push_arg(word));
+            batch.end_part(view, tag | u64::from(slot), command);
         }
         if split.owners.contains(&own) {
             let client = self.clients[index as usize].as_deref_mut().expect("it sent the command");
             client.queued_here += 1;
             client.gate |= gate::QUEUED_HERE;
         }
-        std::mem::swap(&mut split.places, &mut places);
-        self.places = places;
         self.outbox.set_ordered();
         self.core.stats.splits += 1;
         self.core.stats.commands[id as usize].calls += 1;
@@ -189,14 +189,38 @@ impl Shard {
     /// A part's reply.
     pub(crate) fn take_part(&mut self, from: ShardId, slot: u32, reply: &[u8]) {
         let split = &mut self.splits.slots[slot as usize];
+        let start = split.bytes.len();
+        split.bytes.extend_from_slice(reply);
+        self.part_done(from, slot, start);
+    }
+
+    /// Runs this shard's own part; its reply needs no carrying.
+    pub(crate) fn run_own_part(
+        &mut self,
+        client: ClientView,
+        slot: u32,
+        id: CommandId,
+        args: Args<'_>,
+        span: Option<SpanWord>,
+    ) {
+        let own = self.core.id;
+        let out = &mut self.splits.slots[slot as usize].bytes;
+        let start = out.len();
+        let keys = crate::db::Keyspace::one(&mut self.slices, own);
+        super::dispatch::execute(&mut self.core, keys, client, id, args, out);
+        self.close_span(span);
+        self.part_done(own, slot, start);
+    }
+
+    /// A part's reply stands at `start` of the bytes.
+    fn part_done(&mut self, from: ShardId, slot: u32, start: usize) {
+        let split = &mut self.splits.slots[slot as usize];
+        let reply = &split.bytes[start..];
         if reply.first() == Some(&b'-') {
             split.error = Some(reply.to_vec());
         }
         match split.kind {
-            Kind::Values => {
-                split.parts.push((from, split.bytes.len()));
-                split.bytes.extend_from_slice(reply);
-            }
+            Kind::Values => split.parts.push((from, start)),
             Kind::Sum | Kind::IfNone => split.sum += integer(reply),
             Kind::Done => {}
         }
@@ -217,13 +241,9 @@ impl Shard {
         let (view, sequence) = (split.client, split.sequence);
         let writes = split.pairs.take().filter(|_| split.sum == 0 && split.error.is_none());
         let owners = std::mem::take(&mut split.owners);
-        if self.client_by_id(view.index, view.id).is_some() {
-            let mut reply = std::mem::take(&mut self.scratch);
-            reply.clear();
-            self.splits.slots[slot as usize].write_reply(&mut reply, writes.is_some());
-            self.fulfil(view.index, view.id, sequence, &reply);
-            self.scratch = reply;
-        }
+        let mut splits = std::mem::take(&mut self.splits.slots);
+        self.fulfil_with(view.index, view.id, sequence, |out| splits[slot as usize].write_reply(out, writes.is_some()));
+        self.splits.slots = splits;
         if self.core.leaves_out(Fault::EarlyRelease) {
             self.splits.slots[slot as usize].owners = owners;
             return self.splits.free.push(slot);
@@ -273,7 +293,7 @@ impl Shard {
         let mut out = Vec::new();
         let (pairs, span) = self.open_span(pairs, spans);
         let keys = crate::db::Keyspace::one(&mut self.slices, self.core.id);
-        super::dispatch::execute(&mut self.core, keys, client, id, pairs, None, &mut out);
+        super::dispatch::execute(&mut self.core, keys, client, id, pairs, &mut out);
         self.close_span(span);
         self.serve_ready();
         self.release_keys(coordinator, slot);
@@ -281,6 +301,20 @@ impl Shard {
 }
 
 impl SplitTx {
+    /// Notes who has a part, each once.
+    fn note_owners(&mut self, places: &[KeyPlace], mask: u128) {
+        let all = mask.count_ones() as usize;
+        for place in places {
+            if !self.owners.contains(&place.owner) {
+                self.owners.push(place.owner);
+                // Past the shards that have a bit of their own there may be more.
+                if self.owners.len() == all && mask & order::bit(order::BITS as ShardId) == 0 {
+                    return;
+                }
+            }
+        }
+    }
+
     fn write_reply(&mut self, out: &mut Vec<u8>, written: bool) {
         if let Some(error) = self.error.take() {
             out.extend_from_slice(&error);
@@ -295,14 +329,15 @@ impl SplitTx {
                 reply.array(self.places.len());
                 // Behind each part's own count.
                 for (_, at) in &mut self.parts {
-                    *at += line_end(&self.bytes[*at..]);
+                    *at += line(&self.bytes[*at..]).0;
                 }
+                out.reserve(self.bytes.len());
                 for place in &self.places {
                     let part = self.parts.iter_mut().find(|(owner, _)| owner == place).expect("each has answered");
                     let bytes = &self.bytes[part.1..];
-                    let head = line_end(bytes);
-                    let len = match bytes[0] {
-                        b'$' if bytes[1] != b'-' => head + length(&bytes[1..head - 2]) + 2,
+                    let (head, number) = line(bytes);
+                    let len = match number {
+                        Some(value) if bytes[0] == b'$' => head + value + 2,
                         _ => head,
                     };
                     out.extend_from_slice(&bytes[..len]);
@@ -313,13 +348,19 @@ impl SplitTx {
     }
 }
 
-/// Where the first line ends, its end included.
-fn line_end(bytes: &[u8]) -> usize {
-    memchr::memchr(b'\n', bytes).expect("a reply's line ends") + 1
-}
-
-fn length(digits: &[u8]) -> usize {
-    digits.iter().fold(0, |n, digit| n * 10 + (digit - b'0') as usize)
+/// Of a reply's first line, which is short: where it ends, its end included, and the number behind its type, if that is
+/// not negative.
+#[inline]
+fn line(bytes: &[u8]) -> (usize, Option<usize>) {
+    let (mut at, mut number) = (1, 0);
+    while let digit @ b'0'..=b'9' = bytes[at] {
+        number = number * 10 + (digit - b'0') as usize;
+        at += 1;
+    }
+    match bytes[at] {
+        b'\r' => (at + 2, Some(number)),
+        _ => (memchr::memchr(b'\n', bytes).expect("a reply's line ends") + 1, None),
+    }
 }
 
 fn integer(reply: &[u8]) -> i64 {
