@@ -5,13 +5,16 @@
 //! more; a sender that finds the flag up lowers it and has to ring. So a shard that is awake is never signalled: the
 //! signal and the wake-up are what make a hop dear, not the queue.
 //!
+//! A sleeper for whom nothing waits is not woken either by mail that only lets go of keys: whatever could meet those
+//! keys wakes it first, and finds the mail. That is one of three wake-ups of a command that splits.
+//!
 //! A loop on io_uring rings by a message from its ring to the sleeper's, submitted with the output of its turn and
 //! needing no system call of its own; all others write to an eventfd.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering::*};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering::*};
 
 use ringshard_shards::message::Parcel;
 use ringshard_shards::shard::Shutdown;
@@ -37,6 +40,16 @@ pub enum Mail {
     Stop,
 }
 
+/// How deep a shard sleeps.
+mod sleep {
+    /// It is awake, or being woken.
+    pub const AWAKE: u8 = 0;
+    /// Any mail wakes it: something of its waits.
+    pub const LIGHT: u8 = 1;
+    /// Urgent mail wakes it.
+    pub const DEEP: u8 = 2;
+}
+
 struct Node {
     mail: Mail,
     next: *mut Node,
@@ -45,7 +58,8 @@ struct Node {
 /// One shard's mailbox.
 pub struct Mailbox {
     head: AtomicPtr<Node>,
-    asleep: AtomicBool,
+    /// A [`sleep`] state.
+    asleep: AtomicU8,
     bell: OwnedFd,
     /// The owner's ring, or -1: where a message can ring instead.
     ring: AtomicI32,
@@ -66,7 +80,7 @@ impl Mailbox {
         };
         Ok(Mailbox {
             head: AtomicPtr::new(ptr::null_mut()),
-            asleep: AtomicBool::new(false),
+            asleep: AtomicU8::new(sleep::AWAKE),
             bell,
             ring: AtomicI32::new(-1),
         })
@@ -79,9 +93,10 @@ impl Mailbox {
         }
     }
 
-    /// Puts mail in; true when the owner sleeps and the caller has to ring.
+    /// Puts mail in; true when the owner is to be woken by it and the caller has to ring.
     #[must_use]
     pub fn push_quietly(&self, mail: Mail) -> bool {
+        let urgent = !matches!(&mail, Mail::Parcel(parcel) if parcel.only_releases());
         let node = Box::into_raw(Box::new(Node { mail, next: ptr::null_mut() }));
         let mut head = self.head.load(Relaxed);
         loop {
@@ -92,7 +107,12 @@ impl Mailbox {
                 Err(seen) => head = seen,
             }
         }
-        self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst)
+        let wakes = match self.asleep.load(SeqCst) {
+            sleep::AWAKE => false,
+            sleep::DEEP => urgent,
+            _ => true,
+        };
+        wakes && self.asleep.swap(sleep::AWAKE, SeqCst) != sleep::AWAKE
     }
 
     /// Says that a message to this ring wakes the owner.
@@ -127,19 +147,20 @@ impl Mailbox {
         taken
     }
 
-    /// Raises the flag that asks senders to ring; false if there is mail already, and then the flag is down.
-    pub fn fall_asleep(&self) -> bool {
-        self.asleep.store(true, SeqCst);
+    /// Raises the flag that asks senders to ring, for all mail if something `waits`; false if there is mail already, and
+    /// then the flag is down.
+    pub fn fall_asleep(&self, waits: bool) -> bool {
+        self.asleep.store(if waits { sleep::LIGHT } else { sleep::DEEP }, SeqCst);
         if self.head.load(SeqCst).is_null() {
             return true;
         }
-        self.asleep.store(false, SeqCst);
+        self.asleep.store(sleep::AWAKE, SeqCst);
         false
     }
 
     /// Lowers the flag: the owner is awake.
     pub fn wake_up(&self) {
-        self.asleep.store(false, Relaxed);
+        self.asleep.store(sleep::AWAKE, Relaxed);
     }
 
     /// The descriptor that becomes readable when a sleeper is rung.
@@ -206,6 +227,7 @@ impl Mailboxes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringshard_shards::message::ReplyHead;
 
     fn parcel(from: u16) -> Mail {
         Mail::Parcel(Box::new(Parcel { from, ..Parcel::default() }))
@@ -236,9 +258,9 @@ mod tests {
     fn a_sleeper_is_rung_once_and_mail_before_sleep_is_seen() {
         let mailbox = Mailbox::new().unwrap();
         mailbox.push(parcel(0));
-        assert!(!mailbox.fall_asleep());
+        assert!(!mailbox.fall_asleep(true));
         mailbox.take();
-        assert!(mailbox.fall_asleep());
+        assert!(mailbox.fall_asleep(true));
         mailbox.push(parcel(1));
         mailbox.push(parcel(2));
         let mut count = 0u64;
@@ -246,5 +268,21 @@ mod tests {
         let n = unsafe { libc::read(mailbox.bell(), (&raw mut count).cast(), 8) };
         assert_eq!((n, count), (8, 1));
         assert_eq!(mailbox.take().len(), 2);
+    }
+
+    #[test]
+    fn keys_let_go_wake_only_those_for_whom_something_waits() {
+        let releases = || Mail::Parcel(Box::new(Parcel { releases: vec![1], ..Parcel::default() }));
+        let mut replies = Parcel { releases: vec![1], ..Parcel::default() };
+        replies.replies.heads.push(ReplyHead { index: 0, id: 0, sequence: 0, len: 0 });
+        let mailbox = Mailbox::new().unwrap();
+        assert!(mailbox.fall_asleep(true));
+        assert!(mailbox.push_quietly(releases()));
+        mailbox.take();
+        assert!(mailbox.fall_asleep(false));
+        assert!(!mailbox.push_quietly(releases()));
+        assert!(mailbox.push_quietly(Mail::Parcel(Box::new(replies))));
+        assert!(!mailbox.push_quietly(releases()), "it is being woken");
+        assert_eq!(mailbox.take().len(), 3);
     }
 }

@@ -63,6 +63,8 @@ struct Server {
     clients: Vec<Vec<u32>>,
     pipelines: Vec<Vec<u8>>,
     next: usize,
+    /// Parcels travel in their boxes.
+    #[allow(clippy::vec_box)]
     inboxes: Vec<Vec<Box<Parcel>>>,
     now_us: u64,
 }

@@ -97,11 +97,12 @@ impl<'a> Args<'a> {
 
     /// A copy that can outlive the input.
     pub fn to_owned(&self) -> OwnedArgs {
-        let mut owned = OwnedArgs::default();
-        for i in 0..self.len() {
-            owned.push(self.at(i));
-        }
-        owned.places.extend_from_slice(self.places);
+        let mut owned = OwnedArgs {
+            bytes: Vec::with_capacity(self.refs.iter().map(|r| r.len as usize).sum()),
+            refs: Vec::with_capacity(self.refs.len()),
+            places: self.places.to_vec(),
+        };
+        self.iter_from(0).for_each(|arg| owned.push(arg));
         owned
     }
 }

@@ -330,6 +330,11 @@ impl Parcel {
             && self.notes.is_empty()
     }
 
+    /// Whether there is nothing in it but keys let go, which matters to no one until something needs them.
+    pub fn only_releases(&self) -> bool {
+        self.requests.heads.is_empty() && self.replies.heads.is_empty() && self.notes.is_empty()
+    }
+
     /// Empties it, keeping its buffers.
     pub fn clear(&mut self) {
         self.requests.clear();

@@ -196,7 +196,7 @@ impl<P: Poller> EventLoop<P> {
         if busy && self.shard.core.shards > 1 && timeout_us != Some(0) && mailbox.is_empty() {
             std::thread::yield_now();
         }
-        let asleep = timeout_us != Some(0) && mailbox.fall_asleep();
+        let asleep = timeout_us != Some(0) && mailbox.fall_asleep(self.shard.something_waits());
         let timeout_us = if asleep { timeout_us } else { Some(0) };
         let mut turn = Turn { shard: &mut self.shard, mailbox, accepted: &mut self.accepted, active: false };
         self.poller.poll(&mut turn, timeout_us)?;
@@ -215,24 +215,15 @@ impl<P: Poller> EventLoop<P> {
 
     /// What ends a turn: mail is taken and sent, output leaves, effects are carried out.
     fn before_sleep(&mut self) {
-        for mail in self.mailboxes.of(self.id).take() {
-            self.idle_since = None;
-            match mail {
-                Mail::Parcel(parcel) => self.shard.step(Event::Parcel(parcel)),
-                Mail::Adopt(accepted) => self.adopt(accepted),
-                Mail::Load(batch) => self.shard.step(Event::Load(batch)),
-                Mail::LoadWithAll(batch) => self.shard.step(Event::LoadWithAll(batch)),
-                Mail::LogSynced => self.shard.step(Event::LogSynced),
-                Mail::Shutdown(how) => self.shard.step(Event::Shutdown(how)),
-                Mail::Stop => self.stop = true,
-            }
-        }
+        self.take_mail();
         self.shard.before_sleep();
-        // Before anything leaves that tells of it, so that who has heard of a write finds it handed over.
-        for piece in self.shard.core.pieces.drain(..) {
-            self.server.log.append(piece);
-        }
         self.send_parcels();
+        // This shard's own parts of commands that split are mail to itself; they need no turn of their own.
+        if !self.mailboxes.of(self.id).is_empty() {
+            self.take_mail();
+            self.shard.end_turn_of_log();
+            self.send_parcels();
+        }
         for at in 0..self.shard.flush.len() {
             let index = self.shard.flush[at];
             self.shard.check_output_limit(index);
@@ -248,7 +239,26 @@ impl<P: Poller> EventLoop<P> {
         self.woke = now;
     }
 
+    fn take_mail(&mut self) {
+        for mail in self.mailboxes.of(self.id).take() {
+            self.idle_since = None;
+            match mail {
+                Mail::Parcel(parcel) => self.shard.step(Event::Parcel(parcel)),
+                Mail::Adopt(accepted) => self.adopt(accepted),
+                Mail::Load(batch) => self.shard.step(Event::Load(batch)),
+                Mail::LoadWithAll(batch) => self.shard.step(Event::LoadWithAll(batch)),
+                Mail::LogSynced => self.shard.step(Event::LogSynced),
+                Mail::Shutdown(how) => self.shard.step(Event::Shutdown(how)),
+                Mail::Stop => self.stop = true,
+            }
+        }
+    }
+
     fn send_parcels(&mut self) {
+        // Before anything leaves that tells of it, so that who has heard of a write finds it handed over.
+        for piece in self.shard.core.pieces.drain(..) {
+            self.server.log.append(piece);
+        }
         if self.shard.outbox.is_empty() {
             return;
         }

@@ -276,12 +276,9 @@ impl Shard {
                     let dict = &slice.dbs[db as usize].dict;
                     match batch.places_of(parse) {
                         [place] if place.owner == self.core.id => dict.prefetch_element(place.hash),
-                        [first, rest @ ..] if first.owner == self.core.id => {
-                            // A command that splits runs later; what its keys need is asked for then.
-                            if rest.iter().all(|place| place.owner == first.owner) {
-                                let places = batch.places_of(parse).iter().take(BATCH_KEYS);
-                                places.for_each(|place| dict.prefetch_element(place.hash));
-                            }
+                        // A command that splits runs later; what its keys need is asked for then.
+                        places if places.len() > 1 && places.iter().all(|place| place.owner == self.core.id) => {
+                            places.iter().take(BATCH_KEYS).for_each(|place| dict.prefetch_element(place.hash));
                         }
                         _ => {}
                     }

@@ -72,6 +72,8 @@ pub(crate) struct Intents {
     /// Keys of requests that wait. A part must not pass one: behind the request may stand an earlier part of the same
     /// client, which would then wait for the later one.
     wanted: Keys,
+    /// Keys of the requests that the pass through what waits has found to wait on; empty between passes.
+    passed: Keys,
     /// How many requests of each client wait.
     clients: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
     /// How many transactions wait for the slice.
@@ -124,6 +126,14 @@ impl Keys {
 
     fn is_empty(&self) -> bool {
         self.len == 0 && self.all == 0
+    }
+
+    /// Forgets all, and keeps the table.
+    fn clear(&mut self) {
+        if self.len > 0 {
+            self.slots.fill(Slot::default());
+        }
+        (self.len, self.all) = (0, 0);
     }
 
     /// Where `key` is, or where it would be.
@@ -442,7 +452,7 @@ impl Shard {
         // What stands further behind must not pass what still waits here: a request one of its client's, a part one that
         // needs a key of its.
         let mut clients = BTreeSet::new();
-        let mut wanted = Keys::default();
+        let mut wanted = std::mem::take(&mut self.intents.passed);
         let mut slice_wanted = false;
         while at < self.waiting.len() && self.slices[own].is_some() && !self.drain_again {
             let runs = match &self.waiting[at] {
@@ -481,6 +491,18 @@ impl Shard {
                 Waiting::Load(batch) => self.take_batch(batch),
             }
         }
+        // Before `at` stand those that wait on, unless the queue was changed under this pass.
+        let few = wanted.len * 8 < wanted.slots.len() && !self.drain_again;
+        if few {
+            for waiting in self.waiting.range(..at) {
+                if let Waiting::Request(request) = waiting {
+                    wanted.remove_all(&request.needs);
+                }
+            }
+        } else {
+            wanted.clear();
+        }
+        self.intents.passed = wanted;
     }
 
     /// Whether no key of this shard is held.

@@ -467,6 +467,11 @@ impl Shard {
             && self.slices[self.core.id as usize].is_some()
     }
 
+    /// Whether something waits here for keys that are held, or for the slice.
+    pub fn something_waits(&self) -> bool {
+        !self.waiting.is_empty() || !self.held_back.is_empty()
+    }
+
     /// What keeps this shard from being quiet, for tests that fail.
     pub fn unrest(&self) -> String {
         format!(
