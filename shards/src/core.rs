@@ -89,6 +89,10 @@ pub struct Core {
     pub effects: Effects,
     /// Whether any shard has monitors, as of this turn.
     pub monitored: bool,
+    /// Whether any client of any shard tracks keys, as of this turn.
+    pub tracked: bool,
+    /// The prefixes of clients that track in `BCAST` mode, as of this turn.
+    pub prefixes: crate::tracking::Prefixes,
     /// What it publishes, until it has replied.
     pub post: Post,
     /// What the log has to write; the driver takes it before anything else of the turn leaves.
@@ -139,6 +143,12 @@ pub enum Fault {
     NoTouch,
     /// A client that goes leaves its waiters behind.
     LeaveWaiters,
+    /// A notice is written at once, before replies that its client awaits.
+    NoticePassesReplies,
+    /// A parcel's letters are taken in before its replies.
+    LettersFirst,
+    /// That a key of a lent slice has changed is told by who changed it, not by the slice's owner.
+    NoticePassesOwner,
 }
 
 impl Core {
@@ -172,6 +182,8 @@ impl Core {
             no_touch: false,
             effects: Effects::default(),
             monitored: false,
+            tracked: false,
+            prefixes: Default::default(),
             post: Post::default(),
             pieces: Vec::new(),
             for_driver: Vec::new(),

@@ -34,6 +34,7 @@ pub mod snapshot;
 pub mod stats;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod tracking;
 pub mod transaction;
 pub mod types;
 

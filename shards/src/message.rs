@@ -199,8 +199,11 @@ pub enum Switch {
 /// A question to every shard, asked by commands over what slices do not hold.
 #[derive(Clone, Debug)]
 pub enum Question {
-    /// Statistics.
-    Report,
+    /// Statistics; with the histograms of durations, which are large, or without.
+    Report {
+        /// Whether with them.
+        histograms: bool,
+    },
     /// Statistics, and a fresh start of them.
     ResetStat,
     /// Descriptions of clients: all, or those with these ids.
@@ -212,6 +215,10 @@ pub enum Question {
         /// Whether the one that asks is spared.
         skip_me: bool,
     },
+    /// Do what a change of the configuration asks for at once.
+    HeedConfig,
+    /// Where the client with this id is at home.
+    Find(u64),
     /// Turn a switch of `DEBUG`.
     Switch(Switch, bool),
     /// Describe or unblock one client.
@@ -232,6 +239,8 @@ pub enum Answer {
     Clients(Vec<ClientInfo>),
     /// How many it did something to.
     Count(usize),
+    /// To [`Question::Find`]: the client, if it is here.
+    Found(Option<crate::tracking::Target>),
 }
 
 /// A message that is rare enough to be its own allocation.
@@ -284,6 +293,8 @@ pub enum Note {
         /// With what.
         how: Unblock,
     },
+    /// Memory is full: evict what you can.
+    Evict,
     /// For those of the receiver's clients that want it.
     Letter(Arc<Letter>),
     /// A script of a client of the receiver met a key of another slice: run it with all of them.

@@ -261,6 +261,8 @@ pub enum Letter {
     Message(Publication),
     /// To monitors: a line.
     Monitored(Vec<u8>),
+    /// To clients that track keys.
+    Tracking(crate::tracking::Notice),
 }
 
 /// Letters that wait for the end of the command that wrote them, with the shards that shall have them.
@@ -281,9 +283,14 @@ impl Post {
         self.queue.len()
     }
 
-    /// Drops all but the first `len` letters: the command that wrote the rest was undone.
+    /// Drops all but the first `len` letters: the command that wrote the rest was undone. Who tracks is told all the
+    /// same, for a key that was told of is not noted any more.
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.queue.truncate(len);
+        let mut at = 0;
+        self.queue.retain(|(letter, _)| {
+            at += 1;
+            at <= len || matches!(letter, Letter::Tracking(_))
+        });
     }
 
     /// Adds a letter for these shards.
@@ -375,6 +382,7 @@ impl Shard {
     pub(crate) fn take_letter(&mut self, letter: &Letter) {
         match letter {
             Letter::Message(publication) => self.fan_out(publication),
+            Letter::Tracking(notice) => self.take_notice(notice),
             Letter::Monitored(line) => {
                 let Shard { clients, flush, spare_buffers, .. } = self;
                 for client in clients

@@ -179,6 +179,8 @@ pub struct Shared {
     pub registry: Registry,
     /// Clients of each shard that monitor.
     pub monitors: Vec<Lone<AtomicUsize>>,
+    /// Client-side caching.
+    pub tracking: crate::tracking::TrackingState,
     /// The slow log.
     pub slowlog: Mutex<SlowLog>,
     /// Latency events.
@@ -270,6 +272,7 @@ impl Shared {
             keys: (0..shards).map(|_| Lone::default()).collect(),
             registry: Registry::default(),
             monitors: (0..shards).map(|_| Lone::default()).collect(),
+            tracking: crate::tracking::TrackingState::new(shards),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
             lazyfree_pending: AtomicUsize::new(0),

@@ -679,4 +679,7 @@ pub fn empty(core: &mut Core, slices: &mut [&mut Slice], for_log: bool) {
     for db in slices.iter_mut().flat_map(|slice| &mut slice.dbs) {
         db.empty(core, false);
     }
+    if core.tracked {
+        crate::tracking::flushed(core, slices.iter_mut().map(|slice| &mut **slice));
+    }
 }

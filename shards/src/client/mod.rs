@@ -11,6 +11,7 @@ use crate::resp::{Parser, Reply};
 use crate::router::ShardId;
 use crate::shard::append::HeldOutput;
 use crate::shard::blocking::BlockedClient;
+use crate::tracking::Tracking;
 use order::ReplyOrder;
 
 /// Bits of [`Client::gate`]. While all are clear, a plain command needs no further look at its client.
@@ -43,6 +44,8 @@ pub mod gate {
     pub const TRACKING: u32 = 1 << 11;
     /// `MONITOR`.
     pub const MONITOR: u32 = 1 << 12;
+    /// The keys that the next command reads are noted for it, see [`crate::tracking`].
+    pub const NOTES_READS: u32 = 1 << 14;
 
     /// No more commands of this client are run.
     pub const CLOSING: u32 = CLOSE_AFTER_REPLY | CLOSE_NOW;
@@ -88,12 +91,14 @@ pub struct ClientView {
     pub resp: u8,
     /// `CLIENT NO-TOUCH`.
     pub no_touch: bool,
+    /// The keys that the command reads are noted, see [`crate::tracking`].
+    pub notes_reads: bool,
 }
 
 impl ClientView {
     /// That of no client, for what shard `home` does of its own accord.
     pub fn nobody(home: ShardId) -> Self {
-        ClientView { home, index: u32::MAX, id: 0, db: 0, resp: 2, no_touch: true }
+        ClientView { home, index: u32::MAX, id: 0, db: 0, resp: 2, no_touch: true, notes_reads: false }
     }
 }
 
@@ -247,6 +252,8 @@ pub struct Client {
     pub parked: Option<Box<(CommandId, OwnedArgs)>>,
     /// How many of its requests wait in its home shard's mailbox or queue.
     pub queued_here: u32,
+    /// How it tracks keys, while it does.
+    pub tracking: Option<Box<Tracking>>,
     /// What it subscribes to, while that is something.
     pub subscriptions: Option<Box<Subscriptions>>,
     /// It has sent a script elsewhere: until all its replies are there it sends no command that splits. Such a part,
@@ -289,6 +296,7 @@ impl Client {
             no_evict: false,
             parked: None,
             queued_here: 0,
+            tracking: None,
             subscriptions: None,
             script_sent: false,
             blocked: None,
@@ -305,6 +313,7 @@ impl Client {
             db: self.db,
             resp: self.resp,
             no_touch: self.gate & gate::NO_TOUCH != 0,
+            notes_reads: self.gate & gate::NOTES_READS != 0,
         }
     }
 

@@ -9,7 +9,6 @@ use super::{Command, CommandError, CommandResult, Group, flag, help};
 use crate::args::Args;
 use crate::client::Wait;
 use crate::config::SetContext;
-use crate::db::{Keyspace, evict};
 use crate::message::{Answer, Question};
 use crate::shard::{Effect, Shard};
 
@@ -32,7 +31,8 @@ pub static TABLE: &[Command] = &[
         "Returns the directives that match, and their values.",
         "parameter [parameter ...]",
     ),
-    Command::home("config|set", set, -4, CONFIG, SERVER).doc(
+    // Nothing is asked before it runs; it asks the others itself when it has.
+    Command::gather("config|set", |_| None, set, -4, CONFIG, SERVER).doc(
         "2.0.0",
         "O(N), N being the number of directives given",
         "Changes directives: all of those given, or none.",
@@ -71,7 +71,14 @@ fn get(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-fn set(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+fn set(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> CommandResult {
+    if !answers.is_empty() {
+        // All shards have done what the change asks of them. It was counted when it ran.
+        let id = shard.core.table.resolve(args);
+        shard.uncount(id);
+        shard.client(index).reply().ok();
+        return Ok(());
+    }
     let pairs: Vec<&[u8]> = args.iter_from(2).collect();
     let context = SetContext { loading: false, client_is_local: shard.client(index).peer.local };
     let changed = shard
@@ -86,10 +93,15 @@ fn set(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     if changed.iter().any(|directive| directive.name == "appendonly") {
         shard.switch_log();
     }
-    if changed.iter().any(|directive| directive.name.starts_with("maxmemory")) {
-        // As far as it gets now; what is left, and the other shards, is for time events.
-        let mut keys = Keyspace::several(&mut shard.slices);
-        evict::perform(&mut shard.core, &mut keys);
+    let asks = |name: &str| name == "tracking-table-max-keys" || name.starts_with("maxmemory");
+    if changed.iter().any(|directive| asks(directive.name)) {
+        if shard.core.shards > 1 && !shard.core.deny_blocking {
+            let id = shard.core.table.resolve(args);
+            shard.client(index).parked = Some(Box::new((id, args.to_owned())));
+            shard.ask_all(index, vec![Question::HeedConfig]);
+            return Err(CommandError::NoReply);
+        }
+        shard.heed_config();
     }
     shard.client(index).reply().ok();
     Ok(())
@@ -192,6 +204,28 @@ mod tests {
             let left = world.run(conn, "DBSIZE").integer();
             assert!((20..40).contains(&left), "{left}");
         });
+    }
+
+    /// With keys that may go on one shard alone, the others have it evict at the end of their turn.
+    #[test]
+    fn a_full_shard_has_the_others_evict() {
+        let mut world = World::new(4);
+        let conn = world.connect();
+        world.run(conn, "CONFIG SET maxmemory-policy volatile-random maxmemory 1000");
+        for key in ["a", "b", "c", "d", "e", "f"] {
+            world.host.used_memory.store(0, Relaxed);
+            world.run(conn, "SET v x EX 1000");
+            world.cron();
+            world.run(conn, &format!("SET {key} x"));
+            world.host.used_memory.store(2000, Relaxed);
+            world.walk_snapshots();
+            world.host.used_memory.store(0, Relaxed);
+            assert_eq!(
+                world.run(conn, "EXISTS v").integer(),
+                (crate::router::owner_of(b"v", 4) == crate::router::owner_of(key.as_bytes(), 4)) as i64,
+                "{key}"
+            );
+        }
     }
 
     #[test]

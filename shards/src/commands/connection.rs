@@ -144,18 +144,6 @@ pub static TABLE: &[Command] = &[
         "Lets commands leave no trace in LRU and LFU.",
         "<ON | OFF>",
     ),
-    Command::home("client|getredir", client_getredir, 2, CLIENT, CONNECTION).doc(
-        "6.0.0",
-        "O(1)",
-        "Returns where tracking notices go.",
-        "",
-    ),
-    Command::home("client|trackinginfo", client_trackinginfo, 2, CLIENT, CONNECTION).doc(
-        "6.2.0",
-        "O(1)",
-        "Describes the connection's tracking.",
-        "",
-    ),
     Command::home("client|help", client_help, 2, LOADING | STALE, CONNECTION).doc(
         "5.0.0",
         "O(1)",
@@ -314,9 +302,10 @@ fn reset(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     shard.end_multi(index);
     shard.drop_subscriptions(index);
     shard.end_monitor(index);
+    shard.end_tracking(index);
     let needs_auth = shard.core.config.requirepass.is_some();
     let client = shard.client(index);
-    client.gate &= !(gate::NO_TOUCH | gate::TRACKING);
+    client.gate &= !gate::NO_TOUCH;
     client.gate &= !gate::REPLY;
     if needs_auth {
         client.gate |= gate::NEEDS_AUTH;
@@ -393,6 +382,14 @@ pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> Client
             flags.push(letter);
         }
     }
+    let tracking = client.tracking.as_deref();
+    if tracking.is_some_and(|tracking| tracking.broken) {
+        flags.push('R');
+    }
+    if tracking.is_some_and(|tracking| tracking.bcast) {
+        flags.push('B');
+    }
+    let redirect = super::client_tracking::redirection(tracking);
     if client.blocked.is_some() {
         flags.push('b');
     }
@@ -413,7 +410,7 @@ pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> Client
     let line = format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} \
          qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs={} rbp={} obl={} oll=0 omem={} tot-mem={} events=r cmd={} \
-         user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
+         user=default redir={} resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
         client.id,
         client.peer.address,
         client.peer.local_address,
@@ -437,6 +434,7 @@ pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> Client
         client.in_flight,
         client.memory(),
         last,
+        redirect,
         client.resp,
         text(&client.lib_name),
         text(&client.lib_ver),
@@ -676,30 +674,13 @@ fn client_no_touch(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResu
     Ok(())
 }
 
-fn client_getredir(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
-    shard.client(index).reply().integer(-1);
-    Ok(())
-}
-
-fn client_trackinginfo(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
-    let mut reply = shard.client(index).reply();
-    reply.map(3);
-    reply.bulk(b"flags");
-    reply.set(1);
-    reply.bulk(b"off");
-    reply.bulk(b"redirect");
-    reply.integer(-1);
-    reply.bulk(b"prefixes");
-    reply.array(0);
-    Ok(())
-}
-
 fn client_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     help(
         shard,
         index,
         "CLIENT",
         &[
+            ("CACHING (YES|NO)", "Enable/disable tracking of the keys of the next command in OPTIN/OPTOUT modes."),
             ("GETNAME", "Return the name of the current connection."),
             ("GETREDIR", "Return the client ID we are redirecting to when tracking is enabled."),
             ("ID", "Return the ID of the current connection."),
@@ -712,6 +693,7 @@ fn client_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
             ("REPLY (ON|OFF|SKIP)", "Control the replies sent to the current connection."),
             ("SETINFO <option> <value>", "Set client meta attributes."),
             ("SETNAME <name>", "Assign the name <name> to the current connection."),
+            ("TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]", "Control client-side caching."),
             ("TRACKINGINFO", "Report tracking status for the current connection."),
             ("UNBLOCK <clientid> [TIMEOUT|ERROR]", "Unblock the specified blocked client."),
             ("UNPAUSE", "Stop the current client pause, resuming traffic."),

@@ -22,13 +22,17 @@ use crate::stats::{CommandStats, ShardReport};
 use flag::*;
 
 /// This family's rows.
-pub static TABLE: &[Command] = &[Command::gather("info", report_question, info, -1, LOADING | STALE, Group::Server)
+pub static TABLE: &[Command] = &[Command::gather("info", info_question, info, -1, LOADING | STALE, Group::Server)
     .categories(acl::DANGEROUS)
     .doc("1.0.0", "O(1)", "Describes the server and what it has done so far.", "[section [section ...]]")];
 
 /// Asks every shard for its report.
 pub fn report_question(_: Args<'_>) -> Option<Question> {
-    Some(Question::Report)
+    Some(Question::Report { histograms: false })
+}
+
+fn info_question(args: Args<'_>) -> Option<Question> {
+    Some(Question::Report { histograms: Wanted::new(args).has("latencystats") })
 }
 
 /// The reports of single shards, in their order.
@@ -254,7 +258,7 @@ fn clients(text: &mut Text, core: &Core, report: &ShardReport) {
     text.line("client_recent_max_input_buffer", report.max_buffers[0]);
     text.line("client_recent_max_output_buffer", report.max_buffers[1]);
     text.line("blocked_clients", report.blocked_clients);
-    text.line("tracking_clients", 0);
+    text.line("tracking_clients", core.shared.tracking.total_clients());
     text.line("pubsub_clients", report.pubsub_clients);
     text.line("watching_clients", report.watching_clients);
     text.line("clients_in_timeout_table", 0);
@@ -429,11 +433,12 @@ fn stats(text: &mut Text, core: &Core, report: &ShardReport) {
         "active_defrag_key_misses",
         "total_active_defrag_time",
         "current_active_defrag_time",
-        "tracking_total_keys",
-        "tracking_total_items",
-        "tracking_total_prefixes",
-        "unexpected_error_replies",
     ]);
+    let tracking = &core.shared.tracking;
+    text.line("tracking_total_keys", tracking.keys.load(Relaxed));
+    text.line("tracking_total_items", tracking.items.load(Relaxed));
+    text.line("tracking_total_prefixes", tracking.total_prefixes());
+    text.line("unexpected_error_replies", 0);
     text.line("total_error_replies", stats.error_replies);
     text.line("dump_payload_sanitizations", 0);
     text.line("total_reads_processed", stats.reads_processed);

@@ -723,6 +723,9 @@ fn frees_elsewhere(ctx: &mut Ctx<'_>, args: Args<'_>) -> Result<bool, CommandErr
 
 /// Replies to a flush; the reply waits for what is being freed where it has to.
 fn end_flush(ctx: &mut Ctx<'_>) {
+    if ctx.core.tracked {
+        crate::tracking::flushed(ctx.core, ctx.keys.slices());
+    }
     ctx.reply.ok();
     if let Some(freeing) = ctx.core.freeing.take() {
         ctx.core.awaited_frees.push(AwaitedFree::new(ctx.client, freeing));

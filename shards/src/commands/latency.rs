@@ -1,11 +1,11 @@
 //! `LATENCY`: spikes of named events, and how long commands take; the monitor itself is [`crate::latency`].
 //! Counterpart: `latency.c`, and `sparkline.c` for the graph.
 
-use super::info::{command_stats, report_question, sum};
+use super::info::{command_stats, sum};
 use super::{Command, CommandError, CommandResult, Group, flag, help};
 use crate::args::Args;
 use crate::latency::Event;
-use crate::message::Answer;
+use crate::message::{Answer, Question};
 use crate::resp::Reply;
 use crate::shard::Shard;
 use crate::stats::CommandStats;
@@ -48,7 +48,7 @@ pub static TABLE: &[Command] = &[
         "Says what the spikes seen so far mean.",
         "",
     ),
-    Command::gather("latency|histogram", report_question, histogram, -2, LATENCY, SERVER).doc(
+    Command::gather("latency|histogram", histogram_question, histogram, -2, LATENCY, SERVER).doc(
         "7.0.0",
         "O(N), N being the number of commands with figures",
         "Returns how the durations of commands are distributed.",
@@ -213,6 +213,10 @@ fn doctor(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     }
     shard.client(index).reply().verbatim("txt", text.as_bytes());
     Ok(())
+}
+
+fn histogram_question(_: Args<'_>) -> Option<Question> {
+    Some(Question::Report { histograms: true })
 }
 
 fn histogram(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> CommandResult {

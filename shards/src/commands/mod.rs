@@ -8,6 +8,7 @@
 pub mod aof;
 pub mod bitmap;
 pub mod block;
+pub mod client_tracking;
 pub mod cluster;
 pub mod command;
 pub mod config;

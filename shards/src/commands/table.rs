@@ -13,6 +13,7 @@ pub const UNKNOWN: CommandId = CommandId::MAX;
 
 static FAMILIES: &[&[Command]] = &[
     super::connection::TABLE,
+    super::client_tracking::TABLE,
     super::string::TABLE,
     super::set::TABLE,
     super::zset::TABLE,

@@ -498,7 +498,7 @@ directives! {
             "maxmemory-clients", Kind::MemoryOrPercent, MUTABLE, NotYet;
         /// How many keys client-side caching remembers; 0 means no bound.
         tracking_table_max_keys: usize = 1000000,
-            "tracking-table-max-keys", int(0, i64::MAX), MUTABLE, NotYet;
+            "tracking-table-max-keys", int(0, i64::MAX), MUTABLE, Yes;
     }
 
     section "Access" {

@@ -1,7 +1,7 @@
 //! The keyspace: a shard's slice of every database, and the operations that all commands build on.
 //!
 //! [`RedisDb`] owns its entries: it alone frees them and it alone swaps a pointer for another. Everything a write must
-//! set off (watched keys now, client tracking and snapshots later) hangs on one hook, [`RedisDb::before_write`].
+//! set off (watched and tracked keys, waiting clients, snapshots) hangs on one hook, [`RedisDb::before_write`].
 //! Counterpart: `db.c`.
 
 pub mod blocked;
@@ -22,6 +22,7 @@ use crate::object::Object;
 use crate::propagate::EffectLog;
 use crate::router::{ShardId, owner_of};
 use crate::stats::DbReport;
+use crate::tracking::{Touched, TrackingTable};
 
 /// A shard's part of all databases; it moves as one when it is lent.
 pub struct Slice {
@@ -35,6 +36,8 @@ pub struct Slice {
     pub evict: evict::EvictionPool,
     /// Clients that wait for keys.
     pub blocked: blocked::Blocked,
+    /// Clients that may have kept keys.
+    pub tracking: TrackingTable,
     /// What writes did, for the log and for replicas.
     pub log: EffectLog,
     /// Changes ever made here, as `server.dirty` counts them.
@@ -57,6 +60,7 @@ impl Slice {
             expire_db: 0,
             evict: evict::EvictionPool::default(),
             blocked: blocked::Blocked::default(),
+            tracking: TrackingTable::default(),
             log: EffectLog::default(),
             changes: 0,
             snapshot: None,
@@ -224,6 +228,8 @@ pub enum Hook {
     Snapshot = 4,
     /// What is written may be undone.
     Undo = 8,
+    /// Clients keep what they read, see [`crate::tracking`].
+    Tracking = 16,
 }
 
 /// A shard's part of one database.
@@ -244,6 +250,8 @@ pub struct RedisDb {
     hooks: u8,
     /// Clients whose watched keys have changed.
     pub touched_watchers: Vec<u64>,
+    /// Keys that were written since tracking was last told.
+    pub touched: Vec<Touched>,
     /// Number of the database.
     pub id: usize,
     /// Average time to live in ms, sampled by the active expire cycle.
@@ -270,6 +278,7 @@ impl RedisDb {
             field_expires: BTreeSet::new(),
             hooks: 0,
             touched_watchers: Vec::new(),
+            touched: Vec::new(),
             id,
             avg_ttl: 0,
             expires_cursor: 0,
@@ -292,7 +301,14 @@ impl RedisDb {
         self.write_before_change(key);
         self.keep_value(key);
         self.touch_watched(key);
+        self.touch_tracked(key, true);
         self.signal_ready(key);
+    }
+
+    fn touch_tracked(&mut self, key: &[u8], by_client: bool) {
+        if self.hooks & Hook::Tracking as u8 != 0 {
+            self.touched.push(Touched { key: key.to_vec(), by_client });
+        }
     }
 
     /// Says whether [`RedisDb::before_write`] has something to do for `hook`.
@@ -365,6 +381,8 @@ impl RedisDb {
             true => self.write_before_change(key.bytes),
             false => self.before_write(key.bytes),
         }
+        // Time has changed it, even where a client's command has noticed.
+        self.touch_tracked(key.bytes, false);
         if self.delete_untracked_lazily(core, key, core.config.lazyfree_lazy_expire) {
             core.stats.expired_keys += 1;
             core.notify(Event::EXPIRED, "expired", key.bytes, self.id as u16);

@@ -54,6 +54,8 @@ impl Shard {
         crate::scripting::cron(&mut self.core);
         self.clients_cron();
         self.databases_cron();
+        self.settle_own();
+        self.limit_tracking();
         if self.guarded {
             self.end_pauses();
             self.refresh_guard();
@@ -102,11 +104,7 @@ impl Shard {
             self.expire_cycle.run(&mut self.core, slice, Pace::Slow);
             slice.log_said(&mut self.core);
         }
-        if self.core.config.maxmemory != 0 {
-            let mut keys = Keyspace::one(&mut self.slices, own);
-            evict::perform(&mut self.core, &mut keys);
-            self.slices[own as usize].as_deref_mut().expect("seen above").log_said(&mut self.core);
-        }
+        self.evict_own();
         if self.core.config.activerehashing && self.core.dict_resizing {
             let slice = self.slices[own as usize].as_deref_mut().expect("seen above");
             // About 1 ms at most: 100 buckets of up to ten keys take some 20 µs.
@@ -118,6 +116,44 @@ impl Shard {
                         steps += 1;
                     }
                 }
+            }
+        }
+    }
+
+    /// Evicts from this shard's slice what memory asks for.
+    pub(crate) fn evict_own(&mut self) {
+        let own = self.core.id;
+        if self.core.config.maxmemory != 0 && self.slices[own as usize].is_some() {
+            let mut keys = Keyspace::one(&mut self.slices, own);
+            evict::perform(&mut self.core, &mut keys);
+            self.slices[own as usize].as_deref_mut().expect("seen above").log_said(&mut self.core);
+            self.settle_own();
+        }
+    }
+
+    /// What a change of the configuration asks for at once, as far as it gets; the rest is for time events.
+    pub(crate) fn heed_config(&mut self) {
+        self.evict_own();
+        self.limit_tracking();
+        self.post();
+    }
+
+    /// At the end of a turn whose commands have filled memory: the other shards evict too, now and not at their next
+    /// time event. A shard that has run no command asks nobody, so that they do not keep each other awake.
+    pub(crate) fn have_others_evict(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let commands = self.core.stats.commands_processed;
+        let idle = std::mem::replace(&mut self.commands_at_turn, commands) == commands;
+        let config = &self.core.config;
+        if idle
+            || config.maxmemory_policy == crate::config::MaxmemoryPolicy::Noeviction
+            || self.core.shared.sample_memory() <= config.maxmemory as usize
+        {
+            return;
+        }
+        for other in (0..self.core.shards as u16).filter(|other| *other != self.core.id) {
+            if self.core.shared.keys[other as usize].0.load(Relaxed) > 0 {
+                self.outbox.note(other, crate::message::Note::Evict);
             }
         }
     }
@@ -140,10 +176,10 @@ impl Shard {
     }
 
     /// What this shard reports of itself.
-    pub fn report(&self) -> ShardReport {
+    pub fn report(&self, histograms: bool) -> ShardReport {
         self.publish_changes();
         let mut report = ShardReport {
-            stats: self.core.stats.clone(),
+            stats: if histograms { self.core.stats.clone() } else { self.core.stats.plain() },
             dbs: self.slice().map_or_else(|| self.lent_report.clone(), |slice| slice.report()),
             stale_percent: self.expire_cycle.stale_percent(),
             hops_waiting: self.waiting.len(),

@@ -18,6 +18,7 @@ use crate::resp::Reply;
 use crate::router::{self, OwnerSet, Owners, ShardId};
 use crate::shard::Effect;
 use crate::slowlog::{SlowEntry, trimmed};
+use crate::tracking::{self, Target};
 use crate::transaction::{Job, Tx, TxId};
 
 /// What happens to a client's input after a command.
@@ -102,8 +103,21 @@ pub(crate) fn execute(
     if ctx.core.effects.on {
         propagate(&mut ctx, args);
     }
+    if ctx.core.tracked {
+        track(&mut ctx, row, args);
+    }
     if let Err(error) = result {
         fail(core, id, &error, client.resp, out, start);
+    }
+}
+
+/// Tells who tracks what a command wrote, and notes what it read.
+#[cold]
+fn track(ctx: &mut Ctx<'_>, row: &'static crate::commands::Command, args: Args<'_>) {
+    let ClientView { home, index, id, notes_reads, .. } = ctx.client;
+    tracking::settle_all(ctx.core, &mut ctx.keys, id);
+    if notes_reads {
+        tracking::remember(ctx.core, &mut ctx.keys, Target { home, index, id }, row, args);
     }
 }
 
@@ -281,10 +295,28 @@ impl Shard {
         if client.gate & gate::WAITING != 0 {
             return Next::Again;
         }
-        if client.gate & gate::REPLY != 0 {
-            return self.process_quietly(index, id, args);
+        let tracks = client.gate & gate::TRACKING != 0;
+        let next = match client.gate & gate::REPLY != 0 {
+            true => self.process_quietly(index, id, args),
+            false => self.check(index, id, args),
+        };
+        if tracks && next != Next::Again {
+            self.end_caching(index, id, next);
         }
-        self.check(index, id, args)
+        next
+    }
+
+    /// `CLIENT CACHING` holds for one command, or for what `MULTI` begins.
+    fn end_caching(&mut self, index: u32, id: CommandId, next: Next) {
+        let name = if id == UNKNOWN { "" } else { self.core.table.row(id).name };
+        if name.starts_with("client") || (name == "exec" && next == Next::Wait) {
+            return;
+        }
+        if let Some(client) = self.clients[index as usize].as_deref_mut()
+            && client.gate & gate::MULTI == 0
+        {
+            client.set_caching(false);
+        }
     }
 
     fn check(&mut self, index: u32, id: CommandId, args: Args<'_>) -> Next {
@@ -685,6 +717,11 @@ impl Shard {
         }
         let mut keys = Keyspace::several(&mut self.slices);
         let outcome = evict::perform(&mut self.core, &mut keys);
+        if self.core.tracked {
+            // Before the reply of the command that the memory is for, as in Redis.
+            tracking::settle_all(&mut self.core, &mut keys, 0);
+            self.post();
+        }
         let evicts = self.core.config.maxmemory_policy != crate::config::MaxmemoryPolicy::Noeviction;
         outcome == evict::Outcome::Full && !(evicts && self.others_can_evict())
     }

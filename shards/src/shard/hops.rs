@@ -12,11 +12,13 @@ use crate::args::{Args, OwnedArgs};
 use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::CommandId;
 use crate::commands::spec::Handler;
+use crate::core::Fault;
 use crate::db::{Keyspace, Slice};
 use crate::limits::{BATCH_COMMANDS, BATCH_KEYS};
 use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch, RequestHead, SPANS, SPLIT, Switch};
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
+use crate::tracking::Target;
 use crate::transaction::{Job, TxId};
 
 /// A request that waits for the slice to come home.
@@ -78,7 +80,7 @@ impl Shard {
         let mut letters = Vec::new();
         for note in parcel.notes.drain(..) {
             match note {
-                Note::Letter(letter) => letters.push(letter),
+                Note::Letter(letter) if !self.core.leaves_out(Fault::LettersFirst) => letters.push(letter),
                 note => self.take_note(from, note),
             }
         }
@@ -231,6 +233,7 @@ impl Shard {
             }
             Note::HasRun(client) => self.let_go_on(client),
             Note::Slow(entry) => self.log_slow(*entry),
+            Note::Evict => self.evict_own(),
         }
     }
 
@@ -296,6 +299,7 @@ impl Shard {
         self.place(own, Some(slice));
         self.heed_logging(own);
         self.tell_late_effects();
+        self.settle_returned();
         self.clock.restart();
         if !self.core.leaves_out(crate::core::Fault::NoServe) {
             self.serve_ready();
@@ -364,9 +368,9 @@ impl Shard {
     /// This shard's answer to a question.
     pub(crate) fn answer(&mut self, question: Question) -> Answer {
         match question {
-            Question::Report => Answer::Report(Box::new(self.report())),
+            Question::Report { histograms } => Answer::Report(Box::new(self.report(histograms))),
             Question::ResetStat => {
-                let report = self.report();
+                let report = self.report(false);
                 self.core.stats.reset();
                 Answer::Report(Box::new(report))
             }
@@ -392,6 +396,14 @@ impl Shard {
                     }
                 }
                 Answer::Count(doomed.len())
+            }
+            Question::HeedConfig => {
+                self.heed_config();
+                Answer::Count(1)
+            }
+            Question::Find(id) => {
+                let found = self.clients().find(|client| client.id == id).map(|client| client.index);
+                Answer::Found(found.map(|index| Target { home: self.core.id, index, id }))
             }
             Question::Switch(switch, on) => {
                 match switch {

@@ -29,7 +29,7 @@ pub mod persist;
 pub mod script;
 pub mod split;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::aof::load::LogLoader;
@@ -191,6 +191,10 @@ pub struct Shard {
     pub(crate) spanning_deadlines: BTreeSet<(i64, u32, u64)>,
     /// Who of this shard's clients subscribes to what.
     pub(crate) subscribers: Subscribers,
+    /// Who of them tracks keys with which prefix, in `BCAST` mode.
+    pub(crate) prefixes: BTreeMap<Vec<u8>, BTreeSet<u32>>,
+    /// Flushes that not all owners have told of: how many have.
+    pub(crate) flushes: HashMap<u64, usize>,
     pub(crate) clock: dispatch::CommandClock,
     pub(crate) expire_cycle: ExpireCycle,
     pub(crate) rates: cron::Rates,
@@ -202,6 +206,8 @@ pub struct Shard {
     /// What the slice held when it was lent.
     pub(crate) lent_report: Vec<crate::stats::DbReport>,
     pub(crate) cron_loops: u64,
+    /// How many commands had run when the last turn ended.
+    pub(crate) commands_at_turn: u64,
     pub(crate) cron_client: u32,
     /// Output that waits for the log.
     pub(crate) gate: append::Gate,
@@ -245,6 +251,8 @@ impl Shard {
             resume: Vec::new(),
             spanning_deadlines: BTreeSet::new(),
             subscribers: Subscribers::default(),
+            prefixes: BTreeMap::new(),
+            flushes: HashMap::new(),
             clock: dispatch::CommandClock::new(&core),
             expire_cycle: ExpireCycle::default(),
             rates: cron::Rates::default(),
@@ -254,6 +262,7 @@ impl Shard {
             guarded: false,
             lent_report: Vec::new(),
             cron_loops: 0,
+            commands_at_turn: 0,
             cron_client: 0,
             gate: append::Gate::new(shards),
             log_waiters: Vec::new(),
@@ -281,6 +290,7 @@ impl Shard {
         self.clock = dispatch::CommandClock::new(&self.core);
         self.refresh_guard();
         self.refresh_gate();
+        self.refresh_tracking();
     }
 
     pub(crate) fn refresh_guard(&mut self) {
@@ -315,6 +325,9 @@ impl Shard {
         }
         self.run_resumed();
         self.post();
+        if self.core.tracked {
+            self.broadcast();
+        }
         if !self.core.for_driver.is_empty() {
             self.effects.append(&mut self.core.for_driver);
         }
@@ -340,6 +353,13 @@ impl Shard {
                 self.expire_cycle.run(&mut self.core, slice, Pace::Fast);
                 slice.log_said(&mut self.core);
             }
+        }
+        if self.core.config.maxmemory != 0 && self.core.shards > 1 {
+            self.have_others_evict();
+        }
+        if self.core.tracked {
+            self.settle_own();
+            self.broadcast();
         }
         self.post();
         self.end_turn_of_log();
@@ -406,6 +426,7 @@ impl Shard {
         }
         if self.clients[index as usize].is_some() {
             self.end_monitor(index);
+            self.end_tracking(index);
         }
         let Some(client) = self.clients[index as usize].take() else { return };
         self.recycle(client.out);

@@ -294,7 +294,8 @@ impl Shard {
             close_groups(&self.core, &mut Keyspace::several(&mut self.slices));
         }
         self.core.deny_blocking = false;
-        if self.clients[index as usize].is_some() {
+        if let Some(client) = self.clients[index as usize].as_deref_mut() {
+            client.set_caching(false);
             self.show_exec(index, exec);
         }
         self.post();

@@ -106,7 +106,9 @@ impl Shard {
         if let Some(text) = self.out_of_memory(id, args) {
             return self.reject(index, id, text);
         }
-        let view = self.view(index);
+        let mut view = self.view(index);
+        // MSETNX only writes, though its parts look first.
+        view.notes_reads &= !write;
         let client = self.client(index);
         client.commands += 1;
         client.last_command = id;

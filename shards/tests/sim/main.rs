@@ -3,7 +3,7 @@
 //!
 //! Channels between two shards keep their order and are delayed at will; parcels that ask for one order at all
 //! receivers get it. A run ends when all is quiet, and then checkers look at what clients saw ([`registers`],
-//! [`lists`], [`bank`]) and at what is left in the shards: no key held, no slice away, nobody waiting. A seed that fails
+//! [`lists`], [`bank`], [`caches`]) and at what is left in the shards: no key held, no slice away, nobody waiting. A seed that fails
 //! is printed and replays exactly.
 //!
 //! ```text
@@ -15,6 +15,7 @@
 //! [`faults`] leaves steps of the protocol out on purpose and expects to be caught.
 
 mod bank;
+mod caches;
 mod faults;
 mod history;
 mod linear;
