@@ -101,6 +101,14 @@ impl Host for Process {
         true
     }
 
+    fn secret(&self, out: &mut [u8]) {
+        for piece in out.chunks_mut(256) {
+            // SAFETY: a valid place of that length. Up to 256 bytes the call neither fails nor returns fewer once the
+            // system is up.
+            unsafe { libc::getrandom(piece.as_mut_ptr().cast(), piece.len(), 0) };
+        }
+    }
+
     fn run_later(&self, work: Box<dyn FnOnce() + Send>) {
         self.background.run(work);
     }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::*};
 use std::sync::{Arc, OnceLock};
 
 use glommio::{LocalExecutorBuilder, Placement};
+use ringshard_shards::acl::Users;
 use ringshard_shards::aof::State as LogState;
-use ringshard_shards::config::EventLoop as Choice;
+use ringshard_shards::config::{Config, EventLoop as Choice};
 use ringshard_shards::router::ShardId;
 use ringshard_shards::shard::{Shard, Shutdown};
 use ringshard_shards::shared::Shared;
@@ -71,7 +72,8 @@ impl Server {
         let Some(path) = &self.config_file else {
             return Err("ERR The server is running without a config file".into());
         };
-        match config::rewrite_file(path, &self.shared.config(), None) {
+        let users = self.shared.users().config_lines();
+        match config::rewrite_file(path, &self.shared.config(), Some(&users)) {
             Ok(()) => {
                 log::notice("CONFIG REWRITE executed with success.");
                 Ok(())
@@ -82,6 +84,28 @@ impl Server {
                 Err(format!("ERR Rewriting config file: {text}"))
             }
         }
+    }
+
+    /// Takes the users of the `aclfile` over.
+    ///
+    /// # Errors
+    /// The reply's text.
+    pub fn load_users(&self) -> Result<(), String> {
+        let config = self.shared.config();
+        let text = config::read_users(&config.aclfile).map_err(|text| format!("ERR {text}"))?;
+        self.shared.load_users(&text, &config).map_err(|text| format!("ERR {text}"))
+    }
+
+    /// Writes the users to the `aclfile`.
+    ///
+    /// # Errors
+    /// The reply's text.
+    pub fn save_users(&self) -> Result<(), String> {
+        let path = PathBuf::from(&self.shared.config().aclfile);
+        config::write_users(&path, &self.shared.users().file_text()).map_err(|error| {
+            log::warning(format!("Writing ACL file for ACL SAVE: {}", net::os_text(&error)));
+            "ERR There was an error trying to save the ACLs. Please check the server logs for more information".into()
+        })
     }
 
     /// Puts changed directives in force that live outside the machine.
@@ -191,6 +215,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
     values.maxclients = adjust_open_files(values.maxclients);
     let shards = startup.shards() as usize;
     let choice = choose_event_loop(values.event_loop, shards)?;
+    let users = users_at_start(&values)?;
     let listeners = net::listen(&values)?;
     let seed = || {
         let mut bytes = [0u8; 8];
@@ -208,6 +233,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         log: OnceLock::new(),
     });
     let mut shared = Shared::new(values, shards, [seed(), seed()], clock::now().0, host.clone());
+    shared.set_users(users);
     shared.process_id = std::process::id();
     shared.executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
     shared.config_file = startup.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
@@ -235,6 +261,26 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         loops,
     });
     Ok(Built { server, listeners, seeds: (0..shards).map(|_| seed()).collect(), choice })
+}
+
+/// The users of the configuration's `user` lines, or of its `aclfile`. Counterpart: `ACLLoadUsersAtStartup`.
+fn users_at_start(config: &Config) -> Result<Users, String> {
+    let aclfile = match config.aclfile.is_empty() {
+        true => None,
+        false => Some(
+            config::read_users(&config.aclfile)
+                .map_err(|text| format!("Aborting startup because of ACL errors: {text}"))?,
+        ),
+    };
+    let users = Users::at_start(config, aclfile.as_deref())?;
+    for user in users.iter().filter(|user| !user.enabled) {
+        log::notice(format!(
+            "The user '{}' is disabled (there is no 'on' modifier in the user description). Make sure this is not a \
+             configuration error.",
+            String::from_utf8_lossy(&user.name)
+        ));
+    }
+    Ok(users)
 }
 
 /// The loop to use: what was asked for, or what works.

@@ -5,9 +5,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::acl::{Context, Denied, Reason, UserId, Users, log::Denial};
 use crate::args::Args;
+use crate::client::ClientView;
 use crate::commands::block::BlockRequest;
-use crate::commands::{CommandTable, table};
+use crate::commands::{CommandId, CommandTable, table};
 use crate::config::Config;
 use crate::db::lazyfree::AwaitedFree;
 use crate::dict::Hasher;
@@ -63,6 +65,10 @@ pub struct Core {
     pub table: &'static CommandTable,
     /// The configuration as of this turn.
     pub config: Arc<Config>,
+    /// The users as of this turn.
+    pub users: Arc<Users>,
+    /// What commands were refused, until it is in the log.
+    pub denials: Vec<(ClientView, Denial)>,
     /// What all shards share.
     pub shared: Arc<Shared>,
     /// Unix time of this turn in ms.
@@ -167,12 +173,14 @@ impl Core {
             id,
             shards: shared.shards,
             hasher: shared.hasher.clone(),
-            table: table(),
+            table: shared.table,
             config,
             now_ms: 0,
             now_us: 0,
             ms_began_us: 0,
             lru_clock: 0,
+            users: shared.users(),
+            denials: Vec::new(),
             stats: Stats::new(table().len()),
             rng: Rng::new(seed),
             shared,
@@ -235,6 +243,54 @@ impl Core {
         self.now_ms * 1000 + self.now_us.saturating_sub(self.ms_began_us).min(999) as i64
     }
 
+    /// Asks whether a user may run a command, and notes it when not.
+    ///
+    /// # Errors
+    /// What is refused.
+    pub fn check_access(
+        &mut self,
+        client: ClientView,
+        command: CommandId,
+        args: Args<'_>,
+        context: Context,
+    ) -> Result<(), Denied> {
+        // Of a user who was deleted a command may still be under way; its connection is about to be closed.
+        let Some(user) = self.users.get(client.user) else { return Err(Denied::COMMAND) };
+        if user.is_unlimited() {
+            return Ok(());
+        }
+        let Err(denied) = crate::acl::check(user, command, args) else { return Ok(()) };
+        let object = match denied.reason {
+            Reason::Command | Reason::Auth => self.table.row(self.table.ruled_by(command)).name.as_bytes(),
+            Reason::Key | Reason::Channel => args.at(denied.at),
+        };
+        let denial = Denial {
+            reason: denied.reason,
+            context,
+            object: object.to_vec(),
+            username: user.name.clone(),
+            client_info: String::new(),
+        };
+        self.deny(client, denial);
+        Err(denied)
+    }
+
+    /// Counts a denial and keeps it for the log.
+    pub(crate) fn deny(&mut self, client: ClientView, denial: Denial) {
+        *match denial.reason {
+            Reason::Command => &mut self.stats.acl_access_denied_cmd,
+            Reason::Key => &mut self.stats.acl_access_denied_key,
+            Reason::Auth => &mut self.stats.acl_access_denied_auth,
+            Reason::Channel => &mut self.stats.acl_access_denied_channel,
+        } += 1;
+        self.denials.push((client, denial));
+    }
+
+    /// The name of a user, if it was not deleted.
+    pub fn user_name(&self, user: UserId) -> &[u8] {
+        self.users.get(user).map_or(b"default", |user| user.name.as_slice())
+    }
+
     /// Publishes a message once the command that runs has replied; says how many receivers there are.
     pub fn publish(&mut self, kind: Kind, channel: &[u8], message: &[u8]) -> usize {
         self.post.publish(&self.shared.registry, kind, channel, message)
@@ -245,7 +301,7 @@ impl Core {
         let has_any = |shard: &ShardId| self.shared.monitors[*shard as usize].0.load(Relaxed) > 0;
         let shards: Vec<ShardId> = (0..self.shards as ShardId).filter(has_any).collect();
         if !shards.is_empty() {
-            let line = crate::commands::monitor::line(self.unix_us(), db, origin, args);
+            let line = crate::commands::monitor::line(self.table, self.unix_us(), db, origin, args);
             self.post.push(Letter::Monitored(line), shards);
         }
     }

@@ -3,6 +3,7 @@
 //! Nothing here opens a socket or a file, starts a thread, reads a clock or draws unseeded randomness: bytes,
 //! messages, time and seeds come in, bytes, messages and effects go out ([`shard::Shard`]).
 
+pub mod acl;
 pub mod aof;
 pub mod args;
 pub mod client;

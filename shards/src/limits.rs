@@ -35,5 +35,12 @@ pub const QUERY_KEEP_BYTES: usize = 32 * 1024;
 /// Places of arguments kept for the next batch of commands; a command with more gives the rest back.
 pub const KEPT_ARGUMENTS: usize = 16 * 1024;
 
+/// Most rules, and passwords, of one user: each command of a restricted client looks through its user's patterns, and a
+/// new rule is compared with the old ones.
+pub const ACL_RULES_MAX: usize = 16 * 1024;
+
+/// Bytes of a refused key, channel or name that `ACL LOG` keeps.
+pub const ACL_LOG_OBJECT_BYTES: usize = 4096;
+
 /// Hash slots, as in Redis Cluster.
 pub const SLOTS: u16 = 16384;

@@ -312,6 +312,8 @@ pub enum Note {
     HasRun(u64),
     /// A command ran long; its client's home knows the rest of the entry.
     Slow(Box<SlowEntry>),
+    /// A command was refused when it was to run again; its client's home knows the rest of the entry.
+    Denied(ClientView, Box<crate::acl::log::Denial>),
 }
 
 /// All that one shard sends another in one turn.

@@ -32,7 +32,7 @@ pub fn state_words(core: &Core, db: &RedisDb, key: &[u8]) -> OwnedArgs {
 /// Hands a command to the slices it is about. Where its keys lie in several, or it read all of them, no slice's log can
 /// repeat it alone, and each key it may have written is told as what it is now.
 pub fn append_words(core: &Core, keys: &mut Keyspace<'_>, db: u16, words: Args<'_>) {
-    let id = core.table.resolve(words);
+    let id = core.table.resolve_logged(words);
     if id == UNKNOWN || core.table.row(id).route != Route::Keys {
         // What is said of a whole slice, as `FLUSHALL`. Redis, which reads one log after the other, would do it to what
         // the logs before have made; it is told in words that Redis refuses.

@@ -187,6 +187,11 @@ impl Subscriptions {
         self.0[kind as usize].len()
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, &[u8])> {
+        Kind::ALL.into_iter().flat_map(|kind| self.0[kind as usize].iter().map(move |name| (kind, name.as_slice())))
+    }
+
     /// Whether there are none of any kind.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|names| names.is_empty())

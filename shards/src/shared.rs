@@ -7,7 +7,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, RwLock};
 
+use crate::acl::{AclLog, Users};
 use crate::aof::Aof;
+use crate::commands::{CommandTable, table};
 use crate::config::Config;
 use crate::dict::Hasher;
 use crate::latency::LatencyMonitor;
@@ -32,6 +34,8 @@ pub trait Host: Send + Sync {
     fn run_later(&self, work: Box<dyn FnOnce() + Send>) {
         work();
     }
+    /// Fills `out` with bytes that nobody can guess (`ACL GENPASS`).
+    fn secret(&self, out: &mut [u8]);
     /// Asks the allocator to return unused memory (`MEMORY PURGE`).
     fn purge(&self);
     /// Blocks the calling thread for so many µs (`DEBUG SLEEP`), within the command, so that its duration is seen.
@@ -164,8 +168,13 @@ pub struct Shared {
     pub hasher: Hasher,
     /// The process.
     pub host: Arc<dyn Host>,
+    /// The commands as clients call them.
+    pub table: &'static CommandTable,
     config: RwLock<Arc<Config>>,
     config_epoch: AtomicU64,
+    users: RwLock<Arc<Users>>,
+    /// What users were refused.
+    pub acl_log: Mutex<AclLog>,
     next_client_id: AtomicU64,
     /// Clients of each shard.
     pub clients: Vec<Lone<AtomicUsize>>,
@@ -259,10 +268,21 @@ impl Shared {
         let mut rng = crate::core::Rng::new(seed[0] ^ seed[1].rotate_left(32));
         let run_id: String =
             (0..40).map(|_| char::from_digit((rng.next_u64() >> 60) as u32, 16).unwrap_or('0')).collect();
+        let table = match config.rename_command.as_slice() {
+            [] => table(),
+            lines => {
+                let renamed = CommandTable::renamed(lines).expect("who read the configuration looked through them");
+                // A process has one.
+                Box::leak(Box::new(renamed))
+            }
+        };
         Shared {
             shards,
             hasher,
             host,
+            table,
+            users: RwLock::new(Arc::new(Users::new(config.requirepass.as_deref()))),
+            acl_log: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
             config_epoch: AtomicU64::new(0),
             next_client_id: AtomicU64::new(1),
@@ -313,6 +333,37 @@ impl Shared {
         *slot = Arc::new(copy);
         self.config_epoch.fetch_add(1, Release);
         Ok(result)
+    }
+
+    /// The users as they are now.
+    pub fn users(&self) -> Arc<Users> {
+        self.users.read().expect("no holder panics").clone()
+    }
+
+    /// Replaces the users by what `change` makes of a copy, unless it fails.
+    pub fn change_users<T, E>(&self, change: impl FnOnce(&mut Users) -> Result<T, E>) -> Result<T, E> {
+        let mut slot = self.users.write().expect("no holder panics");
+        let mut copy = Users::clone(&slot);
+        let result = change(&mut copy)?;
+        *slot = Arc::new(copy);
+        self.config_epoch.fetch_add(1, Release);
+        Ok(result)
+    }
+
+    /// Sets the users of the start.
+    pub fn set_users(&mut self, users: Users) {
+        self.users = RwLock::new(Arc::new(users));
+    }
+
+    /// Replaces the users by those that the text of the `aclfile` describes.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing is changed then.
+    pub fn load_users(&self, text: &[u8], config: &Config) -> Result<(), String> {
+        self.change_users(|users| {
+            *users = users.loaded(text, &config.aclfile, crate::acl::all_channels(config))?;
+            Ok(())
+        })
     }
 
     /// Makes every shard look at the shared state again.

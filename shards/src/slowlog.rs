@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::args::Args;
+use crate::commands::{CommandTable, UNKNOWN};
 use crate::config::{Directive, flag};
 
 /// Most arguments of a command that are kept (Redis: `SLOWLOG_ENTRY_MAX_ARGC`).
@@ -32,16 +33,24 @@ pub struct SlowEntry {
     pub name: Vec<u8>,
 }
 
-/// Whether the argument at `index` is a secret that no log shall keep: passwords of `AUTH`, `HELLO … AUTH`, and of
-/// sensitive directives in `CONFIG SET`.
-pub fn is_secret(args: Args<'_>, index: usize) -> bool {
-    if args.is(0, "auth") {
+/// Whether the argument at `index` is a secret that no log shall keep: passwords of `AUTH`, `HELLO … AUTH`, what
+/// `ACL` is told of users, and sensitive directives in `CONFIG SET`, whatever `table` calls these commands.
+pub fn is_secret(table: &CommandTable, args: Args<'_>, index: usize) -> bool {
+    let id = table.find(args.at(0));
+    if id == UNKNOWN {
+        return false;
+    }
+    let name = table.row(id).name;
+    if name == "auth" {
         return index > 0;
     }
-    if args.is(0, "hello") {
+    if name == "hello" {
         return (2..args.len()).any(|i| args.is(i, "auth") && (index == i + 1 || index == i + 2));
     }
-    if args.is(0, "config") && args.is(1, "set") {
+    if name == "acl" && (args.is(1, "setuser") || args.is(1, "deluser") || args.is(1, "getuser")) {
+        return index >= 2;
+    }
+    if name == "config" && args.is(1, "set") {
         return index >= 3
             && index % 2 == 1
             && Directive::find(args.at(index - 1)).is_some_and(|directive| directive.has(flag::SENSITIVE));
@@ -50,13 +59,13 @@ pub fn is_secret(args: Args<'_>, index: usize) -> bool {
 }
 
 /// Arguments as the log keeps them: the first 31 and a count of the rest, each cut at 128 bytes, secrets left out.
-pub fn trimmed(args: Args<'_>) -> Vec<Vec<u8>> {
+pub fn trimmed(table: &CommandTable, args: Args<'_>) -> Vec<Vec<u8>> {
     let kept = if args.len() > MAX_ARGS { MAX_ARGS - 1 } else { args.len() };
     let mut list: Vec<Vec<u8>> = (0..kept)
         .map(|i| {
             let arg = args.at(i);
             match arg.len() {
-                _ if is_secret(args, i) => b"(redacted)".to_vec(),
+                _ if is_secret(table, args, i) => b"(redacted)".to_vec(),
                 n if n > MAX_ARG_BYTES => {
                     let mut cut = arg[..MAX_ARG_BYTES].to_vec();
                     cut.extend_from_slice(format!("... ({} more bytes)", n - MAX_ARG_BYTES).as_bytes());
@@ -103,12 +112,13 @@ impl SlowLog {
 mod tests {
     use super::*;
     use crate::args::OwnedArgs;
+    use crate::commands::table;
 
     #[test]
     fn long_commands_are_cut() {
         let words: Vec<Vec<u8>> = (0..40).map(|_| vec![b'x'; 200]).collect();
         let owned = OwnedArgs::from_words(&words);
-        let kept = trimmed(owned.args());
+        let kept = trimmed(table(), owned.args());
         assert_eq!(kept.len(), 32);
         assert!(kept[0].ends_with(b"... (72 more bytes)"));
         assert_eq!(kept[31], b"... (9 more arguments)");

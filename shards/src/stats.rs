@@ -120,6 +120,10 @@ counters! {
     acl_access_denied_auth,
     /// Commands refused by the ACL.
     acl_access_denied_cmd,
+    /// Keys refused by the ACL.
+    acl_access_denied_key,
+    /// Channels refused by the ACL.
+    acl_access_denied_channel,
 }
 
 /// Most error codes that are counted apart; a script could invent codes without end (Redis: 128).

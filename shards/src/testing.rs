@@ -72,6 +72,8 @@ pub struct FakeHost {
     pub purged: AtomicBool,
     /// Where snapshots go.
     pub disk: Arc<Mutex<Disk>>,
+    /// The `aclfile`.
+    pub aclfile: Mutex<Vec<u8>>,
 }
 
 /// A disk with room for one file.
@@ -166,6 +168,11 @@ impl Host for FakeHost {
         TICKS.with(|ticks| ticks.set(ticks.get() + us * 1000));
         self.slept_us.fetch_add(us, Relaxed);
         true
+    }
+
+    fn secret(&self, out: &mut [u8]) {
+        // Guessable, and another each time.
+        out.iter_mut().for_each(|byte| *byte = ticks().wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]);
     }
 
     fn create_snapshot(&self, _: &Config) -> Result<Box<dyn SnapshotFile>, String> {
@@ -504,6 +511,16 @@ impl World {
                     self.effects.push((shard as ShardId, Effect::RewriteConfig(index)));
                     let result = self.rewrite_result.clone();
                     self.step(shard, Event::WorkDone(index, result));
+                }
+                Effect::LoadUsers(index) => {
+                    let config = self.shared.config();
+                    let text = self.host.aclfile.lock().unwrap().clone();
+                    let result = self.shared.load_users(&text, &config).map_err(|text| format!("ERR {text}"));
+                    self.step(shard, Event::WorkDone(index, result));
+                }
+                Effect::SaveUsers(index) => {
+                    *self.host.aclfile.lock().unwrap() = self.shared.users().file_text();
+                    self.step(shard, Event::WorkDone(index, Ok(())));
                 }
                 Effect::Sleep(us) => {
                     self.now_us += us;

@@ -124,11 +124,33 @@ pub fn rewrite_file(path: &Path, config: &Config, users: Option<&[Vec<u8>]>) -> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let new = rewrite(&old, config, users);
+    write_file(path, &rewrite(&old, config, users))
+}
+
+/// What the `aclfile` holds.
+///
+/// # Errors
+/// What Redis says where it cannot be read.
+pub fn read_users(path: &str) -> Result<Vec<u8>, String> {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| read_bounded(file, &mut text));
+    read.map_err(|error| format!("Error loading ACLs, opening file '{path}': {}", reason(&error)))?;
+    Ok(text)
+}
+
+/// Writes the `aclfile` in one step; see [`rewrite_file`].
+///
+/// # Errors
+/// What kept the new file from taking the place of the old.
+pub fn write_users(path: &Path, text: &[u8]) -> io::Result<()> {
+    write_file(path, text)
+}
+
+fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned().into_vec();
     temporary.extend(format!(".{}.tmp", std::process::id()).bytes());
     let temporary = PathBuf::from(std::ffi::OsString::from_vec(temporary));
-    let replaced = replace(path, &temporary, &new);
+    let replaced = replace(path, &temporary, content);
     if replaced.is_err() {
         // The first error is the one to report; there may be nothing to remove.
         let _ = fs::remove_file(&temporary);

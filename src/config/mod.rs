@@ -18,11 +18,12 @@ use std::{env, fmt, io, process};
 
 use command_line::{Asked, CommandLine};
 use files::{Disk, read_bounded, reason};
+use ringshard_shards::commands::CommandTable;
 use ringshard_shards::config::Config;
 use ringshard_shards::config::file::{self, LoadError, Warning};
 
 pub use cores::{allowed_cpus, default_shards};
-pub use files::rewrite_file;
+pub use files::{read_users, rewrite_file, write_users};
 
 /// What the server starts with.
 #[derive(Debug)]
@@ -150,6 +151,8 @@ pub fn load(args: impl IntoIterator<Item = OsString>, stdin: impl Read, dir: &Pa
     }
     let mut config = Config::default();
     let warnings = file::load(&mut config, &text, &mut disk).map_err(StartupError::Config)?;
+    ringshard_shards::acl::file::check_lines(&config).map_err(StartupError::Config)?;
+    CommandTable::renamed(&config.rename_command).map_err(StartupError::Config)?;
     check_logfile(&config, &disk)?;
     config.dir = disk.dir.to_string_lossy().into_owned();
     Ok(Startup { config, config_file, warnings, any_arguments: line.any })

@@ -295,6 +295,14 @@ impl<P: Poller> EventLoop<P> {
                     let server = self.server.clone();
                     self.file_work.push(FileWork { client, run: Box::new(move || server.rewrite_config()) });
                 }
+                Effect::LoadUsers(client) => {
+                    let server = self.server.clone();
+                    self.file_work.push(FileWork { client, run: Box::new(move || server.load_users()) });
+                }
+                Effect::SaveUsers(client) => {
+                    let server = self.server.clone();
+                    self.file_work.push(FileWork { client, run: Box::new(move || server.save_users()) });
+                }
                 Effect::ConfigChanged(names) => self.server.config_changed(&names),
                 Effect::Sleep(us) => std::thread::sleep(std::time::Duration::from_micros(us)),
                 Effect::Crash(report) => panic!("{report}"),

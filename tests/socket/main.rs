@@ -7,6 +7,7 @@
 mod harness;
 mod wire;
 
+mod acl;
 mod aof;
 mod atomic;
 mod benchmark;

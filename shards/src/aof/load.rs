@@ -153,7 +153,7 @@ impl LogLoader {
         if args.at(0) == SLICE_WORD && args.len() > 1 {
             return self.run_on_slice(core, slices, args.tail(1));
         }
-        let id = core.table.resolve(args);
+        let id = core.table.resolve_logged(args);
         if id == UNKNOWN {
             return Err(format!("Unknown command '{}'", String::from_utf8_lossy(args.at(0))));
         }

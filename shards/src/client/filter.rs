@@ -14,7 +14,7 @@ pub struct ClientFilter {
     /// `TYPE`.
     pub kind: Option<String>,
     /// `USER`.
-    pub user: Option<String>,
+    pub user: Option<Vec<u8>>,
     /// `MAXAGE`, in seconds.
     pub max_age: Option<i64>,
     /// The client that asks, when `SKIPME` spares it.
@@ -24,14 +24,14 @@ pub struct ClientFilter {
 }
 
 impl ClientFilter {
-    /// Whether `client` meets every condition, at `now` Unix ms.
-    pub fn matches(&self, client: &Client, now_ms: i64) -> bool {
+    /// Whether `client` of the user `user` meets every condition, at `now` Unix ms.
+    pub fn matches(&self, client: &Client, user: &[u8], now_ms: i64) -> bool {
         self.spared != Some(client.id)
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
             && self.address.as_ref().is_none_or(|a| *a == client.peer.address)
             && self.local_address.as_ref().is_none_or(|a| *a == client.peer.local_address)
             && self.kind.as_ref().is_none_or(|k| k == client.type_name())
-            && self.user.as_ref().is_none_or(|u| u == "default")
+            && self.user.as_ref().is_none_or(|u| u == user)
             && self.max_age.is_none_or(|age| (now_ms - client.created_ms) / 1000 >= age)
     }
 }

@@ -3,6 +3,7 @@
 pub mod filter;
 pub mod order;
 
+use crate::acl::{DEFAULT, UserId};
 use crate::args::OwnedArgs;
 use crate::commands::CommandId;
 use crate::message::Answer;
@@ -30,6 +31,10 @@ pub mod gate {
     pub const REPLY_SKIP: u32 = 1 << 5;
     /// `CLIENT REPLY SKIP`: the reply of the next command is not wanted.
     pub const REPLY_SKIP_NEXT: u32 = 1 << 6;
+    /// Its user may not do everything: each command is checked.
+    pub const RESTRICTED: u32 = 1 << 14;
+    /// Closes when the driver's work that it waits for has been answered.
+    pub const CLOSE_AFTER_WORK: u32 = 1 << 15;
     /// `CLIENT NO-TOUCH`.
     pub const NO_TOUCH: u32 = 1 << 7;
     /// Requests of its own wait in its home shard's mailbox or queue: the next ones go behind them.
@@ -93,12 +98,14 @@ pub struct ClientView {
     pub no_touch: bool,
     /// The keys that the command reads are noted, see [`crate::tracking`].
     pub notes_reads: bool,
+    /// Its user.
+    pub user: UserId,
 }
 
 impl ClientView {
     /// That of no client, for what shard `home` does of its own accord.
     pub fn nobody(home: ShardId) -> Self {
-        ClientView { home, index: u32::MAX, id: 0, db: 0, resp: 2, no_touch: true, notes_reads: false }
+        ClientView { home, index: u32::MAX, id: 0, db: 0, resp: 2, no_touch: true, notes_reads: false, user: DEFAULT }
     }
 }
 
@@ -198,6 +205,8 @@ pub struct Client {
     pub id: u64,
     /// The place in the home shard's table.
     pub index: u32,
+    /// Its user.
+    pub user: UserId,
     /// The selected database.
     pub db: u16,
     /// 2 or 3.
@@ -269,6 +278,7 @@ impl Client {
         Client {
             id,
             index,
+            user: DEFAULT,
             db: 0,
             resp: 2,
             gate: 0,
@@ -314,6 +324,7 @@ impl Client {
             resp: self.resp,
             no_touch: self.gate & gate::NO_TOUCH != 0,
             notes_reads: self.gate & gate::NOTES_READS != 0,
+            user: self.user,
         }
     }
 

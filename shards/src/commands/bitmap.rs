@@ -47,6 +47,7 @@ pub static TABLE: &[Command] = &[
         ),
     Command::data("bitfield", bitfield, -2, WRITE | DENYOOM, BITMAP)
         .keys(&[KeySpec::one(1, key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS)])
+        .flags_by(bitfield_flags)
         .doc(
             "3.2.0",
             "O(1) for each operation",
@@ -62,6 +63,21 @@ pub static TABLE: &[Command] = &[
         "key [GET encoding offset [GET encoding offset ...]]",
     ),
 ];
+
+/// `BITFIELD` only reads where all its operations are `GET`; with operations that it will not understand, it is taken
+/// for a write.
+fn bitfield_flags(args: Args<'_>) -> u16 {
+    let mut i = 2;
+    while i < args.len() {
+        let left = args.len() - i - 1;
+        i += match () {
+            _ if args.is(i, "get") && left >= 2 => 3,
+            _ if args.is(i, "overflow") && left >= 1 => 2,
+            _ => return key::RW | key::ACCESS | key::UPDATE,
+        };
+    }
+    key::RO | key::ACCESS
+}
 
 /// Calls back with the text of the string at `key`, if there is one.
 fn with_text<T>(ctx: &mut Ctx<'_>, key: Key<'_>, f: impl FnOnce(Option<&[u8]>) -> T) -> Result<T, CommandError> {

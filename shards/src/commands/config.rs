@@ -86,6 +86,13 @@ fn set(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> C
         .shared
         .change_config(|config| config.set_pairs(&pairs, context))
         .map_err(|error| CommandError::new(format!("{} {error}", error.code())))?;
+    if changed.iter().any(|directive| directive.name == "requirepass") {
+        let password = shard.core.shared.config().requirepass.clone();
+        let _ = shard.core.shared.change_users(|users| {
+            users.set_default_password(password.as_deref());
+            Ok::<(), ()>(())
+        });
+    }
     if !changed.is_empty() {
         shard.refresh_config();
         shard.effects.push(Effect::ConfigChanged(changed.iter().map(|directive| directive.name).collect()));

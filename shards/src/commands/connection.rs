@@ -1,6 +1,8 @@
 //! Connections: `PING`, `HELLO`, `SELECT`, `CLIENT`. Counterpart: `networking.c`.
 
 use super::{Command, CommandError, CommandResult, Group, flag, help};
+use crate::acl::log::Denial;
+use crate::acl::{Context, Reason};
 use crate::args::Args;
 use crate::client::filter::ClientFilter;
 use crate::client::{Client, ClientInfo, gate};
@@ -176,39 +178,39 @@ fn echo(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Compares in a time that does not tell where two secrets differ.
-fn same_secret(a: &[u8], b: &[u8]) -> bool {
-    let differing = a.iter().zip(b).fold((a.len() != b.len()) as u8, |sum, (x, y)| sum | (x ^ y));
-    differing == 0
-}
-
-fn authenticate(shard: &mut Shard, index: u32, user: &[u8], password: &[u8]) -> CommandResult {
-    let expected = shard.core.config.requirepass.clone();
-    // The default user without a password takes any.
-    let known = user == b"default" && expected.as_ref().is_none_or(|expected| same_secret(expected, password));
-    if !known {
-        shard.core.stats.acl_access_denied_auth += 1;
+/// Makes the client one of `user`, if the password is right.
+fn authenticate(shard: &mut Shard, index: u32, name: &[u8], password: &[u8], command: &[u8]) -> CommandResult {
+    let users = shard.core.users.clone();
+    let Some(user) = users.find(name).filter(|user| user.accepts(password)) else {
+        let client = shard.client(index);
+        let context = if client.gate & gate::MULTI != 0 { Context::Multi } else { Context::Toplevel };
+        let denial = Denial {
+            reason: Reason::Auth,
+            context,
+            object: command.to_vec(),
+            username: name.to_vec(),
+            client_info: String::new(),
+        };
+        let view = shard.view(index);
+        shard.core.deny(view, denial);
         return Err("WRONGPASS invalid username-password pair or user is disabled.".into());
-    }
-    shard.client(index).gate &= !gate::NEEDS_AUTH;
+    };
+    shard.log_in(index, user);
     Ok(())
 }
 
 fn auth(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
-    match args.len() {
-        2 => {
-            if shard.core.config.requirepass.is_none() {
-                return Err(
-                    "ERR AUTH <password> called without any password configured for the default user. Are you \
-                            sure your configuration is correct?"
-                        .into(),
-                );
-            }
-            authenticate(shard, index, b"default", args.at(1))?;
+    let (name, password) = match args.len() {
+        2 if shard.core.users.default_user().nopass => {
+            return Err("ERR AUTH <password> called without any password configured for the default user. Are you \
+                        sure your configuration is correct?"
+                .into());
         }
-        3 => authenticate(shard, index, args.at(1), args.at(2))?,
+        2 => (b"default".as_slice(), args.at(1)),
+        3 => (args.at(1), args.at(2)),
         _ => return Err(CommandError::Syntax),
-    }
+    };
+    authenticate(shard, index, name, password, args.at(0))?;
     shard.client(index).reply().ok();
     Ok(())
 }
@@ -246,7 +248,7 @@ fn hello(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
         }
     }
     if let Some((user, password)) = credentials {
-        authenticate(shard, index, user, password)?;
+        authenticate(shard, index, user, password, args.at(0))?;
     }
     if shard.client(index).gate & gate::NEEDS_AUTH != 0 {
         return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
@@ -303,13 +305,10 @@ fn reset(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     shard.drop_subscriptions(index);
     shard.end_monitor(index);
     shard.end_tracking(index);
-    let needs_auth = shard.core.config.requirepass.is_some();
+    shard.log_out(index);
     let client = shard.client(index);
     client.gate &= !gate::NO_TOUCH;
     client.gate &= !gate::REPLY;
-    if needs_auth {
-        client.gate |= gate::NEEDS_AUTH;
-    }
     client.db = 0;
     client.resp = 2;
     client.name.clear();
@@ -365,7 +364,7 @@ fn client_setinfo(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResul
 }
 
 /// The line of `CLIENT LIST` that describes `client`.
-pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> ClientInfo {
+pub fn client_info(client: &Client, user: &[u8], table: &CommandTable, now_ms: i64) -> ClientInfo {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut flags = String::new();
     for (bit, letter) in [
@@ -410,7 +409,7 @@ pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> Client
     let line = format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} \
          qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs={} rbp={} obl={} oll=0 omem={} tot-mem={} events=r cmd={} \
-         user=default redir={} resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
+         user={} redir={} resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
         client.id,
         client.peer.address,
         client.peer.local_address,
@@ -434,6 +433,7 @@ pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> Client
         client.in_flight,
         client.memory(),
         last,
+        text(user),
         redirect,
         client.resp,
         text(&client.lib_name),
@@ -447,8 +447,10 @@ pub fn client_info(client: &Client, table: &CommandTable, now_ms: i64) -> Client
 
 fn client_info_command(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     let (table, now) = (shard.core.table, shard.core.now_ms);
+    let user = shard.client(index).user;
+    let name = shard.core.user_name(user).to_vec();
     let client = shard.client(index);
-    let line = client_info(client, table, now).line + "\n";
+    let line = client_info(client, &name, table, now).line + "\n";
     client.reply().verbatim("txt", line.as_bytes());
     Ok(())
 }
@@ -524,10 +526,7 @@ fn kill_filter(args: Args<'_>) -> Result<(ClientFilter, bool), CommandError> {
             b"addr" => filter.address = Some(text(i + 1)),
             b"laddr" => filter.local_address = Some(text(i + 1)),
             b"user" => {
-                if args.at(i + 1) != b"default" {
-                    return Err(format!("ERR No such user '{}'", text(i + 1)).into());
-                }
-                filter.user = Some(text(i + 1));
+                filter.user = Some(args.at(i + 1).to_vec());
             }
             b"maxage" => {
                 let age = parse_i64(args.at(i + 1)).ok_or(CommandError::NotInteger)?;
@@ -551,7 +550,11 @@ fn kill_question(args: Args<'_>) -> Option<Question> {
 }
 
 fn client_kill(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> CommandResult {
-    kill_filter(args)?;
+    let (filter, _) = kill_filter(args)?;
+    if let Some(user) = filter.user.filter(|user| shard.core.users.find(user).is_none()) {
+        // No client had such a user: none was closed.
+        return Err(format!("ERR No such user '{}'", String::from_utf8_lossy(&user)).into());
+    }
     let killed = count(&answers);
     if args.len() == 3 {
         match killed {

@@ -454,7 +454,8 @@ fn stats(text: &mut Text, core: &Core, report: &ShardReport) {
     text.zeros(&["instantaneous_eventloop_cycles_per_sec", "instantaneous_eventloop_duration_usec"]);
     text.line("acl_access_denied_auth", stats.acl_access_denied_auth);
     text.line("acl_access_denied_cmd", stats.acl_access_denied_cmd);
-    text.zeros(&["acl_access_denied_key", "acl_access_denied_channel"]);
+    text.line("acl_access_denied_key", stats.acl_access_denied_key);
+    text.line("acl_access_denied_channel", stats.acl_access_denied_channel);
 }
 
 fn replication(text: &mut Text, core: &Core, _: &ShardReport) {

@@ -5,6 +5,7 @@
 //! settled before it runs. To add a command: write the function in its family's file and give it a row in that
 //! file's `TABLE`.
 
+pub mod acl_command;
 pub mod aof;
 pub mod bitmap;
 pub mod block;

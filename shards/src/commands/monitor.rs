@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Command, CommandId, CommandResult, Group, flag};
+use super::{Command, CommandId, CommandResult, CommandTable, Group, flag};
 use crate::args::Args;
 use crate::client::{Peer, gate};
 use crate::quote::repr_into;
@@ -81,11 +81,11 @@ pub(crate) fn is_shown(row: &Command) -> bool {
 }
 
 /// The line that monitors get.
-pub(crate) fn line(unix_us: i64, db: u16, origin: &str, args: Args<'_>) -> Vec<u8> {
+pub(crate) fn line(table: &CommandTable, unix_us: i64, db: u16, origin: &str, args: Args<'_>) -> Vec<u8> {
     let mut line = format!("+{}.{:06} [{db} {origin}]", unix_us / 1_000_000, unix_us % 1_000_000).into_bytes();
     for (i, arg) in args.iter_from(0).enumerate() {
         line.push(b' ');
-        match is_secret(args, i) {
+        match is_secret(table, args, i) {
             true => line.extend_from_slice(b"\"(redacted)\""),
             false => repr_into(&mut line, arg),
         }

@@ -39,7 +39,7 @@ pub static TABLE: &[Command] = &[
         ),
     Command::data("sort_ro", sort_ro, -2, READONLY | MOVABLE_KEYS, GENERIC)
         .keys(&[KeySpec::one(1, key::RO | key::ACCESS), HIDDEN_READ])
-        .keys_by(|_, found| found(1))
+        .keys_by(|_, found| found(1, key::RO | key::ACCESS))
         .all_slices_if(needs_all)
         .only_categories(CATEGORIES)
         .doc(
@@ -51,8 +51,8 @@ pub static TABLE: &[Command] = &[
 ];
 
 /// The key that is sorted, and the last one behind a `STORE`.
-fn sort_keys(args: Args<'_>, found: &mut dyn FnMut(usize)) {
-    found(1);
+fn sort_keys(args: Args<'_>, found: &mut dyn FnMut(usize, u16)) {
+    found(1, key::RO | key::ACCESS);
     let (mut i, mut target) = (2, None);
     while i < args.len() {
         match args {
@@ -67,7 +67,7 @@ fn sort_keys(args: Args<'_>, found: &mut dyn FnMut(usize)) {
         i += 1;
     }
     if let Some(target) = target {
-        found(target);
+        found(target, key::OW | key::UPDATE);
     }
 }
 
@@ -214,8 +214,25 @@ fn compare(a: &Item, b: &Item) -> Ordering {
     }
 }
 
+/// What elements name may be read only by users who may read every key.
+fn check_hidden_keys(ctx: &Ctx<'_>, args: Args<'_>, options: &Options<'_>) -> CommandResult {
+    let by_names_keys = options.by.is_some_and(|by| by.contains(&b'*'));
+    if !by_names_keys && options.get.is_empty() {
+        return Ok(());
+    }
+    let allows = |user: &crate::acl::User| {
+        user.is_unlimited() || user.allows_with_every_key(ctx.core.table.find(args.at(0)), args, key::ACCESS)
+    };
+    if ctx.core.users.get(ctx.client.user).is_some_and(|user| allows(user)) {
+        return Ok(());
+    }
+    let option = if by_names_keys { "BY" } else { "GET" };
+    Err(format!("ERR {option} option of SORT denied due to insufficient ACL permissions.").into())
+}
+
 fn run(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CommandResult {
     let options = Options::parse(args, read_only)?;
+    check_hidden_keys(ctx, args, &options)?;
     let key = ctx.key_of(args.at(1));
     let found = ctx.keys.db(ctx.client.db, key.bytes).lookup_read(ctx.core, key);
     let all = elements(found.as_ref())?;

@@ -322,8 +322,8 @@ pub type DataFn = fn(&mut Ctx<'_>, Args<'_>) -> CommandResult;
 /// A function over the home shard and one of its clients (an index).
 pub type HomeFn = fn(&mut Shard, u32, Args<'_>) -> CommandResult;
 
-/// Calls back with the index of each key among the arguments.
-pub type FindKeys = fn(Args<'_>, &mut dyn FnMut(usize));
+/// Calls back with the index of each key among the arguments, and bits of [`key`].
+pub type FindKeys = fn(Args<'_>, &mut dyn FnMut(usize, u16));
 
 /// What runs a command.
 #[derive(Clone, Copy)]
@@ -358,8 +358,10 @@ pub struct Command {
     pub keys: &'static [KeySpec],
     /// The argument that is its one key, when that is all; 0 otherwise. The hot path's shortcut.
     pub single_key: u8,
-    /// Finds keys that specifications cannot: calls back with the index of each.
+    /// Finds keys that specifications cannot.
     pub find_keys: Option<FindKeys>,
+    /// What it does with its key, where that depends on other arguments ([`key::VARIABLE_FLAGS`]).
+    pub vary_flags: Option<fn(Args<'_>) -> u16>,
     /// How it finds its slices.
     pub route: Route,
     /// Whether these arguments make it need all slices though it has keys: what they name depends on data.
@@ -394,6 +396,7 @@ impl Command {
             keys: &[],
             single_key: 0,
             find_keys: None,
+            vary_flags: None,
             route,
             all_slices: None,
             split: None,
@@ -445,10 +448,16 @@ impl Command {
     }
 
     /// Says how to find keys that no specification describes.
-    pub const fn keys_by(mut self, find: fn(Args<'_>, &mut dyn FnMut(usize))) -> Self {
+    pub const fn keys_by(mut self, find: FindKeys) -> Self {
         self.find_keys = Some(find);
         self.route = Route::Keys;
         self.single_key = 0;
+        self
+    }
+
+    /// Says how other arguments tell what it does with its key.
+    pub const fn flags_by(mut self, flags: fn(Args<'_>) -> u16) -> Self {
+        self.vary_flags = Some(flags);
         self
     }
 
@@ -557,11 +566,14 @@ impl Command {
     /// As [`Command::for_each_key`], with the bits of the specification that found each.
     pub fn for_each_key_flags(&self, args: Args<'_>, found: &mut dyn FnMut(usize, u16)) {
         if let Some(find) = self.find_keys {
-            let flags = self.keys.first().map_or(key::RW, |spec| spec.flags);
-            return find(args, &mut |index| found(index, flags));
+            return find(args, found);
         }
         for spec in self.keys {
             let Some(start) = spec.start(args) else { continue };
+            let spec_flags = match self.vary_flags {
+                Some(vary) if spec.flags & key::VARIABLE_FLAGS != 0 => vary(args),
+                _ => spec.flags,
+            };
             match spec.find {
                 Find::Range { last, step, limit } => {
                     let last = match last {
@@ -571,7 +583,7 @@ impl Command {
                     };
                     let mut index = start;
                     while index <= last && index < args.len() {
-                        found(index, spec.flags);
+                        found(index, spec_flags);
                         index += step.max(1) as usize;
                     }
                 }
@@ -582,7 +594,7 @@ impl Command {
                     // A count beyond the arguments is a syntax error that the command itself reports.
                     if count > 0 && count as usize <= room {
                         for k in 0..count as usize {
-                            found(first + k * step.max(1) as usize, spec.flags);
+                            found(first + k * step.max(1) as usize, spec_flags);
                         }
                     }
                 }

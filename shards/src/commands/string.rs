@@ -28,6 +28,7 @@ pub static TABLE: &[Command] = &[
     ),
     Command::data("set", set, -3, WRITE | DENYOOM, STRING)
         .keys(&[KeySpec::one(1, key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS)])
+        .flags_by(set_flags)
         .doc(
             "1.0.0",
             "O(1)",
@@ -146,6 +147,14 @@ pub static TABLE: &[Command] = &[
         "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
     ),
 ];
+
+/// `SET` only reads its key where it says `GET`.
+fn set_flags(args: Args<'_>) -> u16 {
+    match (3..args.len()).any(|i| args.is(i, "get")) {
+        true => key::RW | key::ACCESS | key::UPDATE,
+        false => key::OW | key::UPDATE,
+    }
+}
 
 /// Longest string a command may make, `proto-max-bulk-len`.
 fn check_length(ctx: &Ctx<'_>, length: u64) -> Result<(), CommandError> {

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use super::Command;
 use crate::args::Args;
+use crate::config::file::{FileDirective, LoadError};
 
 /// Number of a row.
 pub type CommandId = u16;
@@ -35,6 +36,7 @@ static FAMILIES: &[&[Command]] = &[
     super::save::TABLE,
     super::info::TABLE,
     super::config::TABLE,
+    super::acl_command::TABLE,
     super::command::TABLE,
     super::memory::TABLE,
     super::slowlog::TABLE,
@@ -52,6 +54,8 @@ static FAMILIES: &[&[Command]] = &[
 /// All commands.
 pub struct CommandTable {
     rows: Vec<&'static Command>,
+    /// What each row is called: its name, unless `rename-command` gave it another or none.
+    names: Vec<Option<Box<[u8]>>>,
     /// Open addressing over names without `|`: row + 1, or 0.
     index: Vec<u16>,
     /// Rows of each container's subcommands, by the container's row.
@@ -81,7 +85,9 @@ fn hash(name: &[u8]) -> usize {
 impl CommandTable {
     fn build() -> Self {
         let rows: Vec<&'static Command> = FAMILIES.iter().flat_map(|family| family.iter()).collect();
-        let mut table = CommandTable { index: vec![0; INDEX_SIZE], subcommands: vec![Vec::new(); rows.len()], rows };
+        let names = rows.iter().map(|row| Some(Box::from(row.name.as_bytes()))).collect();
+        let mut table =
+            CommandTable { index: vec![0; INDEX_SIZE], subcommands: vec![Vec::new(); rows.len()], names, rows };
         for id in 0..table.rows.len() {
             let name = table.rows[id].name;
             if let Some((container, _)) = name.split_once('|') {
@@ -90,23 +96,57 @@ impl CommandTable {
                 continue;
             }
             assert!(table.find(name.as_bytes()) == UNKNOWN, "{name} has two rows");
-            let mut at = hash(name.as_bytes());
-            while table.index[at] != 0 {
-                at = (at + 1) % INDEX_SIZE;
-            }
-            table.index[at] = id as u16 + 1;
+            table.insert(id);
         }
         table
     }
 
-    /// The row of a name without `|`, in any letter case, or [`UNKNOWN`].
+    fn insert(&mut self, id: usize) {
+        let Some(name) = &self.names[id] else { return };
+        let mut at = hash(name);
+        while self.index[at] != 0 {
+            at = (at + 1) % INDEX_SIZE;
+        }
+        self.index[at] = id as u16 + 1;
+    }
+
+    /// The table that clients see after the configuration's `rename-command` lines. Rules of `ACL` go by the names that
+    /// commands have by themselves, as in Redis, and so does [`table`].
+    ///
+    /// # Errors
+    /// The first line that names what is not there, or takes a name that is.
+    pub fn renamed(lines: &[FileDirective]) -> Result<Self, LoadError> {
+        let mut table = Self::build();
+        for line in lines {
+            let (old, new) = (&line.args[0], &line.args[1]);
+            let id = table.find(old);
+            if id == UNKNOWN {
+                return Err(line.error("No such command in rename-command"));
+            }
+            if !new.is_empty() && table.find(new) != UNKNOWN {
+                return Err(line.error("Target command name already exists"));
+            }
+            table.names[id as usize] = (!new.is_empty()).then(|| Box::from(new.as_slice()));
+            table.index.fill(0);
+            for id in 0..table.rows.len() {
+                if !table.rows[id].name.contains('|') {
+                    table.insert(id);
+                }
+            }
+        }
+        Ok(table)
+    }
+
+    /// The row of what is called so, in any letter case, or [`UNKNOWN`]. The name holds no `|`.
     #[inline]
     pub fn find(&self, name: &[u8]) -> CommandId {
         let mut at = hash(name);
         loop {
             match self.index[at] {
                 0 => return UNKNOWN,
-                id if self.rows[id as usize - 1].name.as_bytes().eq_ignore_ascii_case(name) => return id - 1,
+                id if self.names[id as usize - 1].as_deref().is_some_and(|known| known.eq_ignore_ascii_case(name)) => {
+                    return id - 1;
+                }
                 _ => at = (at + 1) % INDEX_SIZE,
             }
         }
@@ -120,6 +160,15 @@ impl CommandTable {
             return self.find_subcommand(id, args);
         }
         id
+    }
+
+    /// As [`CommandTable::resolve`], for words of a log: those that stand for a command's own are called as they are,
+    /// whatever clients call them.
+    pub fn resolve_logged(&self, args: Args<'_>) -> CommandId {
+        match self.resolve(args) {
+            UNKNOWN => table().resolve(args),
+            id => id,
+        }
     }
 
     fn find_subcommand(&self, container: CommandId, args: Args<'_>) -> CommandId {
@@ -154,6 +203,15 @@ impl CommandTable {
     #[inline]
     pub fn row(&self, id: CommandId) -> &'static Command {
         self.rows[id as usize]
+    }
+
+    /// The row as `ACL` rules know the command: one that is a subcommand only here counts as its container.
+    pub fn ruled_by(&self, id: CommandId) -> CommandId {
+        let row = self.row(id);
+        match row.has(super::flag::SUBCOMMAND) {
+            true => table().find(row.container_name().as_bytes()),
+            false => id,
+        }
     }
 
     /// The subcommands of a container's row.

@@ -277,7 +277,7 @@ impl From<Reason> for Failure {
 }
 
 /// A line without the blanks around it.
-pub(super) fn trim(line: &[u8]) -> &[u8] {
+pub(crate) fn trim(line: &[u8]) -> &[u8] {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let start = line.iter().position(|byte| !blank(byte)).unwrap_or(line.len());
     let end = line.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
@@ -285,4 +285,4 @@ pub(super) fn trim(line: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -507,13 +507,13 @@ directives! {
             "requirepass", Kind::Secret, SENSITIVE, Yes;
         /// The file that holds the users; without it they stand in this file.
         aclfile: String = String::new(),
-            "aclfile", TEXT, IMMUTABLE, NotYet;
+            "aclfile", TEXT, IMMUTABLE, Yes;
         /// Which channels a new user may use.
         acl_pubsub_default: AclPubsubDefault = AclPubsubDefault::Resetchannels,
-            "acl-pubsub-default", words::<AclPubsubDefault>(), MUTABLE, NotYet;
+            "acl-pubsub-default", words::<AclPubsubDefault>(), MUTABLE, Yes;
         /// How many entries ACL LOG keeps.
         acllog_max_len: u64 = 128,
-            "acllog-max-len", int(0, i64::MAX), MUTABLE, NotYet;
+            "acllog-max-len", int(0, i64::MAX), MUTABLE, Yes;
     }
 
     section "Memory" {

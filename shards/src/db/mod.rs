@@ -144,6 +144,8 @@ impl<'a> Keyspace<'a> {
     /// The slice that owns `key`. The router has made sure that it is here.
     #[inline]
     pub fn slice(&mut self, key: &[u8]) -> &mut Slice {
+        #[cfg(test)]
+        touched::note(key, false);
         let index = match self.only {
             Some(index) => index,
             None => owner_of(key, self.slices.len()) as usize,
@@ -194,6 +196,30 @@ impl<'a> Keyspace<'a> {
     /// The part of database `db` in every slice in hand.
     pub fn dbs(&mut self, db: u16) -> impl Iterator<Item = &mut RedisDb> {
         self.slices().map(move |slice| &mut slice.dbs[db as usize])
+    }
+}
+
+/// Which keys commands of this thread look for and write, for tests of what rows say of their keys.
+#[cfg(test)]
+pub(crate) mod touched {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    thread_local!(static KEYS: RefCell<Option<BTreeMap<Vec<u8>, bool>>> = const { RefCell::new(None) });
+
+    pub(super) fn note(key: &[u8], written: bool) {
+        KEYS.with_borrow_mut(|keys| {
+            if let Some(keys) = keys {
+                *keys.entry(key.to_vec()).or_default() |= written;
+            }
+        });
+    }
+
+    /// The keys that are touched while `act` runs, and whether each is written.
+    pub(crate) fn by(act: impl FnOnce()) -> BTreeMap<Vec<u8>, bool> {
+        KEYS.set(Some(BTreeMap::new()));
+        act();
+        KEYS.take().expect("it was just set")
     }
 }
 
@@ -291,6 +317,8 @@ impl RedisDb {
     /// Runs before a key changes or goes.
     #[inline]
     pub fn before_write(&mut self, key: &[u8]) {
+        #[cfg(test)]
+        touched::note(key, true);
         if self.hooks != 0 {
             self.before_heeded_write(key);
         }

@@ -229,14 +229,17 @@ fn acl_check_cmd(lua: Lua) -> Result<c_int, Raise> {
     if let Err(text) = collect_args(lua) {
         return raise(lua, text);
     }
-    let known = running(lua).is_some_and(|run| {
-        let id = run.core.table.resolve(host(lua).args.args());
-        id != crate::commands::UNKNOWN
+    let allowed = running(lua).and_then(|run| {
+        let args = host(lua).args.args();
+        let id = run.core.table.resolve(args);
+        let user = run.core.users.get(run.client.user);
+        let allowed = || user.is_some_and(|user| crate::acl::check(user, id, args).is_ok());
+        (id != crate::commands::UNKNOWN).then(allowed)
     });
-    if !known {
+    let Some(allowed) = allowed else {
         return raise(lua, "ERR Invalid command passed to redis.acl_check_cmd()");
-    }
-    lua.push_bool(true);
+    };
+    lua.push_bool(allowed);
     Ok(1)
 }
 

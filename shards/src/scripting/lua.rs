@@ -238,6 +238,12 @@ impl Lua {
         self.kind(index) == LUA_TTABLE
     }
 
+    /// Replaces the function on top by `outer`, whose first upvalue it becomes.
+    pub(super) fn wrap_c_function(self, outer: CFunction) {
+        // SAFETY: the caller has pushed a value.
+        unsafe { ffi::lua_pushcclosure(self.0, outer, 1) };
+    }
+
     /// Whether a value is a string or a number.
     pub(super) fn is_text(self, index: c_int) -> bool {
         matches!(self.kind(index), LUA_TSTRING | LUA_TNUMBER)

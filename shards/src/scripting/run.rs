@@ -165,6 +165,11 @@ impl Run<'_> {
         {
             return refuse(self, "ERR This Redis command is not allowed from script");
         }
+        if let Err(denied) = self.core.check_access(self.client, id, args, crate::acl::Context::Lua) {
+            let user = self.core.user_name(self.client.user);
+            let text = format!("NOPERM ACL failure in script: {}", denied.text(user, id, args, false));
+            return refuse(self, &text);
+        }
         let writes = row.has(flag::WRITE);
         if self.read_only && (writes || row.has(flag::MAY_REPLICATE)) {
             return refuse(self, "ERR Write commands are not allowed from read-only scripts.");

@@ -119,10 +119,24 @@ pub(super) fn open(lua: Lua) {
         lua.push_function(function);
         lua.set_field(GLOBALS, name);
     }
-    for (name, function) in [("pcall", pcall as CFunction), ("load", load), ("pairs", pairs), ("next", next)] {
+    let functions =
+        [("pcall", pcall as CFunction), ("load", load), ("pairs", pairs), ("next", next), ("unpack", unpack)];
+    for (name, function) in functions {
         lua.push_c_function(function);
         lua.set_field(GLOBALS, name);
     }
+    lua.field(GLOBALS, "string");
+    for name in ["find", "match", "gmatch", "gfind", "gsub"] {
+        lua.field(-1, name);
+        match lua.kind(-1) {
+            LUA_TFUNCTION => {
+                lua.wrap_c_function(match_bounded);
+                lua.set_field(-2, name);
+            }
+            _ => lua.pop(1),
+        }
+    }
+    lua.pop(1);
     lua.field(GLOBALS, "table");
     lua.push_c_function(insert);
     lua.set_field(-2, "insert");
@@ -371,6 +385,58 @@ unsafe extern "C-unwind" fn load(state: *mut State) -> c_int {
         lua.push_nil();
         lua.insert(-2);
         2
+    }
+}
+
+/// `unpack`. Lua's own tells a range that is too long by an `int` that overflows, which compilers may take as never
+/// happening; then it writes past its stack.
+unsafe extern "C-unwind" fn unpack(state: *mut State) -> c_int {
+    let lua = Lua(state);
+    // SAFETY: raises or returns, with room on the stack for what it pushes; nothing here needs dropping.
+    unsafe {
+        ffi::luaL_checktype(state, 1, LUA_TTABLE);
+        let from = ffi::luaL_optinteger(state, 2, 1) as i128;
+        let to = match ffi::lua_type(state, 3) {
+            ffi::LUA_TNONE | LUA_TNIL => lua.len(1) as i128,
+            _ => ffi::luaL_checkinteger(state, 3) as i128,
+        };
+        if from > to {
+            return 0;
+        }
+        let (Ok(first), Ok(last), Ok(n)) = (c_int::try_from(from), c_int::try_from(to), c_int::try_from(to - from + 1))
+        else {
+            return ffi::luaL_error(state, c"too many results to unpack".as_ptr());
+        };
+        if ffi::lua_checkstack(state, n) == 0 {
+            return ffi::luaL_error(state, c"too many results to unpack".as_ptr());
+        }
+        for index in first..=last {
+            ffi::lua_rawgeti_(state, 1, index);
+        }
+        n
+    }
+}
+
+/// Most items of a pattern at which matching calls itself. Lua 5.1 goes as deep as the pattern is long, past the end of
+/// the stack; later ones stop at 200.
+const PATTERN_DEPTH_MAX: usize = 1000;
+
+/// A function of `string` with a pattern as its second argument, which is the closure's upvalue and needs none itself:
+/// it runs in this frame, so that its errors read as ever.
+unsafe extern "C-unwind" fn match_bounded(state: *mut State) -> c_int {
+    let lua = Lua(state);
+    // SAFETY: the upvalue is a function in C; it raises or returns, and nothing here needs dropping.
+    unsafe {
+        if lua.kind(2) == LUA_TSTRING {
+            let pattern = lua.bytes(2).unwrap_or_default();
+            if pattern.iter().filter(|byte| b"?*+-()".contains(byte)).count() > PATTERN_DEPTH_MAX {
+                return ffi::luaL_error(state, c"pattern too complex".as_ptr());
+            }
+        }
+        match ffi::lua_tocfunction(state, ffi::lua_upvalueindex(1)) {
+            Some(function) => function(state),
+            None => 0,
+        }
     }
 }
 

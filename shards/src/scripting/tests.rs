@@ -68,6 +68,41 @@ fn errors_say_where_they_were_raised() {
 }
 
 #[test]
+fn lua_is_not_led_past_its_stacks() {
+    let mut t = Check::new();
+    // Each of these ended the process with Lua as it is.
+    for (script, error) in [
+        ("return string.match(('a'):rep(1e6), ('a?'):rep(1e6) .. 'b')", "pattern too complex"),
+        ("return ('a'):rep(1e5):find(('a*'):rep(1e5) .. 'b')", "pattern too complex"),
+        ("return ('a'):gsub(('('):rep(1e6), '')", "pattern too complex"),
+        ("for a in ('a'):gmatch(('a-'):rep(1e6)) do end", "pattern too complex"),
+        ("return {unpack({}, -1, 2147483647)}", "too many results to unpack"),
+        ("return {unpack({}, 0, 2147483647)}", "too many results to unpack"),
+        ("return {unpack({}, -2147483648, 2147483647)}", "too many results to unpack"),
+        ("return {unpack({}, 1, 1e8)}", "too many results to unpack"),
+        ("return {unpack({}, -9e18, 9e18)}", "too many results to unpack"),
+        ("local function f() return tostring(setmetatable({}, {__tostring = f})) end return f()", "C stack overflow"),
+        ("local t = {} t[1] = t return cjson.encode(t)", "excessive nesting"),
+        ("return cjson.decode(('['):rep(1e6))", "too many nested data structures"),
+        ("return cmsgpack.unpack(string.char(145):rep(1e6))", "Bad data format"),
+    ] {
+        t.look(&format!("EVAL \"{script}\" 0"), |reply| {
+            assert!(reply.text().contains(error), "{script}: {reply:?}");
+        });
+    }
+    t.check("EVAL \"return {unpack({1, 2, 3})}\" 0", "[1 2 3]")
+        .check("EVAL \"return {unpack({1, 2, 3}, 2)}\" 0", "[2 3]")
+        .check("EVAL \"return {unpack({1, 2, 3}, 2, 2)}\" 0", "[2]")
+        .check("EVAL \"return {unpack({1, 2, 3}, 3, 2)}\" 0", "[]")
+        .check("EVAL \"return {('key=value'):match('(%w+)=(%w+)')}\" 0", "[\"key\" \"value\"]")
+        .check("EVAL \"return {('a.b'):find('.', 1, true)}\" 0", "[2 2]")
+        .check("EVAL \"local n = 0 for w in ('a b'):gmatch('%a') do n = n + 1 end return n\" 0", "2");
+    t.look("EVAL \"return ('a'):find()\" 0", |reply| {
+        assert!(reply.text().contains("bad argument #1 to 'find' (string expected, got no value)"), "{reply:?}");
+    });
+}
+
+#[test]
 fn nothing_leads_out_of_the_sandbox() {
     let mut t = Check::new();
     for script in [
@@ -93,6 +128,34 @@ fn nothing_leads_out_of_the_sandbox() {
     for script in ["print", "dofile", "loadfile", "require", "module", "debug", "io", "newproxy", "package"] {
         t.look(&format!("EVAL 'return {script}' 0"), |reply| {
             assert!(reply.text().contains("nonexistent global variable"), "{script}: {reply:?}");
+        });
+    }
+    // Nor through coroutines, environments of functions in C, or metatables.
+    for script in [
+        "coroutine.wrap(function() getfenv(0).x = 1 end)()",
+        "getfenv(redis.call).x = 1",
+        "getfenv(pcall).x = 1",
+        "for k, v in pairs(_G) do if type(v) == \"table\" then rawset(v, \"z\", 1) end end",
+        "local k, v = next(_G) while k do if type(v) == \"table\" then v.z = 1 end k, v = next(_G, k) end",
+        "rawget(_G, \"string\").rep = 1",
+        "setmetatable(getmetatable(\"\"), {})",
+        "setmetatable(KEYS, {__index = function() return getfenv(0) end}) KEYS[1].redis = 1",
+    ] {
+        let script = script.replace('"', "\\\"");
+        t.look(&format!("EVAL \"{script}\" 0"), |reply| {
+            assert!(reply.text().contains("Attempt to modify a readonly table"), "{script}: {reply:?}");
+        });
+    }
+    t.look("EVAL 'return setfenv(redis.call, {})' 0", |reply| {
+        assert!(reply.text().contains("cannot change environment"), "{reply:?}");
+    });
+    for table in ["redis", "string", "cjson"] {
+        t.check(&format!("EVAL 'return getmetatable({table})' 0"), "nil");
+    }
+    // A reply is one reply.
+    for script in ["return {err = 'a\\r\\n+OK'}", "return {ok = 'a\\r\\n+OK'}", "error('a\\r\\n+OK')"] {
+        t.look(&format!("EVAL \"{}\" 0", script.replace('\\', "\\\\")), |reply| {
+            assert!(!reply.text().contains('\n'), "{script}: {reply:?}")
         });
     }
     t.check("EVAL 'local n = {} for k in pairs(os) do n[#n+1] = k end return n' 0", "[\"clock\"]")

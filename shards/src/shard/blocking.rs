@@ -245,6 +245,12 @@ impl Shard {
         let waiter = self.own_slice().blocked.get_mut(id).expect("the caller saw it");
         let (view, command, args) = (waiter.view, waiter.command, std::mem::take(&mut waiter.args));
         let mut out = Vec::new();
+        if let Some(text) = self.refused_again(view, command, args.args()) {
+            Reply::new(&mut out, view.resp).error(&text);
+            self.own_slice().unblock(id);
+            self.answer_waiter(view, id.sequence, &out);
+            return;
+        }
         let keys = Keyspace::one(&mut self.slices, self.core.id);
         execute(&mut self.core, keys, view, command, args.args(), &mut out);
         self.account(command, args.args(), view);
@@ -302,6 +308,13 @@ impl Shard {
         spanning.retrying = false;
         let ending = spanning.ending.take();
         let mut out = Vec::new();
+        if let Some(text) = self.refused_again(view, command, args) {
+            Reply::new(&mut out, view.resp).error(&text);
+            self.forget_spanning(id);
+            self.end_wait(view.index);
+            self.fulfil(view.index, view.id, sequence, &out);
+            return;
+        }
         let keys = Keyspace::several(&mut self.slices);
         execute(&mut self.core, keys, view, command, args, &mut out);
         self.account(command, args, view);
@@ -409,7 +422,9 @@ impl Shard {
 
     /// A command that waits is counted when its wait ends.
     pub(crate) fn uncount(&mut self, command: CommandId) {
-        self.core.stats.commands[command as usize].calls -= 1;
+        let stats = &mut self.core.stats.commands[command as usize];
+        stats.calls -= 1;
+        stats.ticks = stats.ticks.saturating_sub(self.clock.lapped());
         self.core.stats.commands_processed -= 1;
     }
 

@@ -39,6 +39,8 @@ pub(crate) enum Next {
 pub(crate) struct CommandClock {
     ticks: fn() -> u64,
     last: u64,
+    /// What the last lap took.
+    lapped: u64,
     ns_per_tick: f64,
     slow_ticks: u64,
     latency_ticks: u64,
@@ -54,6 +56,7 @@ impl CommandClock {
         CommandClock {
             ticks,
             last: ticks(),
+            lapped: 0,
             ns_per_tick: 1000.0 / per_us,
             slow_ticks: if slower < 0 { u64::MAX } else { (slower as f64 * per_us) as u64 },
             latency_ticks: if latency_ms == 0 { u64::MAX } else { (latency_ms as f64 * 1000.0 * per_us) as u64 },
@@ -72,7 +75,13 @@ impl CommandClock {
         let now = (self.ticks)();
         let elapsed = now.saturating_sub(self.last);
         self.last = now;
+        self.lapped = elapsed;
         elapsed
+    }
+
+    /// What the command took that was just counted.
+    pub(crate) fn lapped(&self) -> u64 {
+        self.lapped
     }
 
     /// Ticks in µs.
@@ -264,7 +273,7 @@ impl Shard {
             id: 0,
             time: now,
             duration_us,
-            args: trimmed(args),
+            args: trimmed(self.core.table, args),
             client: (client.index, client.id),
             address: String::new(),
             name: Vec::new(),
@@ -354,6 +363,11 @@ impl Shard {
                      then restart the server."
                 ),
             );
+        }
+        if self.client(index).gate & gate::RESTRICTED != 0
+            && let Some(text) = self.refused_by_acl(index, id, args)
+        {
+            return self.reject(index, id, text);
         }
         let client = self.client(index);
         if client.gate & gate::SUBSCRIBED != 0 && client.resp == 2 && !allowed_when_subscribed(row.name) {
@@ -632,11 +646,11 @@ impl Shard {
                     None => Vec::new(),
                 };
                 let length = out.len();
-                match self.out_of_memory(id, owned.args()) {
-                    Some(text) => {
-                        Reply::new(&mut out, client.resp).error(&text);
-                        self.core.stats.count_error(&text);
-                    }
+                let refused = self
+                    .refused_again(client, id, owned.args())
+                    .or_else(|| self.out_of_memory(id, owned.args()).inspect(|text| self.core.stats.count_error(text)));
+                match refused {
+                    Some(text) => Reply::new(&mut out, client.resp).error(&text),
                     None => {
                         let keys = Keyspace::several(&mut self.slices);
                         execute(&mut self.core, keys, client, id, owned.args(), &mut out);

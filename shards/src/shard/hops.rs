@@ -144,16 +144,34 @@ impl Shard {
 
     /// Runs a request on this shard's slice, and sends the reply home.
     pub(crate) fn serve(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>) {
-        self.run_request(client, sequence, id, args);
+        let refused = if sequence & SPLIT != 0 { None } else { self.out_of_memory(id, args) };
+        self.run_request(client, sequence, id, args, refused);
         self.post();
         self.serve_ready();
     }
 
-    fn run_request(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>) {
+    /// As [`Shard::serve`], for a request that had to wait: what its user may do is asked again. A part of a split
+    /// command is not asked about, for the other parts may have run.
+    pub(crate) fn serve_late(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>) {
+        let denied = if sequence & SPLIT != 0 { None } else { self.refused_again(client, id, args) };
+        match denied {
+            None => self.serve(client, sequence, id, args),
+            refused => self.run_request(client, sequence, id, args, refused),
+        }
+    }
+
+    /// Runs a request, or answers it with the reason why not. The coordinator of a split command has asked for memory
+    /// before it sent the parts.
+    fn run_request(
+        &mut self,
+        client: ClientView,
+        sequence: u64,
+        id: CommandId,
+        args: Args<'_>,
+        refused: Option<String>,
+    ) {
         let own = self.core.id;
-        // The coordinator of a split command has asked for memory before it sent the parts.
         let part = sequence & SPLIT != 0;
-        let refused = if part { None } else { self.out_of_memory(id, args) };
         let (args, span) = self.open_span(args, sequence & SPANS != 0 && part);
         if client.home == own {
             if let Some(client) = self.client_by_id(client.index, client.id) {
@@ -234,6 +252,7 @@ impl Shard {
             Note::HasRun(client) => self.let_go_on(client),
             Note::Slow(entry) => self.log_slow(*entry),
             Note::Evict => self.evict_own(),
+            Note::Denied(client, denial) => self.log_denial(client, *denial),
         }
     }
 
@@ -380,14 +399,19 @@ impl Shard {
                 let list = self
                     .clients()
                     .filter(|client| ids.as_ref().is_none_or(|ids| ids.contains(&client.id)))
-                    .map(|client| crate::commands::connection::client_info(client, table, now))
+                    .map(|client| {
+                        crate::commands::connection::client_info(client, self.core.user_name(client.user), table, now)
+                    })
                     .collect();
                 Answer::Clients(list)
             }
             Question::KillClients { filter, .. } => {
                 let now = self.core.now_ms;
-                let doomed: Vec<u32> =
-                    self.clients().filter(|client| filter.matches(client, now)).map(|client| client.index).collect();
+                let doomed: Vec<u32> = self
+                    .clients()
+                    .filter(|client| filter.matches(client, self.core.user_name(client.user), now))
+                    .map(|client| client.index)
+                    .collect();
                 for index in &doomed {
                     // The one that asks is still to be answered.
                     match filter.asking == Some(self.client(*index).id) {

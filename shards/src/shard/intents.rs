@@ -483,7 +483,7 @@ impl Shard {
                 Waiting::Request(request) => {
                     let OwnedRequest { client, sequence, command, args, needs } = *request;
                     self.intents.recycle(needs.keys);
-                    self.serve(client, sequence, command, args.args());
+                    self.serve_late(client, sequence, command, args.args());
                 }
                 Waiting::Acquire(tx) => self.lend(tx),
                 Waiting::Unwatch(client, keys) => self.unwatch_here(client, keys),

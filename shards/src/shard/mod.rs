@@ -11,11 +11,13 @@
 //! - [`multi`]: `MULTI`, `EXEC`, `WATCH`;
 //! - [`blocking`]: clients that wait for keys;
 //! - [`script`]: where scripts run;
+//! - [`access`]: what users may do;
 //! - [`output`]: what clients are owed, and its limits;
 //! - [`persist`]: snapshots, loading, and the end;
 //! - [`append`]: the log of what its slice's writes did, and output that waits for it;
 //! - [`cron`]: what happens from time to time.
 
+pub mod access;
 pub mod append;
 pub mod blocking;
 pub mod cron;
@@ -123,6 +125,10 @@ pub enum Effect {
     Snapshot(Box<Chunk>),
     /// Rewrite the configuration file, then tell the client by [`Event::WorkDone`].
     RewriteConfig(u32),
+    /// Take the users of the `aclfile` over ([`crate::acl::Users::loaded`]), then tell the client.
+    LoadUsers(u32),
+    /// Write the users to the `aclfile`, then tell the client.
+    SaveUsers(u32),
     /// These directives were changed.
     ConfigChanged(Vec<&'static str>),
     /// Nothing more will be appended: close the log's files.
@@ -201,6 +207,8 @@ pub struct Shard {
     batch: input::Batch,
     pub(crate) spare_buffers: output::SpareBuffers,
     config_epoch: u64,
+    /// The users as of when this shard's clients were last looked through for those that may not stay.
+    pub(crate) users_before: Arc<crate::acl::Users>,
     /// Whether commands need more checks than the plain path makes (`maxmemory`, a pause, strict order, monitors).
     pub(crate) guarded: bool,
     /// What the slice held when it was lent.
@@ -259,6 +267,7 @@ impl Shard {
             batch: input::Batch::default(),
             spare_buffers: output::SpareBuffers::default(),
             config_epoch: u64::MAX,
+            users_before: core.users.clone(),
             guarded: false,
             lent_report: Vec::new(),
             cron_loops: 0,
@@ -291,6 +300,7 @@ impl Shard {
         self.refresh_guard();
         self.refresh_gate();
         self.refresh_tracking();
+        self.take_users(None);
     }
 
     pub(crate) fn refresh_guard(&mut self) {
@@ -325,6 +335,7 @@ impl Shard {
         }
         self.run_resumed();
         self.post();
+        self.log_denials();
         if self.core.tracked {
             self.broadcast();
         }
@@ -373,12 +384,10 @@ impl Shard {
         }
         debug_assert!(self.clients[index as usize].is_none());
         let mut client = Box::new(Client::new(id, index, peer, self.core.now_ms));
-        if self.core.config.requirepass.is_some() {
-            client.gate |= gate::NEEDS_AUTH;
-        }
+        client.gate |= self.first_gate();
         self.core.stats.connections_received += 1;
         let refused = self.core.config.protected_mode
-            && self.core.config.requirepass.is_none()
+            && self.core.users.default_user().nopass
             && !client.peer.local
             && !client.peer.unix;
         self.clients[index as usize] = Some(client);
@@ -473,6 +482,11 @@ impl Shard {
         }
         self.queue_flush(index);
         self.wake(index);
+        // The work may have been ACL LOAD, which this client is answered before it is closed.
+        self.take_users(Some(index));
+        if self.client(index).gate & gate::CLOSE_AFTER_WORK != 0 {
+            self.close_after_reply(index);
+        }
     }
 
     /// Whether nothing waits in this shard: no transaction, no question, no queued work, and the slice is home.

@@ -221,7 +221,7 @@ impl Shard {
             self.place_answers(index, answers);
             return self.start_exec(index);
         }
-        let id = table.find(b"exec");
+        let id = crate::commands::table().find(b"exec");
         self.client(index).parked = Some(Box::new((id, crate::args::OwnedArgs::from_words(&["exec"]))));
         self.ask_all(index, questions);
         Err(CommandError::NoReply)
@@ -306,7 +306,7 @@ impl Shard {
     /// Shows monitors an `EXEC`, behind the commands it ran.
     fn show_exec(&mut self, index: u32, exec: Option<OwnedArgs>) {
         if let Some(exec) = exec.filter(|_| self.core.monitored) {
-            self.show_to_monitors(index, self.core.table.find(b"exec"), exec.args());
+            self.show_to_monitors(index, crate::commands::table().find(b"exec"), exec.args());
         }
     }
 
@@ -314,6 +314,15 @@ impl Shard {
         for Queued { command, args, answers } in queue {
             let args = args.args();
             let view = self.view(index);
+            if self.client(index).gate & gate::RESTRICTED != 0
+                && let Some(text) = self.refused_in_exec(index, command, args)
+            {
+                let client = self.client(index);
+                let length = client.out.len();
+                client.reply().error(&text);
+                client.mute(length);
+                continue;
+            }
             let row = self.core.table.row(command);
             if row.has(flag::SCRIPT) {
                 self.show_script(index, args);

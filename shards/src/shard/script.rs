@@ -123,7 +123,8 @@ impl Shard {
         args: Args<'_>,
     ) {
         let mut out = Vec::new();
-        match self.out_of_memory(id, args) {
+        let denied = self.refused_again(view, id, args);
+        match denied.or_else(|| self.out_of_memory(id, args)) {
             Some(text) => crate::resp::Reply::new(&mut out, view.resp).error(&text),
             None => {
                 let keys = Keyspace::several(&mut self.slices);

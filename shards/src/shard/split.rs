@@ -17,7 +17,7 @@ use super::dispatch::Next;
 use crate::args::{Args, KeyPlace, OwnedArgs};
 use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::spec::Split as Kind;
-use crate::commands::{CommandId, flag};
+use crate::commands::{CommandId, flag, table};
 use crate::core::Fault;
 use crate::message::{ALONE, Note, SPANS, SPLIT, SpanWord};
 use crate::resp::Reply;
@@ -121,7 +121,7 @@ impl Shard {
             split.places.extend(places.iter().map(|place| place.owner));
         }
         let (command, tag, with_values) = match kind {
-            Kind::IfNone => (self.core.table.find(b"exists"), SPLIT | ALONE, false),
+            Kind::IfNone => (table().find(b"exists"), SPLIT | ALONE, false),
             _ => (id, SPLIT, kind == Kind::Done),
         };
         if kind == Kind::IfNone {
@@ -291,7 +291,7 @@ impl Shard {
         pairs: Args<'_>,
         spans: bool,
     ) {
-        let id = self.core.table.find(b"mset");
+        let id = table().find(b"mset");
         let mut out = Vec::new();
         let (pairs, span) = self.open_span(pairs, spans);
         let keys = crate::db::Keyspace::one(&mut self.slices, self.core.id);

@@ -175,6 +175,8 @@ fn facts(entry: &Value, into: &mut BTreeMap<String, Vec<(&'static str, String)>>
 
 /// Where this differs from 7.0.15 on purpose: command, field, why.
 const DIFFERENCES: &[(&str, &str, &str)] = &[
+    ("acl|load", "flags", "no_multi: its reply waits for the file, which those of an EXEC cannot"),
+    ("acl|save", "flags", "no_multi: as above"),
     ("config|rewrite", "flags", "no_multi: its reply waits for the file, which those of an EXEC cannot"),
     ("cluster|shards", "flags", "7.2 serves it while loading"),
     ("cluster|slots", "flags", "7.2 serves it while loading"),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 
 /// A file system without files, in which every directory exists.
-pub(in crate::config) struct NoFiles;
+pub(crate) struct NoFiles;
 
 impl Files for NoFiles {
     fn include(&mut self, pattern: &[u8]) -> Result<Vec<u8>, String> {
