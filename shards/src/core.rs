@@ -121,6 +121,10 @@ pub struct Core {
     pub(crate) stand_in: Option<Box<crate::shard::Shard>>,
     /// The script that has just run met a key that was not in hand: it is to run again with all slices.
     pub(crate) run_script_again: bool,
+    /// The slow script of this shard that was put aside.
+    pub(crate) paused: Option<Box<crate::scripting::Paused>>,
+    /// Whether a script that runs now may be put aside: whoever runs it can take it up again.
+    pub(crate) may_pause: bool,
     /// Memory is full, and eviction has not helped, as of the command being run.
     pub(crate) memory_full: bool,
     /// A step of the protocol that is left out, to see that tests notice.
@@ -203,6 +207,8 @@ impl Core {
             awaited_frees: Vec::new(),
             stand_in: None,
             run_script_again: false,
+            paused: None,
+            may_pause: true,
             memory_full: false,
             #[cfg(any(test, feature = "testing"))]
             fault: None,

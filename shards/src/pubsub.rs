@@ -298,6 +298,16 @@ impl Post {
         });
     }
 
+    /// Takes all but the first `len` letters.
+    pub(crate) fn split_off(&mut self, len: usize) -> Post {
+        Post { queue: self.queue.split_off(len) }
+    }
+
+    /// Adds those of `other` behind its own.
+    pub(crate) fn append(&mut self, mut other: Post) {
+        self.queue.append(&mut other.queue);
+    }
+
     /// Adds a letter for these shards.
     pub fn push(&mut self, letter: Letter, shards: Vec<ShardId>) {
         self.queue.push((letter, shards));

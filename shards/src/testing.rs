@@ -33,12 +33,13 @@ use crate::snapshot::{Assembly, SnapshotFile};
 
 thread_local! {
     static TICKS: Cell<u64> = const { Cell::new(1) };
+    static LOOK_US: Cell<u64> = const { Cell::new(1) };
 }
 
-/// Every look at the clock takes one µs, so durations are the same in every run.
+/// Every look at the clock takes one µs or what [`World::set_look_us`] says, so durations are the same in every run.
 fn ticks() -> u64 {
     TICKS.with(|ticks| {
-        ticks.set(ticks.get() + 1000);
+        ticks.set(ticks.get() + 1000 * LOOK_US.get());
         ticks.get()
     })
 }
@@ -411,13 +412,18 @@ impl World {
         self.host.disk.lock().unwrap()
     }
 
-    /// Lets every shard end a turn, in which a running snapshot walks on.
-    pub fn walk_snapshots(&mut self) {
+    /// Lets every shard end a turn, in which a running snapshot walks on, and a slow script goes on.
+    pub fn end_turns(&mut self) {
         for shard in 0..self.shards.len() {
             self.set_time();
             self.shards[shard].before_sleep();
         }
         self.settle();
+    }
+
+    /// From here on each look at the clock takes this many µs, in all worlds of this thread.
+    pub fn set_look_us(us: u64) {
+        LOOK_US.set(us);
     }
 
     /// From here on work in the background waits for [`World::run_background`].
@@ -429,7 +435,7 @@ impl World {
     pub fn run_background(&mut self) {
         let work = std::mem::take(&mut *self.host.background.work.lock().unwrap());
         work.into_iter().for_each(|work| work());
-        self.walk_snapshots();
+        self.end_turns();
     }
 
     /// Carries a running snapshot to its end.
@@ -438,7 +444,7 @@ impl World {
             if !self.shared.persistence.saving.load(Relaxed) {
                 return;
             }
-            self.walk_snapshots();
+            self.end_turns();
         }
         panic!("the snapshot does not end");
     }

@@ -318,7 +318,8 @@ impl<P: Poller> EventLoop<P> {
     /// How long this turn may wait, in µs: until the next time event, and not at all while there is work or the loop
     /// is to spin.
     fn timeout_us(&mut self) -> Option<u64> {
-        if self.stop || !self.shard.flush.is_empty() || !self.shard.effects.is_empty() {
+        let shard = &self.shard;
+        if self.stop || !shard.flush.is_empty() || !shard.effects.is_empty() || shard.is_busy() {
             return Some(0);
         }
         let now = self.woke;

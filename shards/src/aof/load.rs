@@ -169,7 +169,9 @@ impl LogLoader {
                 };
                 self.out.clear();
                 let client = ClientView { db: self.db, ..ClientView::nobody(core.id) };
+                core.may_pause = false;
                 execute(core, keys, client, id, args, &mut self.out);
+                core.may_pause = true;
                 core.block_request = None;
                 core.run_script_again = false;
                 core.effects.said.clear();

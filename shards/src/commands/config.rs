@@ -225,7 +225,7 @@ mod tests {
             world.cron();
             world.run(conn, &format!("SET {key} x"));
             world.host.used_memory.store(2000, Relaxed);
-            world.walk_snapshots();
+            world.end_turns();
             world.host.used_memory.store(0, Relaxed);
             assert_eq!(
                 world.run(conn, "EXISTS v").integer(),

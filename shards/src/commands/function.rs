@@ -1,11 +1,11 @@
 //! `FUNCTION`, `FCALL`, `FCALL_RO`: libraries of functions; see [`crate::scripting`]. Counterpart: `functions.c`.
 
-use super::script::{BUSY_SCRIPT, READS, WRITES, fcall, fcall_ro, flags, kill_slow};
+use super::script::{READS, WRITES, fcall, fcall_ro, flags, kill_slow};
 use super::{Command, CommandResult, Group, flag, help};
 use crate::args::{Args, OwnedArgs};
 use crate::core::Core;
 use crate::rdb;
-use crate::scripting::store::{Flags, LibraryInfo};
+use crate::scripting::store::{BUSY_SCRIPT, Flags, LibraryInfo};
 use crate::scripting::{make_library, store::Libraries};
 use crate::shard::Shard;
 use std::sync::Arc;

@@ -769,10 +769,10 @@ fn swapdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let (a, b) = (a as usize, b as usize);
     ctx.dirty += 1;
     if a != b {
-        let hasher = ctx.core.hasher.clone();
+        let (hasher, now_ms) = (ctx.core.hasher.clone(), ctx.core.now_ms);
         for slice in ctx.keys.slices() {
             let (low, high) = slice.dbs.split_at_mut(a.max(b));
-            low[a.min(b)].swap_keys(&mut high[0], &hasher);
+            low[a.min(b)].swap_keys(&mut high[0], &hasher, now_ms);
         }
     }
     ctx.reply.ok();

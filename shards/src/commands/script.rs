@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Command, CommandError, CommandResult, Ctx, Group, KeySpec, flag, help, key};
 use crate::args::Args;
 use crate::scripting;
+use crate::scripting::store::{BUSY_FUNCTION, BUSY_SCRIPT};
 use crate::shard::Shard;
 
 use flag::*;
@@ -153,11 +154,6 @@ pub(super) fn kill_slow(shard: &Shard, eval: bool) -> CommandResult {
         None => Err("NOTBUSY No scripts in execution right now.".into()),
     }
 }
-
-pub(super) const BUSY_SCRIPT: &str =
-    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
-pub(super) const BUSY_FUNCTION: &str =
-    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
 
 fn debug(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     if args.is(2, "no") {

@@ -326,11 +326,25 @@ impl RedisDb {
 
     #[cold]
     fn before_heeded_write(&mut self, key: &[u8]) {
+        self.touch_watched(key, |_| true);
+        self.touch_tracked(key, true);
+        self.before_unwatched_write(key);
+    }
+
+    /// As [`RedisDb::before_write`], but for clients that watch the key.
+    fn before_unwatched_write(&mut self, key: &[u8]) {
         self.write_before_change(key);
         self.keep_value(key);
-        self.touch_watched(key);
-        self.touch_tracked(key, true);
         self.signal_ready(key);
+    }
+
+    /// Before a key is removed by no one's command on it. To those who watched it when its time had passed already it
+    /// was not there before; from now on they watch a key that is not there.
+    fn before_removal(&mut self, key: &[u8]) {
+        if self.hooks != 0 {
+            self.touch_watched(key, |watcher| !std::mem::take(&mut watcher.expired));
+            self.before_unwatched_write(key);
+        }
     }
 
     fn touch_tracked(&mut self, key: &[u8], by_client: bool) {
@@ -347,10 +361,11 @@ impl RedisDb {
         }
     }
 
-    fn touch_watched(&mut self, key: &[u8]) {
-        if let Some(watchers) = self.watched_keys.get(key) {
+    /// Notes for those of its watchers for whom that `is_change` that a key has changed.
+    fn touch_watched(&mut self, key: &[u8], mut is_change: impl FnMut(&mut Watcher) -> bool) {
+        if let Some(watchers) = self.watched_keys.get_mut(key) {
             for watcher in watchers {
-                if !self.touched_watchers.contains(&watcher.client) {
+                if is_change(watcher) && !self.touched_watchers.contains(&watcher.client) {
                     self.touched_watchers.push(watcher.client);
                 }
             }
@@ -403,12 +418,7 @@ impl RedisDb {
 
     /// Removes a key whose time has come, and counts it.
     pub fn expire_now(&mut self, core: &mut Core, key: Key<'_>) {
-        let watched_as_expired =
-            self.watched_keys.get(key.bytes).is_some_and(|watchers| watchers.iter().all(|w| w.expired));
-        match watched_as_expired {
-            true => self.write_before_change(key.bytes),
-            false => self.before_write(key.bytes),
-        }
+        self.before_removal(key.bytes);
         // Time has changed it, even where a client's command has noticed.
         self.touch_tracked(key.bytes, false);
         if self.delete_untracked_lazily(core, key, core.config.lazyfree_lazy_expire) {
@@ -746,7 +756,7 @@ impl RedisDb {
         let removed = self.dict.len();
         for name in self.heeded_keys() {
             if self.dict.find(core.hasher.hash(&name), &name).is_some() {
-                self.before_heeded_write(&name);
+                self.before_removal(&name);
             }
         }
         // Before anything is taken away: a snapshot that is given up needs none of it.
@@ -773,24 +783,33 @@ impl RedisDb {
     }
 
     /// Exchanges the keys with another database's; clients that watch or wait stay with the number they chose.
-    pub fn swap_keys(&mut self, other: &mut RedisDb, hasher: &Hasher) {
+    pub fn swap_keys(&mut self, other: &mut RedisDb, hasher: &Hasher, now_ms: i64) {
         std::mem::swap(&mut self.dict, &mut other.dict);
         std::mem::swap(&mut self.expires, &mut other.expires);
         std::mem::swap(&mut self.field_expires, &mut other.field_expires);
         std::mem::swap(&mut self.avg_ttl, &mut other.avg_ttl);
         std::mem::swap(&mut self.expires_cursor, &mut other.expires_cursor);
         self.swap_walks(other);
-        self.touch_swapped(other, hasher);
-        other.touch_swapped(self, hasher);
+        self.touch_swapped(other, hasher, now_ms);
+        other.touch_swapped(self, hasher, now_ms);
     }
 
-    /// Keys that are watched or waited for and exist on either side of a swap have changed.
-    fn touch_swapped(&mut self, other: &RedisDb, hasher: &Hasher) {
+    /// Keys that are watched or waited for and exist on either side of a swap have changed; to those who watch them one
+    /// whose time has passed is like none.
+    fn touch_swapped(&mut self, other: &RedisDb, hasher: &Hasher, now_ms: i64) {
         for name in self.heeded_keys() {
             let hash = hasher.hash(&name);
-            if self.dict.find(hash, &name).is_some() || other.dict.find(hash, &name).is_some() {
-                self.before_heeded_write(&name);
+            let (new, old) = (self.dict.find(hash, &name), other.dict.find(hash, &name));
+            if new.is_none() && old.is_none() {
+                continue;
             }
+            let stale = new.is_some_and(|entry| entry.expire_at().is_some_and(|at| at <= now_ms));
+            self.touch_watched(&name, |watcher| {
+                let was_there = old.is_some() && !watcher.expired;
+                watcher.expired = stale && !was_there;
+                was_there || (new.is_some() && !stale)
+            });
+            self.before_unwatched_write(&name);
         }
     }
 

@@ -6,16 +6,24 @@
 use std::ffi::c_int;
 use std::ptr::NonNull;
 
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, CoroutineResult, Yielder};
 use mlua_sys as ffi;
 
 use super::lua::*;
-use super::run::{Run, Verdict};
+use super::run::Run;
 use super::store::Flags;
 use super::{api, bit, cjson, cmsgpack, reply, sandbox, structs};
 use crate::args::OwnedArgs;
 
 /// After how many instructions a running script is looked at.
 const HOOK_INSTRUCTIONS: c_int = 100_000;
+
+/// How long a slow script runs at a time before its shard turns to others.
+const SLICE_US: f64 = 1000.0;
+
+/// Scripts run on a stack of their own, so that a slow one can be put aside. Memory is taken as it is touched.
+const STACK_BYTES: usize = 2 * 1024 * 1024;
 
 /// How long a library may take to load.
 const LOAD_TIMEOUT_US: f64 = 500_000.0;
@@ -39,6 +47,26 @@ pub(super) struct Host {
     pub(super) json: cjson::Settings,
     /// A hook was set that must be taken away after the run.
     pub(super) hooked: bool,
+    /// The way out of the running script's stack, if it may be put aside.
+    way_out: Option<NonNull<Yielder<(), ()>>>,
+    /// When the run was begun, or last went on.
+    since: u64,
+}
+
+/// What a look at a running script says.
+enum Verdict {
+    GoOn,
+    Pause(NonNull<Yielder<(), ()>>),
+    Stop(&'static str),
+}
+
+/// How a run stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It ended: with a value or, when this is false, with an error, which is on top of Lua's stack.
+    Ended(bool),
+    /// It is put aside; [`Engine::go_on`] takes it up again.
+    Paused,
 }
 
 /// A function that a library has registered.
@@ -69,6 +97,21 @@ pub(super) struct Engine {
     library_globals: c_int,
     globals_metatable: c_int,
     calls: u32,
+    /// The script that runs, or is put aside.
+    coroutine: Option<Coroutine<(), (), bool>>,
+    /// The stack for the next one.
+    stack: Option<DefaultStack>,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(coroutine) = &mut self.coroutine {
+            // SAFETY: at the server's end a script that was put aside is never taken up again, and Lua's frames cannot
+            // be unwound. What lies on its stack is forgotten; nothing outside points to it, for the run it worked on
+            // belongs to whoever put it aside.
+            unsafe { coroutine.force_reset() };
+        }
+    }
 }
 
 /// The host of the machine that runs.
@@ -92,6 +135,8 @@ impl Engine {
             ticks_per_us,
             json: cjson::Settings::default(),
             hooked: false,
+            way_out: None,
+            since: 0,
         });
         machine.set_host((&raw mut *host).cast());
         let lua = machine.lua();
@@ -126,7 +171,18 @@ impl Engine {
         lua.push_c_function(handle_error);
         let handler = lua.keep();
         lua.hook_every(hook, HOOK_INSTRUCTIONS);
-        Engine { machine, host, handler, globals, real, library_globals, globals_metatable, calls: 0 }
+        Engine {
+            machine,
+            host,
+            handler,
+            globals,
+            real,
+            library_globals,
+            globals_metatable,
+            calls: 0,
+            coroutine: None,
+            stack: None,
+        }
     }
 
     /// Bytes in use.
@@ -205,14 +261,15 @@ impl Engine {
     }
 
     /// Runs a script (with `KEYS` and `ARGV` as globals) or a function (as arguments). The value that it returned, or
-    /// its error, is left on top for [`Engine::finish`]. Says whether it ran to its end.
+    /// its error, is left on top for [`Engine::finish`]. It may be put aside where `may_pause`.
     pub(super) fn call<'a>(
         &mut self,
         run: &mut Run<'_>,
         kept: c_int,
         keys: impl ExactSizeIterator<Item = &'a [u8]>,
         args: impl ExactSizeIterator<Item = &'a [u8]>,
-    ) -> (Lua, bool) {
+        may_pause: bool,
+    ) -> Progress {
         let lua = self.machine.lua();
         lua.set_top(0);
         lua.push_kept(self.handler);
@@ -233,13 +290,42 @@ impl Engine {
         } else {
             push_list(lua, args);
         }
-        // The run outlives the call below, after which nothing points to it any more.
+        let stack = self.stack.take().unwrap_or_else(|| DefaultStack::new(STACK_BYTES).expect("memory for a stack"));
+        let machine = lua;
+        self.coroutine = Some(Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
+            host(machine).way_out = may_pause.then(|| NonNull::from(yielder));
+            let ok = machine.protected_call(if eval { 0 } else { 2 }, 1, 1);
+            host(machine).way_out = None;
+            ok
+        }));
+        self.go_on(run)
+    }
+
+    /// Lets the script that was begun go on with this run, which works on what is in hand now.
+    pub(super) fn go_on(&mut self, run: &mut Run<'_>) -> Progress {
+        let mut coroutine = self.coroutine.take().expect("a script was begun");
+        self.host.since = (self.host.ticks)();
+        // The run outlives the call below, after which nothing points to it until the next.
         self.host.run = Some(NonNull::from(run).cast());
-        let ok = lua.protected_call(if eval { 0 } else { 2 }, 1, 1);
+        let result = coroutine.resume(());
         self.host.run = None;
-        self.unhook();
-        self.calls += 1;
-        (lua, ok)
+        match result {
+            CoroutineResult::Yield(()) => {
+                self.coroutine = Some(coroutine);
+                Progress::Paused
+            }
+            CoroutineResult::Return(ok) => {
+                self.stack = Some(coroutine.into_stack());
+                self.unhook();
+                self.calls += 1;
+                Progress::Ended(ok)
+            }
+        }
+    }
+
+    /// The machine's main thread, with what a run left on top.
+    pub(super) fn lua(&self) -> Lua {
+        self.machine.lua()
     }
 
     /// Ends a run: clears the stack, and collects a little from time to time.
@@ -312,17 +398,34 @@ fn must_stop(lua: Lua) -> bool {
         }
         return false;
     }
-    let Some(mut run) = host.run else { return false };
+    let mut verdict = look(lua);
+    if let Verdict::Pause(way_out) = verdict {
+        // Nothing is borrowed meanwhile: the host and the run are asked for anew after it.
+        // SAFETY: the yielder lives as long as the stack that this runs on.
+        unsafe { way_out.as_ref() }.suspend(());
+        verdict = look(lua);
+    }
+    let Verdict::Stop(text) = verdict else { return false };
+    self::host(lua).hooked = true;
+    lua.hook_each_line(hook);
+    reply::push_error(lua, text, false);
+    true
+}
+
+fn look(lua: Lua) -> Verdict {
+    let host = host(lua);
+    let Some(mut run) = host.run else { return Verdict::GoOn };
     // SAFETY: the run is there while its script runs, and the hook is called between two instructions of it, when
     // nothing else uses it.
     let run = unsafe { run.as_mut() };
-    match run.look(lua) {
-        Verdict::GoOn => false,
-        Verdict::Stop(text) => {
-            host.hooked = true;
-            lua.hook_each_line(hook);
-            reply::push_error(lua, text, false);
-            true
+    if let Some(text) = run.look() {
+        return Verdict::Stop(text);
+    }
+    match host.way_out {
+        Some(way_out) if run.slow => {
+            let elapsed = (host.ticks)().saturating_sub(host.since) as f64 / host.ticks_per_us;
+            if elapsed > SLICE_US { Verdict::Pause(way_out) } else { Verdict::GoOn }
         }
+        _ => Verdict::GoOn,
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn run(run: &mut Run<'_>, id: CommandId, args: Args<'_>, out: &mut Ve
     let stand_in = run.core.stand_in.take();
     let mut shard =
         stand_in.unwrap_or_else(|| Box::new(Shard::new(run.core.id, run.core.shared.clone(), run.core.rng.next_u64())));
-    std::mem::swap(&mut shard.core, run.core);
+    std::mem::swap(&mut shard.core, &mut *run.core);
     run.keys.exchange(&mut shard.slices);
     let view = run.client;
     let mut client = Box::new(Client::new(view.id, 0, Peer { local: true, ..Peer::default() }, shard.core.now_ms));
@@ -49,7 +49,7 @@ pub(super) fn run(run: &mut Run<'_>, id: CommandId, args: Args<'_>, out: &mut Ve
     shard.flush.clear();
     shard.core.for_driver.append(&mut shard.effects);
     run.keys.exchange(&mut shard.slices);
-    std::mem::swap(&mut shard.core, run.core);
+    std::mem::swap(&mut shard.core, &mut *run.core);
     if out.is_empty() {
         // It would have made a client wait.
         Reply::new(out, view.resp).error("ERR This Redis command is not allowed from script");

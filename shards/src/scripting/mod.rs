@@ -43,7 +43,7 @@ use crate::core::Core;
 use crate::propagate::{abandon_groups, close_groups, open_groups};
 use crate::router::Owners;
 use crate::shard::intents::AsIs;
-use engine::Engine;
+use engine::{Engine, Progress};
 use run::{Run, declared_owners};
 use store::{Flags, FunctionInfo, Libraries, LibraryInfo, Reach, ReachNote, Script, Sha, Store};
 
@@ -194,6 +194,20 @@ impl Scripting {
         Ok(kept)
     }
 
+    /// The machine for scripts, or for functions; it was made to compile what is to run.
+    fn engine(&mut self, eval: bool) -> &mut Engine {
+        let engine = if eval { &mut self.eval } else { &mut self.functions };
+        engine.as_mut().expect("it has compiled something")
+    }
+
+    /// Goes back to where it was taken from: to its shard or, while a script of it is put aside, to that.
+    fn rest(self: Box<Self>, core: &mut Core) {
+        match &mut core.paused {
+            Some(paused) if paused.scripting.is_none() => paused.scripting = Some(self),
+            _ => core.scripting = Some(self),
+        }
+    }
+
     fn report_bytes(&self, core: &Core) {
         let bytes = &core.shared.scripts.machine_bytes[core.id as usize];
         bytes[0].store(self.eval.as_ref().map_or(0, Engine::bytes), Relaxed);
@@ -266,7 +280,7 @@ pub fn eval(ctx: &mut Ctx<'_>, args: Args<'_>, by_sha: bool, ro: bool) -> Comman
     let keys = number_of_keys(keys, args)?;
     let mut scripting = ctx.core.scripting.take().unwrap_or_default();
     let result = eval_with(&mut scripting, ctx, args, by_sha, ro, keys);
-    ctx.core.scripting = Some(scripting);
+    scripting.rest(ctx.core);
     result
 }
 
@@ -294,9 +308,7 @@ fn eval_with(
     let kept = scripting.kept(ctx.core, &script)?;
     prepare(ctx.core, script.flags, ro)?;
     script.used(ctx.core.now_us);
-    let name = std::str::from_utf8(&script.sha).expect("hexadecimal digits");
-    let engine = scripting.eval.as_mut().expect("it was made to compile");
-    run_script(engine, ctx, args, &Called { name, kept, keys, eval: true, ro, flags: script.flags }, &script.reach)?;
+    run_script(scripting, ctx, args, Called { what: Callee::Script(script), kept, keys, ro })?;
     scripting.report_bytes(ctx.core);
     Ok(())
 }
@@ -305,7 +317,7 @@ fn eval_with(
 pub fn fcall(ctx: &mut Ctx<'_>, args: Args<'_>, ro: bool) -> CommandResult {
     let mut scripting = ctx.core.scripting.take().unwrap_or_default();
     let result = fcall_with(&mut scripting, ctx, args, ro);
-    ctx.core.scripting = Some(scripting);
+    scripting.rest(ctx.core);
     result
 }
 
@@ -317,15 +329,7 @@ fn fcall_with(scripting: &mut Scripting, ctx: &mut Ctx<'_>, args: Args<'_>, ro: 
     let info = &library.functions[at];
     prepare(ctx.core, info.flags, ro)?;
     let kept = scripting.kept_function(ctx.core, &library, &info.name)?;
-    let name = String::from_utf8_lossy(&info.name);
-    let engine = scripting.functions.as_mut().expect("it was made to load the library");
-    run_script(
-        engine,
-        ctx,
-        args,
-        &Called { name: &name, kept, keys, eval: false, ro, flags: info.flags },
-        &info.reach,
-    )?;
+    run_script(scripting, ctx, args, Called { what: Callee::Function(library, at), kept, keys, ro })?;
     scripting.report_bytes(ctx.core);
     Ok(())
 }
@@ -345,22 +349,97 @@ fn prepare(core: &Core, flags: Flags, ro: bool) -> CommandResult {
 }
 
 /// What is called, and how.
-struct Called<'a> {
-    name: &'a str,
+struct Called {
+    what: Callee,
     kept: i32,
     keys: usize,
-    eval: bool,
     ro: bool,
-    flags: Flags,
 }
 
-fn run_script(
-    engine: &mut Engine,
-    ctx: &mut Ctx<'_>,
-    args: Args<'_>,
-    called: &Called<'_>,
-    reach: &ReachNote,
-) -> CommandResult {
+/// A script, or a function: its library, and its place there.
+enum Callee {
+    Script(Arc<Script>),
+    Function(Arc<LibraryInfo>, usize),
+}
+
+impl Callee {
+    fn is_script(&self) -> bool {
+        matches!(self, Callee::Script(_))
+    }
+
+    fn flags(&self) -> Flags {
+        match self {
+            Callee::Script(script) => script.flags,
+            Callee::Function(library, at) => library.functions[*at].flags,
+        }
+    }
+
+    fn reach(&self) -> &ReachNote {
+        match self {
+            Callee::Script(script) => &script.reach,
+            Callee::Function(library, at) => &library.functions[*at].reach,
+        }
+    }
+
+    fn name(&self) -> std::borrow::Cow<'_, str> {
+        match self {
+            Callee::Script(script) => std::str::from_utf8(&script.sha).expect("hexadecimal digits").into(),
+            Callee::Function(library, at) => String::from_utf8_lossy(&library.functions[*at].name),
+        }
+    }
+}
+
+/// What is to be done when a run ends.
+struct Frame {
+    called: Callee,
+    /// Groups of effects were opened.
+    opened: bool,
+    may_abandon: bool,
+    /// Messages before it.
+    posted: usize,
+    /// What blocking was before it.
+    denied: bool,
+}
+
+impl Frame {
+    fn enter(&mut self, core: &mut Core) {
+        self.posted = core.post.len();
+        self.denied = std::mem::replace(&mut core.deny_blocking, true);
+        core.in_script = true;
+    }
+
+    fn leave(&self, core: &mut Core) {
+        core.deny_blocking = self.denied;
+        core.in_script = false;
+    }
+}
+
+/// A slow script that was put aside so that its shard can turn to others; the slices it has in hand stay with it.
+pub struct Paused {
+    scripting: Option<Box<Scripting>>,
+    run: Box<Run<'static>>,
+    frame: Frame,
+    /// Messages that it has published.
+    post: crate::pubsub::Post,
+}
+
+// SAFETY: as for `Scripting`; the run has nothing in hand while it is put aside.
+unsafe impl Send for Paused {}
+
+impl std::fmt::Debug for Paused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Paused").field("script", &self.frame.called.is_script()).finish()
+    }
+}
+
+impl Paused {
+    /// Whether it is a script, not a function.
+    pub fn is_script(&self) -> bool {
+        self.frame.called.is_script()
+    }
+}
+
+fn run_script(scripting: &mut Scripting, ctx: &mut Ctx<'_>, args: Args<'_>, called: Called) -> CommandResult {
     let shards = ctx.core.shards;
     let keys = args.iter_from(3).take(called.keys);
     let declared = match shards {
@@ -369,28 +448,28 @@ fn run_script(
     };
     // With all slices in hand nothing can be met that is not there.
     let may_abandon = shards > 1 && !(0..shards as u16).all(|owner| ctx.keys.has(owner));
-    let compat = called.flags.has(Flags::COMPAT);
-    let logged = ctx.core.effects.on;
-    let opened = logged && open_groups(ctx.core, &mut ctx.keys);
+    let (flags, eval) = (called.what.flags(), called.what.is_script());
+    let compat = flags.has(Flags::COMPAT);
+    let opened = ctx.core.effects.on && open_groups(ctx.core, &mut ctx.keys);
     if may_abandon {
         let hasher = ctx.core.hasher.clone();
         ctx.keys.dbs(ctx.client.db).for_each(|db| db.keep_old(&hasher));
     }
-    let posted = ctx.core.post.len();
-    let denied = std::mem::replace(&mut ctx.core.deny_blocking, true);
-    ctx.core.in_script = true;
     let mut client = ctx.client;
     client.resp = 2;
-    let start = ctx.core.shared.host.ticks()();
-    let mut run = Run {
-        core: &mut *ctx.core,
+    let Called { what, kept, ro, .. } = called;
+    let mut frame = Frame { called: what, opened, may_abandon, posted: 0, denied: false };
+    frame.enter(ctx.core);
+    let name = frame.called.name();
+    let mut run = Box::new(Run {
+        // SAFETY: the run ends, or is put aside and its hand emptied, before this function returns.
+        core: unsafe { run::Hand::of(ctx.core) },
         keys: ctx.keys.again(),
         client,
-        name: called.name,
-        command: args,
-        eval: called.eval,
-        read_only: called.ro || (!compat && called.flags.has(Flags::NO_WRITES)),
-        allow_oom: !compat && called.flags.has(Flags::ALLOW_OOM),
+        identity: Some((&name, args)),
+        eval,
+        read_only: ro || (!compat && flags.has(Flags::NO_WRITES)),
+        allow_oom: !compat && flags.has(Flags::ALLOW_OOM),
         repeated: true,
         wrote: false,
         abandoned: false,
@@ -398,43 +477,110 @@ fn run_script(
         strayed: false,
         declared,
         killed: false,
-        start,
+        start: ctx.core.shared.host.ticks()(),
         slow: false,
+    });
+    let engine = scripting.engine(eval);
+    let progress = engine.call(&mut run, kept, keys, args.iter_from(3 + called.keys), ctx.core.may_pause);
+    match progress {
+        Progress::Ended(ok) => {
+            run.end();
+            let ended = Ended::of(&run, ok);
+            drop(run);
+            drop(name);
+            end_run(engine, ctx, &frame, &ended)
+        }
+        Progress::Paused => {
+            let run = run.put_aside();
+            drop(name);
+            put_aside(ctx, run, frame);
+            Err(CommandError::NoReply)
+        }
+    }
+}
+
+fn put_aside(ctx: &mut Ctx<'_>, run: Box<Run<'static>>, frame: Frame) {
+    frame.leave(ctx.core);
+    let post = ctx.core.post.split_off(frame.posted);
+    ctx.no_effect();
+    ctx.core.paused = Some(Box::new(Paused { scripting: None, run, frame, post }));
+}
+
+/// Lets the script of `paused` go on for a while, on the slices that it had; its reply goes to `ctx`. It may be put
+/// aside again.
+pub(crate) fn go_on(ctx: &mut Ctx<'_>, paused: Paused) -> CommandResult {
+    let Paused { scripting, mut run, mut frame, post } = paused;
+    let mut scripting = scripting.expect("it was put aside with its machine");
+    frame.enter(ctx.core);
+    ctx.core.post.append(post);
+    // SAFETY: the run ends, or is put aside and its hands emptied, before this function returns.
+    unsafe { run.take_up(ctx.core, &mut ctx.keys) };
+    let engine = scripting.engine(frame.called.is_script());
+    let result = match engine.go_on(&mut run) {
+        Progress::Ended(ok) => {
+            run.end();
+            let ended = Ended::of(&run, ok);
+            drop(run);
+            end_run(engine, ctx, &frame, &ended)
+        }
+        Progress::Paused => {
+            put_aside(ctx, run.put_aside(), frame);
+            Err(CommandError::NoReply)
+        }
     };
-    let (lua, ok) = engine.call(&mut run, called.kept, keys, args.iter_from(3 + called.keys));
-    run.end();
-    let (abandoned, strayed, script_resp) = (run.abandoned, run.strayed, run.client.resp);
-    ctx.core.deny_blocking = denied;
-    ctx.core.in_script = false;
-    if may_abandon {
+    scripting.rest(ctx.core);
+    result
+}
+
+/// What a run leaves behind.
+struct Ended {
+    ok: bool,
+    abandoned: bool,
+    strayed: bool,
+    resp: u8,
+}
+
+impl Ended {
+    fn of(run: &Run<'_>, ok: bool) -> Self {
+        Ended { ok, abandoned: run.abandoned, strayed: run.strayed, resp: run.client.resp }
+    }
+}
+
+/// Ends a run: undoes it if it was given up, else writes its reply.
+fn end_run(engine: &mut Engine, ctx: &mut Ctx<'_>, frame: &Frame, ended: &Ended) -> CommandResult {
+    frame.leave(ctx.core);
+    let abandoned = ended.abandoned;
+    if frame.may_abandon {
         let db = ctx.client.db;
         ctx.keys.dbs(db).for_each(|db| db.end_keeping(abandoned));
     }
     match abandoned {
-        true if opened => abandon_groups(&mut ctx.keys),
-        false if opened => close_groups(ctx.core, &mut ctx.keys),
+        true if frame.opened => abandon_groups(&mut ctx.keys),
+        false if frame.opened => close_groups(ctx.core, &mut ctx.keys),
         _ => {}
     }
     ctx.no_effect();
+    let reach = frame.called.reach();
     if abandoned {
-        ctx.core.post.truncate(posted);
+        ctx.core.post.truncate(frame.posted);
         engine.finish();
         reach.set(Reach::All);
         ctx.core.run_script_again = true;
         return Err(CommandError::NoReply);
     }
-    if shards > 1 {
-        reach.set(if strayed { Reach::All } else { Reach::Declared });
+    if ctx.core.shards > 1 {
+        reach.set(if ended.strayed { Reach::All } else { Reach::Declared });
     }
-    let result = match ok {
+    let lua = engine.lua();
+    let result = match ended.ok {
         true => match reply::error_of(lua, -1) {
             Some((text, counted)) => Err(error(&text, counted)),
             None => {
-                reply::write(lua, &mut ctx.reply, script_resp);
+                reply::write(lua, &mut ctx.reply, ended.resp);
                 Ok(())
             }
         },
-        false => Err(run_error(lua, called.name)),
+        false => Err(run_error(lua, &frame.called.name())),
     };
     engine.finish();
     result

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::lua::Lua;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
 use super::store::{Slow, SlowSlot};
 use crate::args::Args;
 use crate::client::ClientView;
@@ -14,25 +16,62 @@ use crate::resp::Reply;
 use crate::router::{self, OwnerSet, Owners};
 use crate::shard::dispatch::execute;
 
-/// What a look at a running script says.
-pub(super) enum Verdict {
-    GoOn,
-    Stop(&'static str),
-}
-
 const KILLED: &str = "ERR Script killed by user with SCRIPT KILL...";
 const ABANDONED: &str = "ERR The script is run again with all keys";
 
+/// The shard's core, as long as the run is at work; it has none while it is put aside.
+pub(super) struct Hand(NonNull<Core>);
+
+impl Hand {
+    /// # Safety
+    /// The core outlives the hand's use, and nothing else uses it meanwhile.
+    pub(super) unsafe fn of(core: &mut Core) -> Self {
+        Hand(NonNull::from(core))
+    }
+
+    pub(super) fn empty() -> Self {
+        Hand(NonNull::dangling())
+    }
+}
+
+impl Run<'static> {
+    /// Gives a run that was put aside something to work on.
+    ///
+    /// # Safety
+    /// Both outlive its work, which ends with [`Run::put_aside`] or with the run, and nothing else uses them meanwhile.
+    pub(super) unsafe fn take_up(&mut self, core: &mut Core, keys: &mut Keyspace<'_>) {
+        // SAFETY: the caller's word.
+        unsafe {
+            self.core = Hand::of(core);
+            self.keys = std::mem::transmute::<Keyspace<'_>, Keyspace<'static>>(keys.again());
+        }
+    }
+}
+
+impl Deref for Hand {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        // SAFETY: whoever lets the run work has put a core there, see `Hand::of`.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for Hand {
+    fn deref_mut(&mut self) -> &mut Core {
+        // SAFETY: as above.
+        unsafe { self.0.as_mut() }
+    }
+}
+
 /// See the module's page.
 pub(super) struct Run<'a> {
-    pub(super) core: &'a mut Core,
+    pub(super) core: Hand,
     pub(super) keys: Keyspace<'a>,
     /// The client on whose behalf it runs, with the database and the protocol that the script has chosen.
     pub(super) client: ClientView,
-    /// Its sum, or the function's name.
-    pub(super) name: &'a str,
-    /// The command that started it.
-    pub(super) command: Args<'a>,
+    /// Its sum or the function's name, and the command that started it; told once, when it is slow.
+    pub(super) identity: Option<(&'a str, Args<'a>)>,
     /// It is a script, not a function.
     pub(super) eval: bool,
     pub(super) read_only: bool,
@@ -55,6 +94,45 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Empties its hands, so that it can lie for a while; it has told who it is.
+    pub(super) fn put_aside(self) -> Box<Run<'static>> {
+        debug_assert!(self.identity.is_none(), "only a slow script is put aside");
+        let Run {
+            client,
+            eval,
+            read_only,
+            allow_oom,
+            repeated,
+            wrote,
+            abandoned,
+            may_abandon,
+            strayed,
+            declared,
+            killed,
+            start,
+            slow,
+            ..
+        } = self;
+        Box::new(Run {
+            core: Hand::empty(),
+            keys: Keyspace::several(&mut []),
+            identity: None,
+            client,
+            eval,
+            read_only,
+            allow_oom,
+            repeated,
+            wrote,
+            abandoned,
+            may_abandon,
+            strayed,
+            declared,
+            killed,
+            start,
+            slow,
+        })
+    }
+
     fn slot(&self) -> &SlowSlot {
         &self.core.shared.scripts.slow[self.core.id as usize]
     }
@@ -64,18 +142,15 @@ impl Run<'_> {
         self.killed || self.abandoned
     }
 
-    /// Looks whether it may go on; called from time to time while it runs.
-    pub(super) fn look(&mut self, _: Lua) -> Verdict {
+    /// Looks whether it may go on, or why not; called from time to time while it runs.
+    pub(super) fn look(&mut self) -> Option<&'static str> {
         if self.abandoned {
-            return Verdict::Stop(ABANDONED);
+            return Some(ABANDONED);
         }
         if !self.killed {
             self.note_slow();
         }
-        match self.killed {
-            true => Verdict::Stop(KILLED),
-            false => Verdict::GoOn,
-        }
+        self.killed.then_some(KILLED)
     }
 
     fn note_slow(&mut self) {
@@ -87,17 +162,18 @@ impl Run<'_> {
                 return;
             }
             self.slow = true;
+            let (name, command) = self.identity.take().expect("it is told once");
             let text = format!(
                 "Slow script detected: still in execution after {} milliseconds. You can try killing the script using \
                  the {} command. Script name is: {}.",
                 (elapsed_us / 1000.0) as u64,
                 if self.eval { "SCRIPT KILL" } else { "FUNCTION KILL" },
-                self.name
+                name
             );
             self.core.for_driver.push(crate::shard::Effect::Log(crate::shard::LogLevel::Warning, text));
             let slow = Slow {
-                name: self.name.to_owned(),
-                command: self.command.iter_from(0).map(<[u8]>::to_vec).collect(),
+                name: name.to_owned(),
+                command: command.iter_from(0).map(<[u8]>::to_vec).collect(),
                 eval: self.eval,
                 start: self.start,
                 wrote: self.wrote,
@@ -210,7 +286,7 @@ impl Run<'_> {
         let start = ticks();
         let on = self.core.effects.on;
         self.core.effects.on = on && self.repeated;
-        execute(self.core, self.keys.again(), self.client, id, args, out);
+        execute(&mut self.core, self.keys.again(), self.client, id, args, out);
         self.core.effects.on = on;
         let stats = &mut self.core.stats;
         stats.commands_processed += 1;

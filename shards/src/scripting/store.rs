@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::quote::split_args;
+use crate::router::ShardId;
 
 /// The name of a script: 40 hexadecimal digits.
 pub type Sha = [u8; 40];
@@ -317,6 +318,13 @@ fn script_header(text: &[u8]) -> Result<(usize, Flags), String> {
     Ok((code, flags))
 }
 
+/// While a script is slow.
+pub const BUSY_SCRIPT: &str = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+
+/// While a function is slow.
+pub const BUSY_FUNCTION: &str =
+    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
+
 /// A script that runs for longer than `busy-reply-threshold`, as others see it.
 #[derive(Clone, Debug)]
 pub struct Slow {
@@ -343,6 +351,16 @@ pub struct SlowSlot {
     pub slow: Mutex<Option<Slow>>,
 }
 
+/// Who has a slice in hand for long.
+pub mod hold {
+    #[allow(missing_docs)]
+    pub const NONE: u8 = 0;
+    #[allow(missing_docs)]
+    pub const SCRIPT: u8 = 1;
+    #[allow(missing_docs)]
+    pub const FUNCTION: u8 = 2;
+}
+
 #[derive(Debug, Default)]
 struct Scripts {
     by_sha: HashMap<Sha, Arc<Script>>,
@@ -362,8 +380,10 @@ pub struct Store {
     next_library: AtomicU64,
     /// Scripts dropped because too many came by `EVAL`.
     pub evicted: AtomicU64,
-    /// Slow scripts, by shard.
+    /// Slow scripts, by the shard that runs them.
     pub slow: Vec<SlowSlot>,
+    /// By shard, whether a slow script has its slice in hand: a [`hold`] value.
+    pub held: Vec<AtomicU8>,
     /// Bytes that the shards' machines hold: for scripts, for functions.
     pub machine_bytes: Vec<[AtomicUsize; 2]>,
 }
@@ -373,8 +393,24 @@ impl Store {
     pub fn new(shards: usize) -> Self {
         Store {
             slow: (0..shards).map(|_| SlowSlot::default()).collect(),
+            held: (0..shards).map(|_| AtomicU8::new(hold::NONE)).collect(),
             machine_bytes: (0..shards).map(|_| Default::default()).collect(),
             ..Store::default()
+        }
+    }
+
+    /// What a client is told whose command needs the slice of `owner`, or with `None` any, while a slow script has it.
+    pub fn busy(&self, owner: Option<ShardId>) -> Option<&'static str> {
+        let held = match owner {
+            Some(owner) => self.held[owner as usize].load(Relaxed),
+            None => {
+                self.held.iter().map(|held| held.load(Relaxed)).find(|held| *held != hold::NONE).unwrap_or_default()
+            }
+        };
+        match held {
+            hold::NONE => None,
+            hold::SCRIPT => Some(BUSY_SCRIPT),
+            _ => Some(BUSY_FUNCTION),
         }
     }
 

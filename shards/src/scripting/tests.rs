@@ -339,3 +339,102 @@ fn blocking_commands_do_not_wait_in_scripts() {
     t.check("EVAL 'return redis.call(\"xread\",\"block\",0,\"streams\",KEYS[1],\"$\")' 1 none", "nil");
     t.check("MULTI", "OK").check("EVAL 'return redis.call(\"set\",KEYS[1],1)' 1 k", "QUEUED").check("EXEC", "[OK]");
 }
+
+const BUSY: &str = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+
+/// A server whose clock makes scripts slow at once, and two of its clients: the first has sent this, and waits.
+fn busy_world(shards: usize, line: &str) -> (World, [crate::testing::Conn; 2]) {
+    World::set_look_us(2000);
+    let mut world = World::with_config(shards, &[("busy-reply-threshold", "1")]);
+    let (waiting, other) = (world.connect_to(0), world.connect_to(shards as u16 - 1));
+    let words = crate::quote::split_args(line.as_bytes()).unwrap();
+    world.send(waiting, &crate::testing::request(&words));
+    assert!(world.received(waiting).is_empty(), "it is still running");
+    (world, [waiting, other])
+}
+
+fn received(world: &mut World, conn: crate::testing::Conn) -> String {
+    String::from_utf8(world.received(conn)).unwrap()
+}
+
+#[test]
+fn a_slow_script_lets_its_shard_answer_and_can_be_killed() {
+    for shards in [1, 4] {
+        let (mut world, [waiting, other]) = busy_world(shards, "EVAL 'while true do end' 0");
+        for _ in 0..3 {
+            world.end_turns();
+            assert_eq!(world.run(other, "PING").to_string(), BUSY);
+        }
+        let neighbour = world.connect_to(0);
+        assert_eq!(world.run(neighbour, "EVAL 'return 1' 0").to_string(), BUSY);
+        assert_eq!(world.run(neighbour, "MULTI").to_string(), "OK");
+        assert_eq!(world.run(neighbour, "PING").to_string(), BUSY);
+        let aborted = world.run(neighbour, "EXEC").to_string();
+        assert!(aborted.starts_with("-EXECABORT"), "{aborted}");
+        assert!(world.run(other, "FUNCTION KILL").to_string().starts_with("-BUSY"));
+        assert_eq!(world.run(other, "SCRIPT KILL").to_string(), "OK");
+        world.end_turns();
+        let reply = received(&mut world, waiting);
+        assert!(reply.starts_with("-ERR Error running script") || reply.contains("killed by user"), "{reply}");
+        assert_eq!(world.run(other, "PING").to_string(), "\"PONG\"".replace('"', ""));
+        assert_eq!(world.run(neighbour, "EVAL 'return 1' 0").to_string(), "1");
+        assert!(world.shards.iter().all(crate::shard::Shard::is_quiet));
+    }
+}
+
+#[test]
+fn a_slow_script_keeps_its_keys_and_no_others() {
+    let counts = "EVAL 'for i = 1, 3000000 do end redis.call(\"set\", KEYS[1], 2) for i = 1, 3000000 do end \
+                  return redis.call(\"incr\", KEYS[1])' 1 a";
+    for (shards, line) in [(1, counts), (4, counts)] {
+        // From the second run on it has the slice of its key alone in hand.
+        World::set_look_us(1);
+        let (mut world, [waiting, other]) = busy_world(shards, line);
+        let mut ended = false;
+        for run in 0..2 {
+            let mut turns = 0;
+            while !ended {
+                if shards == 4 && run == 1 {
+                    // "b" lives on another shard than "a".
+                    assert_eq!(world.run(other, "SET b 1").to_string(), "OK");
+                    assert_eq!(world.run(other, "GET b").to_string(), "\"1\"");
+                }
+                assert_eq!(world.run(other, "GET a").to_string(), BUSY);
+                assert_eq!(world.run(other, "MGET a b").to_string(), BUSY);
+                world.end_turns();
+                let reply = received(&mut world, waiting);
+                ended = !reply.is_empty();
+                assert!(reply.is_empty() || reply == ":3\r\n", "{reply}");
+                turns += 1;
+                assert!(turns < 10_000, "it goes on");
+            }
+            assert!(turns > 1, "it was put aside more than once");
+            assert_eq!(world.run(other, "GET a").to_string(), "\"3\"");
+            assert!(world.shards.iter().all(crate::shard::Shard::is_quiet), "{}", world.shards[0].unrest());
+            if run == 0 {
+                let words = crate::quote::split_args(line.as_bytes()).unwrap();
+                world.send(waiting, &crate::testing::request(&words));
+                ended = false;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_slow_script_that_has_written_cannot_be_killed_and_its_client_may_go() {
+    let line = "EVAL 'redis.call(\"set\", KEYS[1], 1) for i = 1, 3000000 do end redis.call(\"incr\", KEYS[1])' 1 a";
+    for shards in [1, 4] {
+        let (mut world, [waiting, other]) = busy_world(shards, line);
+        assert!(world.run(other, "SCRIPT KILL").to_string().starts_with("-UNKILLABLE"));
+        world.disconnect(waiting);
+        for _ in 0..10_000 {
+            if world.run(other, "GET a").to_string() == "\"2\"" {
+                break;
+            }
+            world.end_turns();
+        }
+        assert_eq!(world.run(other, "GET a").to_string(), "\"2\"");
+        assert!(world.run(other, "SCRIPT KILL").to_string().starts_with("-NOTBUSY"));
+        assert!(world.shards.iter().all(crate::shard::Shard::is_quiet));
+    }
+}

@@ -4,12 +4,13 @@
 //! channel or task. Everything else goes through [`Shard::process`], whose checks come in the order of Redis's
 //! `processCommand`, for the order decides which error a client sees.
 
+use super::busy::Then;
 use super::hops::RequestView;
 use super::{LogLevel, Shard};
 use crate::args::Args;
 use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::spec::{Handler, Split};
-use crate::commands::{CommandError, CommandId, Ctx, Route, UNKNOWN, flag};
+use crate::commands::{CommandError, CommandId, CommandResult, Ctx, Route, UNKNOWN, flag};
 use crate::core::Core;
 use crate::db::{Keyspace, Slice, evict};
 use crate::message::Note;
@@ -84,6 +85,11 @@ impl CommandClock {
         self.lapped
     }
 
+    /// Time since then, which goes on belonging to the command.
+    pub(crate) fn elapsed(&self) -> u64 {
+        (self.ticks)().saturating_sub(self.last)
+    }
+
     /// Ticks in µs.
     pub(crate) fn us(&self, ticks: u64) -> u64 {
         (ticks as f64 * self.ns_per_tick / 1000.0) as u64
@@ -100,8 +106,21 @@ pub(crate) fn execute(
     args: Args<'_>,
     out: &mut Vec<u8>,
 ) {
-    let row = core.table.row(id);
-    let Handler::Data(run) = row.handler else { unreachable!("only data commands run on slices") };
+    let Handler::Data(run) = core.table.row(id).handler else { unreachable!("only data commands run on slices") };
+    execute_with(core, keys, client, id, args, out, run);
+}
+
+/// As [`execute`], for what `run` does on behalf of a command.
+#[inline]
+pub(crate) fn execute_with(
+    core: &mut Core,
+    keys: Keyspace<'_>,
+    client: ClientView,
+    id: CommandId,
+    args: Args<'_>,
+    out: &mut Vec<u8>,
+    run: impl FnOnce(&mut Ctx<'_>, Args<'_>) -> CommandResult,
+) {
     let start = out.len();
     core.no_touch = client.no_touch;
     let mut ctx = Ctx { core, keys, reply: Reply::new(out, client.resp), client, dirty: 0 };
@@ -113,6 +132,7 @@ pub(crate) fn execute(
         propagate(&mut ctx, args);
     }
     if ctx.core.tracked {
+        let row = ctx.core.table.row(id);
         track(&mut ctx, row, args);
     }
     if let Err(error) = result {
@@ -246,6 +266,12 @@ impl Shard {
     #[inline]
     pub(crate) fn account(&mut self, id: CommandId, args: Args<'_>, client: ClientView) {
         let ticks = self.clock.lap();
+        self.account_ticks(id, args, client, ticks);
+    }
+
+    /// As [`Shard::account`], for a command that took this long.
+    #[inline]
+    pub(crate) fn account_ticks(&mut self, id: CommandId, args: Args<'_>, client: ClientView, ticks: u64) {
         self.core.stats.commands_processed += 1;
         let stats = &mut self.core.stats.commands[id as usize];
         stats.calls += 1;
@@ -377,6 +403,11 @@ impl Shard {
                 row.name
             );
             return self.reject(index, id, text);
+        }
+        if self.guarded
+            && let Some(text) = self.refused_by_script(index, row, args)
+        {
+            return self.reject(index, id, text.into());
         }
         if self.guarded
             && let Some(text) = self.refused_by_persistence(index, row)
@@ -604,7 +635,7 @@ impl Shard {
         }
         if id != UNKNOWN && self.core.table.row(id).name == "exec" {
             // An EXEC that is refused ends the transaction all the same, and says so even without one.
-            let reason = text.split_once(' ').map_or("", |(_, reason)| reason);
+            let reason = text.strip_prefix("ERR ").unwrap_or(&text);
             let text = format!("EXECABORT Transaction discarded because of: {reason}");
             self.end_multi(index);
             self.reply_in_order(index, |reply| reply.error(&text));
@@ -656,6 +687,14 @@ impl Shard {
                         execute(&mut self.core, keys, client, id, owned.args(), &mut out);
                         self.account(id, owned.args(), client);
                     }
+                }
+                if self.core.paused.is_some() && self.busy.is_none() {
+                    if let Some(client) = self.client_by_id(client.index, client.id) {
+                        client.out = out;
+                    }
+                    self.uncount(id);
+                    self.put_script_aside(client, id, owned, Then::Wake);
+                    return false;
                 }
                 if std::mem::take(&mut self.core.run_script_again) {
                     // A script with keys on several shards has met one of yet another: it begins anew with all.

@@ -18,6 +18,7 @@ use crate::limits::{BATCH_COMMANDS, BATCH_KEYS};
 use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch, RequestHead, SPANS, SPLIT, Switch};
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
+use crate::shard::busy::Then;
 use crate::tracking::Target;
 use crate::transaction::{Job, TxId};
 
@@ -135,6 +136,8 @@ impl Shard {
                 let request = RequestView { client, sequence, command, args: batch.args(head) };
                 if self.may_run(&request) {
                     self.serve(client, sequence, command, request.args);
+                } else if self.busy.is_some() && sequence & SPLIT == 0 {
+                    self.refuse_busy(request);
                 } else {
                     self.make_wait(request);
                 }
@@ -199,6 +202,9 @@ impl Shard {
             if std::mem::take(&mut self.core.run_script_again) {
                 return self.send_script_back(client, sequence, id, args);
             }
+            if self.core.paused.is_some() && self.busy.is_none() {
+                return self.put_script_aside(client, id, args.to_owned(), Then::Reply(sequence));
+            }
             self.fulfil(client.index, client.id, sequence, &out);
         } else {
             let replies = &mut self.outbox.parcel(client.home).replies;
@@ -217,6 +223,9 @@ impl Shard {
             }
             if std::mem::take(&mut self.core.run_script_again) {
                 return self.send_script_back(client, sequence, id, args);
+            }
+            if self.core.paused.is_some() && self.busy.is_none() {
+                return self.put_script_aside(client, id, args.to_owned(), Then::Reply(sequence));
             }
             let replies = &mut self.outbox.parcel(client.home).replies;
             replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
@@ -287,12 +296,25 @@ impl Shard {
         }
         self.heed_logging(owners[0]);
         let goes_on = self.run_job(tx.client, tx.job);
+        if self.slices[owners[0] as usize].is_none() {
+            // A script was put aside with them; what follows comes when it ends.
+            return;
+        }
         self.note_positions(&owners);
         self.post();
         if self.core.shared.shutting_down.load(Relaxed) {
             // What is written now would be acknowledged and lost.
             return self.freeze();
         }
+        self.give_back(owners);
+        if goes_on && self.client_by_id(tx.client.index, tx.client.id).is_some() {
+            self.queue_flush(tx.client.index);
+            self.wake(tx.client.index);
+        }
+    }
+
+    /// Sends slices in hand home.
+    pub(crate) fn give_back(&mut self, owners: Vec<ShardId>) {
         let own = self.core.id;
         let mut home = None;
         for owner in owners {
@@ -304,10 +326,6 @@ impl Shard {
         }
         if let Some(slice) = home {
             self.take_home(slice);
-        }
-        if goes_on && self.client_by_id(tx.client.index, tx.client.id).is_some() {
-            self.queue_flush(tx.client.index);
-            self.wake(tx.client.index);
         }
     }
 

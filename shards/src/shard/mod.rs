@@ -10,7 +10,7 @@
 //! - [`split`] and [`intents`]: commands whose parts run where their keys are;
 //! - [`multi`]: `MULTI`, `EXEC`, `WATCH`;
 //! - [`blocking`]: clients that wait for keys;
-//! - [`script`]: where scripts run;
+//! - [`script`]: where scripts run; [`busy`]: what becomes of a slow one;
 //! - [`access`]: what users may do;
 //! - [`output`]: what clients are owed, and its limits;
 //! - [`persist`]: snapshots, loading, and the end;
@@ -20,6 +20,7 @@
 pub mod access;
 pub mod append;
 pub mod blocking;
+pub mod busy;
 pub mod cron;
 pub mod dispatch;
 pub mod hops;
@@ -181,6 +182,8 @@ pub struct Shard {
     pub(crate) splits: split::Splits,
     /// Requests of clients whose script was sent back from here, until it has run.
     pub(crate) held_back: HashMap<u64, VecDeque<hops::OwnedRequest>>,
+    /// The slow script that is put aside here.
+    pub(crate) busy: Option<Box<busy::Busy>>,
     /// Keys here that split commands hold.
     pub(crate) intents: intents::Intents,
     /// Whether this shard's slice is free for all: at home, no key held, nothing waiting.
@@ -249,6 +252,7 @@ impl Shard {
             txs: HashMap::new(),
             splits: split::Splits::default(),
             held_back: HashMap::new(),
+            busy: None,
             intents: intents::Intents::default(),
             open: true,
             draining: false,
@@ -313,6 +317,7 @@ impl Shard {
             || self.core.shared.pause.all_until.load(Relaxed) != 0
             || self.core.shared.pause.write_until.load(Relaxed) != 0
             || self.core.shared.persistence.loading.load(Relaxed)
+            || self.core.shared.scripts.busy(None).is_some()
             || self.core.shared.persistence.refuses_writes(config)
             || self.core.shared.aof.broken.load(Relaxed);
     }
@@ -359,6 +364,11 @@ impl Shard {
             self.end_frees();
         }
         self.walk_snapshot();
+        if self.busy.is_some() {
+            self.go_on_with_script();
+            self.run_resumed();
+            self.effects.append(&mut self.core.for_driver);
+        }
         if self.core.active_expire && self.core.config.active_expire_effort > 0 {
             if let Some(slice) = self.slices[self.core.id as usize].as_deref_mut() {
                 self.expire_cycle.run(&mut self.core, slice, Pace::Fast);

@@ -338,7 +338,10 @@ impl Shard {
                         }
                         None => {
                             let keys = Keyspace::several(&mut self.slices);
+                            // The queue could not be gone on with: a slow script in it runs to its end.
+                            self.core.may_pause = false;
                             execute(&mut self.core, keys, view, command, args, &mut out);
+                            self.core.may_pause = self.busy.is_none();
                             self.account(command, args, view);
                         }
                     }
@@ -384,16 +387,42 @@ mod tests {
             run(conn, "MULTI");
             assert_eq!(run(conn, "SET a 1"), "QUEUED");
             run(other, "CONFIG SET maxmemory 1");
-            assert_eq!(
-                run(conn, "EXEC"),
-                "-EXECABORT Transaction discarded because of: command not allowed when used memory > 'maxmemory'."
-            );
+            assert_eq!(run(conn, "EXEC"), format!("-EXECABORT Transaction discarded because of: {FULL}"));
             assert_eq!(run(conn, "EXEC"), "-ERR EXEC without MULTI");
             run(other, "CONFIG SET maxmemory 0");
             run(conn, "MULTI");
             assert_eq!(run(conn, "GET a"), "QUEUED");
             run(other, "CONFIG SET maxmemory 1");
             assert_eq!(run(conn, "EXEC"), "[nil]");
+        }
+    }
+    /// A key whose time has passed is to those who watch it like one that is not there.
+    #[test]
+    fn stale_keys_are_watched_as_missing_ones() {
+        for shards in [1, 4] {
+            let cases: [(&[&str], &str); 9] = [
+                (&["SELECT 0", "WATCH stale", "FLUSHDB"], "[PONG]"),
+                (&["SELECT 0", "WATCH stale", "GET stale"], "[PONG]"),
+                (&["SELECT 0", "WATCH stale", "DEL stale"], "[PONG]"),
+                (&["SELECT 0", "WATCH stale", "SET stale new"], "nil*"),
+                (&["SELECT 0", "WATCH stale", "FLUSHDB", "SET stale new"], "nil*"),
+                (&["SELECT 0", "WATCH stale", "SWAPDB 0 1"], "[PONG]"),
+                (&["SELECT 1", "WATCH stale", "SWAPDB 0 1"], "[PONG]"),
+                (&["SELECT 0", "WATCH fresh", "SWAPDB 0 1"], "nil*"),
+                (&["SELECT 1", "WATCH fresh", "SWAPDB 0 1"], "nil*"),
+            ];
+            for (lines, reply) in cases {
+                let mut world = World::new(shards);
+                let conn = world.connect();
+                for line in ["DEBUG SET-ACTIVE-EXPIRE 0", "SET stale x PX 1", "SET fresh x"] {
+                    assert_eq!(world.run(conn, line).to_string(), "OK");
+                }
+                world.advance(10);
+                lines.iter().for_each(|line| drop(world.run(conn, line)));
+                assert_eq!(world.run(conn, "MULTI").to_string(), "OK");
+                assert_eq!(world.run(conn, "PING").to_string(), "QUEUED");
+                assert_eq!(world.run(conn, "EXEC").to_string(), reply, "{lines:?} on {shards} shards");
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::message::Note;
 use crate::router::{self, Owners, ShardId};
 use crate::scripting;
 use crate::scripting::store::Reach;
+use crate::shard::busy::Then;
 use crate::transaction::Job;
 
 impl Shard {
@@ -59,6 +60,14 @@ impl Shard {
             return self.reject(index, id, text);
         }
         self.run_here(index, id, args);
+        if self.core.paused.is_some() && self.busy.is_none() {
+            self.uncount(id);
+            self.client(index).script_sent = true;
+            let sequence = self.client(index).await_reply(order::bit(own));
+            let view = self.view(index);
+            self.put_script_aside(view, id, args.to_owned(), Then::Reply(sequence));
+            return Next::Done;
+        }
         if std::mem::take(&mut self.core.run_script_again) {
             self.client(index).script_sent = true;
             let sequence = self.client(index).await_reply(order::bit(own));
@@ -131,11 +140,19 @@ impl Shard {
                 execute(&mut self.core, keys, view, id, args, &mut out);
             }
         }
+        if self.core.paused.is_some() && self.busy.is_none() {
+            return self.put_script_aside(view, id, args.to_owned(), Then::LetGoOn(sequence, from));
+        }
         self.account(id, args, view);
         self.fulfil(view.index, view.id, sequence, &out);
+        self.script_has_run(view.id, from);
+    }
+
+    /// Tells the shard that held back a client's requests that its script has run.
+    pub(crate) fn script_has_run(&mut self, client: u64, from: ShardId) {
         match from == self.core.id {
-            true => self.let_go_on(view.id),
-            false => self.outbox.note(from, Note::HasRun(view.id)),
+            true => self.let_go_on(client),
+            false => self.outbox.note(from, Note::HasRun(client)),
         }
     }
 }

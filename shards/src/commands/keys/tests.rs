@@ -23,7 +23,7 @@ fn a_flush_replies_when_all_is_freed() {
         world.put_off_background();
         let both = [request(&[flush, "SYNC"]), request(&["PING"])].concat();
         world.send(flusher, &both);
-        world.walk_snapshots();
+        world.end_turns();
         assert_eq!(world.received(flusher), b"", "{shards} shards");
         assert_eq!(world.run(other, "DBSIZE").to_string(), "0");
         assert_eq!((freed(&world), world.shared.lazyfree_pending.load(Relaxed)), (0, 1000));

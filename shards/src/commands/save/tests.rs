@@ -69,7 +69,7 @@ fn a_snapshot_is_of_one_instant_whatever_is_written_meanwhile() {
                 _ => {}
             }
             if i % 5 == 0 {
-                world.walk_snapshots();
+                world.end_turns();
             }
         }
         world.finish_snapshot();
@@ -94,7 +94,7 @@ fn a_transaction_is_in_a_snapshot_whole_or_not_at_all() {
         for i in 0..100 {
             world.run(conn, &format!("MSET a:{i} x b:{i} x"));
             if i % 7 == 0 {
-                world.walk_snapshots();
+                world.end_turns();
             }
         }
         world.finish_snapshot();
