@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use glommio::{LocalExecutorBuilder, Placement};
 use ringshard_shards::acl::Users;
 use ringshard_shards::aof::State as LogState;
-use ringshard_shards::config::{Config, EventLoop as Choice};
+use ringshard_shards::config::{AppendFsync, Config, EventLoop as Choice};
 use ringshard_shards::router::ShardId;
 use ringshard_shards::shard::{Shard, Shutdown};
 use ringshard_shards::shared::Shared;
@@ -112,6 +112,7 @@ impl Server {
     pub fn config_changed(&self, names: &[&'static str]) {
         for name in names {
             match *name {
+                "appendfsync" if self.shared.config().appendfsync == AppendFsync::Always => self.log.sync_soon(),
                 "loglevel" => log::set_level(self.shared.config().loglevel as u8),
                 "maxclients" => {
                     adjust_open_files(self.shared.config().maxclients);
@@ -391,6 +392,11 @@ fn start_loading(server: &Arc<Server>) -> Result<(), String> {
             log::warning(text);
             // As Redis ends: nothing that runs could do more with half of the data.
             std::process::exit(1);
+        }
+        if server.shared.config().appendonly && server.shared.aof.state() == LogState::Off {
+            // It was turned on while the snapshot was loaded.
+            server.shared.aof.set_state(LogState::Waiting);
+            server.shared.aof.scheduled.store(true, SeqCst);
         }
         server.shared.persistence.loading.store(false, SeqCst);
         server.shared.bump_epoch();

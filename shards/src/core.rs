@@ -159,6 +159,12 @@ pub enum Fault {
     LettersFirst,
     /// That a key of a lent slice has changed is told by who changed it, not by the slice's owner.
     NoticePassesOwner,
+    /// Output does not wait for the log.
+    NoGate,
+    /// Output waits for this shard's own log only.
+    OwnLogOnly,
+    /// Logs do not say what they tell of together.
+    NoMarks,
 }
 
 impl Core {

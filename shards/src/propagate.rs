@@ -11,7 +11,7 @@ use crate::aof;
 use crate::args::{Args, OwnedArgs};
 use crate::commands::spec::Split;
 use crate::commands::{Route, UNKNOWN, key};
-use crate::core::Core;
+use crate::core::{Core, Fault};
 use crate::db::{Keyspace, RedisDb};
 use crate::rdb::payload;
 use crate::rdb::write::Style;
@@ -295,7 +295,9 @@ pub fn open_groups(core: &Core, keys: &mut Keyspace<'_>) -> bool {
 /// Ends the groups that [`open_groups`] began. If anything was written and several slices are in hand, all of them are
 /// told, also those that were only read: what was written may come from what they held.
 pub fn close_groups(core: &Core, keys: &mut Keyspace<'_>) {
-    let spans = keys.slices().nth(1).is_some() && keys.slices().any(|slice| slice.log.group_has_commands());
+    let spans = !core.leaves_out(Fault::NoMarks)
+        && keys.slices().nth(1).is_some()
+        && keys.slices().any(|slice| slice.log.group_has_commands());
     if !spans {
         return keys.slices().for_each(|slice| slice.log.close_group());
     }

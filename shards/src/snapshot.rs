@@ -239,7 +239,7 @@ impl Assembly {
                 if base_of == 0 || config.aof_use_rdb_preamble {
                     file.write(&file_head(shared, &config, now_ms, base_of != 0))?;
                 } else {
-                    file.write(&crate::aof::rewrite::head(shared))?;
+                    file.write(&crate::aof::rewrite::head(shared, &config, now_ms))?;
                 }
                 Ok(file)
             });

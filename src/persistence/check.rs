@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use ringshard_shards::config::Config;
 use ringshard_shards::dict::Hasher;
-use ringshard_shards::rdb::file::{self, Item, Reader};
+use ringshard_shards::rdb::file::{self, Item, Reader, Source};
 use ringshard_shards::rdb::read::{Cursor, Limits, value};
 use ringshard_shards::rdb::{Error, kind};
 
@@ -26,8 +26,9 @@ struct Seen {
 pub fn run(words: &[String]) -> Option<ExitCode> {
     match words {
         [check, rdb, file] if check == "check" && rdb == "rdb" => Some(check_rdb(Path::new(file))),
+        [check, aof, words @ ..] if check == "check" && aof == "aof" => Some(super::aof::check::run(words)),
         [check, ..] if check == "check" && !Path::new("check").exists() => {
-            eprintln!("Usage: ringshard check rdb <rdb-file-name>");
+            eprintln!("Usage: ringshard check rdb <rdb-file-name>\n       {}", super::aof::check::USAGE);
             Some(ExitCode::FAILURE)
         }
         _ => None,
@@ -65,7 +66,7 @@ fn check_rdb(path: &Path) -> ExitCode {
 }
 
 /// Whether there was a checksum.
-fn look_through(reader: &mut Reader<FileSource>, seen: &mut Seen, limits: &Limits) -> Result<bool, Error> {
+fn look_through<S: Source>(reader: &mut Reader<S>, seen: &mut Seen, limits: &Limits) -> Result<bool, Error> {
     let now = clock::now().0;
     loop {
         let offset = reader.offset();
@@ -95,6 +96,26 @@ fn look_through(reader: &mut Reader<FileSource>, seen: &mut Seen, limits: &Limit
             Item::End(checksum) => return Ok(checksum),
         }
     }
+}
+
+/// Looks through the snapshot at the start of a log's file, and says what it holds.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn look_through_preamble<S: Source>(reader: &mut Reader<S>) -> Result<(), Error> {
+    let mut seen = Seen::default();
+    let limits = Limits::of_config(&Config::default(), Hasher::new([1, 2]));
+    let result = look_through(reader, &mut seen, &limits);
+    match &result {
+        Ok(_) => {
+            println!("[offset {}] \\o/ RDB looks OK! \\o/", reader.offset());
+            counts(&seen);
+        }
+        Err(error) => {
+            complain(reader.offset(), error, &seen);
+        }
+    }
+    result.map(|_| ())
 }
 
 fn counts(seen: &Seen) {

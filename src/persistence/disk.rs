@@ -1,8 +1,13 @@
 //! What persistence asks of the file system, as a trait, so that tests can have any step of it fail.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::Arc;
+
+/// Forces a file to disk.
+pub type SyncHandle = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 /// A file that is written from its beginning, or from its end on.
 pub trait DiskFile: Send {
@@ -21,6 +26,11 @@ pub trait DiskFile: Send {
     /// # Errors
     /// What the system says.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
+
+    /// What forces all to disk that is written by the time it is called, for other threads; none if the file cannot.
+    fn sync_handle(&self) -> Option<SyncHandle> {
+        None
+    }
 
     /// Writes all of `bytes`.
     ///
@@ -86,8 +96,17 @@ impl DiskFile for File {
         self.sync_data()
     }
 
+    fn sync_handle(&self) -> Option<SyncHandle> {
+        // Opened anew, for the kernel tells of an error once for each time that a file was opened: of two threads that
+        // sync one descriptor, or copies of it, one would hear of it and the other believe that all is well.
+        let file = File::open(format!("/proc/self/fd/{}", self.as_raw_fd())).ok()?;
+        Some(Arc::new(move || file.sync_data()))
+    }
+
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.set_len(len)
+        self.set_len(len)?;
+        // A file that is not open for appending would go on where it was, and leave a hole.
+        self.seek(SeekFrom::End(0)).map(|_| ())
     }
 }
 
@@ -131,5 +150,24 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_cut_off_goes_on_at_its_end() {
+        let path = std::env::temp_dir().join(format!("ringshard-disk-{}", std::process::id()));
+        for append in [false, true] {
+            let mut file = if append { RealDisk.append(&path) } else { RealDisk.create(&path) }.unwrap();
+            DiskFile::write_all(&mut *file, b"whole, torn").unwrap();
+            let end = RealDisk.len(&path).unwrap();
+            file.truncate(end - 4).unwrap();
+            DiskFile::write_all(&mut *file, b"more").unwrap();
+            assert!(RealDisk.read(&path).unwrap().ends_with(b"whole, more"));
+        }
+        RealDisk.remove(&path).unwrap();
     }
 }

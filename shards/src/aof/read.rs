@@ -267,6 +267,11 @@ impl Scan {
                     self.wanted = needed;
                     break;
                 }
+                Parsed::Bad(_) if rest[at..].iter().all(|byte| *byte == 0) => {
+                    // What some file systems leave of bytes that were never written: as good as nothing.
+                    self.wanted = 2 * (rest.len() - at) + 1;
+                    break;
+                }
                 Parsed::Bad(reason) => {
                     self.found.end = End::Bad(self.offset + at as u64, reason);
                     break;

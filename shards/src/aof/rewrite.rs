@@ -1,6 +1,7 @@
 //! A base file of commands, for `aof-use-rdb-preamble no`: each key as the commands that make it. Collections are made
 //! by commands of up to [`ITEMS`] items, so that loading one holds nobody up. Counterpart: `rewriteAppendOnlyFileRio`.
 
+use crate::config::Config;
 use crate::entry::{EntryPtr, StrRef};
 use crate::object::Object;
 use crate::propagate::write_command;
@@ -16,9 +17,12 @@ fn write(out: &mut Vec<u8>, words: &[&[u8]]) {
     write_command(out, words.iter().copied());
 }
 
-/// What the file begins with: libraries of functions.
-pub fn head(shared: &Shared) -> Vec<u8> {
+/// What the file begins with: the time if that is wanted, and libraries of functions.
+pub fn head(shared: &Shared, config: &Config, now_ms: i64) -> Vec<u8> {
     let mut out = Vec::new();
+    if config.aof_timestamp_enabled {
+        out.extend_from_slice(format!("#TS:{}\r\n", now_ms / 1000).as_bytes());
+    }
     shared.scripts.with_libraries(|libraries| {
         for library in libraries.by_name.values() {
             write(&mut out, &[b"FUNCTION", b"LOAD", &library.code]);

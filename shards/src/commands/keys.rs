@@ -737,6 +737,9 @@ fn flushdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     for db in ctx.keys.dbs(ctx.client.db) {
         ctx.dirty += db.empty(ctx.core, lazily) as u64;
     }
+    // Told even where there was nothing, as in Redis.
+    let words: Vec<&[u8]> = args.iter_from(0).collect();
+    ctx.effect(&words);
     end_flush(ctx);
     Ok(())
 }

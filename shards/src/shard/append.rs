@@ -16,6 +16,7 @@ use super::{Effect, LogLevel, Shard};
 use crate::aof::State;
 use crate::client::Wait;
 use crate::config::AppendFsync;
+use crate::core::Fault;
 use crate::router::ShardId;
 use crate::snapshot;
 
@@ -102,7 +103,7 @@ impl Shard {
     /// Sees anew whether output waits for the log.
     pub(crate) fn refresh_gate(&mut self) {
         let on = self.core.shared.aof.state() == State::On && self.core.config.appendfsync == AppendFsync::Always;
-        self.gate.on = on;
+        self.gate.on = on && !self.core.leaves_out(Fault::NoGate);
     }
 
     /// Whether effects are wanted, as a slice that has come says.
@@ -128,6 +129,9 @@ impl Shard {
 
     /// Takes over up to where others' logs may be told of.
     pub(crate) fn merge_needs(&mut self, needs: &[u64]) {
+        if self.core.leaves_out(Fault::OwnLogOnly) {
+            return;
+        }
         for (mine, theirs) in self.gate.needs.iter_mut().zip(needs) {
             *mine = (*mine).max(*theirs);
         }
@@ -337,6 +341,8 @@ impl Shard {
         aof.scheduled.store(false, Relaxed);
         if aof.rewriting.load(Acquire) {
             self.core.shared.persistence.give_up();
+            let line = format!("Killing running AOF rewrite child: {}", self.core.shared.process_id);
+            self.effects.push(Effect::Log(LogLevel::Notice, line));
         }
         for slice in self.slices.iter_mut().flatten() {
             let owner = slice.owner;
@@ -356,6 +362,10 @@ impl Shard {
 
     /// Has the log turned on or off, as the configuration now says.
     pub(crate) fn switch_log(&mut self) {
+        if self.core.shared.persistence.loading.load(Acquire) {
+            // Who loads sees to it at the end.
+            return;
+        }
         let (wanted, state) = (self.core.shared.config().appendonly, self.core.shared.aof.state());
         match (wanted, state) {
             (true, State::Off) => {

@@ -184,7 +184,10 @@ impl Shard {
     pub(crate) fn close_span(&mut self, span: Option<SpanWord>) {
         if let Some(SpanWord { number, participants }) = span {
             let slice = self.slices[self.core.id as usize].as_deref_mut().expect("the part ran on it");
-            slice.log.close_spanning_group(number, &participants);
+            match self.core.leaves_out(Fault::NoMarks) {
+                true => slice.log.close_group(),
+                false => slice.log.close_spanning_group(number, &participants),
+            }
         }
     }
 

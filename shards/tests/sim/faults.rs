@@ -3,7 +3,7 @@
 use ringshard_shards::core::Fault;
 
 use crate::world::Setup;
-use crate::{bank, caches, lists, registers};
+use crate::{bank, caches, durable, lists, registers};
 
 /// The first seed that notices, counting from 1.
 fn caught_after(fault: Option<Fault>, unordered: bool, run: fn(Setup)) -> u64 {
@@ -23,7 +23,7 @@ type Planted = (&'static str, Option<Fault>, bool, fn(Setup));
 
 #[test]
 fn each_planted_fault_is_caught() {
-    let planted: [Planted; 13] = [
+    let planted: [Planted; 16] = [
         ("no hold on the keys of a part", Some(Fault::NoHold), false, registers::run),
         ("keys let go before the last part", Some(Fault::EarlyRelease), false, registers::run),
         ("a slice lent though keys are held", Some(Fault::LendHeld), false, registers::run),
@@ -37,6 +37,9 @@ fn each_planted_fault_is_caught() {
         ("notices written before replies that are awaited", Some(Fault::NoticePassesReplies), false, caches::run),
         ("notices taken in before the replies they came behind", Some(Fault::LettersFirst), false, caches::run),
         ("notices of a lent slice pass its owner's replies", Some(Fault::NoticePassesOwner), false, caches::run),
+        ("output that does not wait for the log", Some(Fault::NoGate), false, durable::run),
+        ("output that waits for one log of several", Some(Fault::OwnLogOnly), false, durable::run),
+        ("logs that do not say what they tell together", Some(Fault::NoMarks), false, durable::run),
     ];
     for (what, fault, unordered, run) in planted {
         let seeds = caught_after(fault, unordered, run);

@@ -16,6 +16,7 @@
 
 mod bank;
 mod caches;
+mod durable;
 mod faults;
 mod history;
 mod linear;

@@ -49,7 +49,15 @@ fn random_op(rng: &mut Rng, next: &mut i64) -> Op {
 pub fn setup(seed: u64, fault: Option<Fault>, unordered: bool) -> Setup {
     let mut rng = Rng::new(seed);
     let shards = [2, 2, 3, 4, 8][rng.below(5) as usize];
-    Setup { seed, shards, clients: 2 + rng.below(4) as usize, strict: rng.below(4) == 0, fault, unordered }
+    Setup {
+        seed,
+        shards,
+        clients: 2 + rng.below(4) as usize,
+        strict: rng.below(4) == 0,
+        fault,
+        unordered,
+        logged: false,
+    }
 }
 
 /// One run.

@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
+use ringshard_shards::aof::State;
 use ringshard_shards::client::Peer;
-use ringshard_shards::config::{Config, PipelineOrder};
+use ringshard_shards::config::{AppendFsync, Config, PipelineOrder};
 use ringshard_shards::core::{Fault, Rng};
 use ringshard_shards::message::Parcel;
 use ringshard_shards::router::{ShardId, owner_of};
 use ringshard_shards::shard::{Effect, Event, Input, Shard};
 use ringshard_shards::shared::Shared;
+use ringshard_shards::snapshot::{LoadBatch, LogBatch};
 use ringshard_shards::testing::{FakeHost, START_MS, Value, request};
 
 /// How a world is made.
@@ -22,6 +25,16 @@ pub struct Setup {
     pub fault: Option<Fault>,
     /// Parcels that ask for one order get none.
     pub unordered: bool,
+    /// There is a log, under `appendfsync always`.
+    pub logged: bool,
+}
+
+/// A shard's log as the disk has it.
+#[derive(Clone, Debug, Default)]
+pub struct SimLog {
+    pub bytes: Vec<u8>,
+    /// Up to here it survives whatever happens.
+    pub synced: usize,
 }
 
 /// A parcel under way; with a number, when it has to come in one order at all receivers.
@@ -56,6 +69,7 @@ pub struct Sim {
     /// How seldom each shard gets its turn.
     slowness: Vec<u64>,
     places: Vec<u32>,
+    pub logs: Vec<SimLog>,
 }
 
 /// Most steps of a run that is to become quiet: far more than any needs.
@@ -65,6 +79,9 @@ impl Sim {
     pub fn new(setup: Setup) -> Sim {
         let mut rng = Rng::new(setup.seed ^ 0x5eed);
         let mut config = Config::default();
+        if setup.logged {
+            (config.appendonly, config.appendfsync) = (true, AppendFsync::Always);
+        }
         if setup.strict {
             config.pipeline_order = PipelineOrder::Strict;
         }
@@ -82,9 +99,15 @@ impl Sim {
             now_us: 1_000_000,
             slowness: (0..setup.shards).map(|_| if rng.below(4) == 0 { 8 } else { 1 }).collect(),
             places: vec![0; setup.shards],
+            logs: vec![SimLog::default(); setup.shards],
             rng,
         };
         sim.shards.iter_mut().for_each(|shard| shard.core.fault = setup.fault);
+        if setup.logged {
+            sim._shared.aof.set_state(State::On);
+            sim._shared.bump_epoch();
+            (0..setup.shards).for_each(|shard| sim.event(shard, Event::Load(Box::new(LoadBatch::begin_logging()))));
+        }
         (0..setup.clients).for_each(|_| {
             sim.connect();
         });
@@ -148,6 +171,10 @@ impl Sim {
     /// What a turn of a loop ends with.
     fn collect(&mut self, at: usize) {
         self.shards[at].before_sleep();
+        for piece in std::mem::take(&mut self.shards[at].core.pieces) {
+            self.logs[at].bytes.extend_from_slice(&piece.bytes);
+            assert_eq!(self.logs[at].bytes.len() as u64, piece.end, "logs are handed over whole and in order");
+        }
         let order = self.shards[at].outbox.is_ordered().then_some(self.orders);
         self.orders += order.is_some() as u64;
         let channels = &mut self.channels[at];
@@ -185,10 +212,56 @@ impl Sim {
         !self.channels.iter().any(|senders| senders[to].iter().any(earlier))
     }
 
+    /// Syncs a log that has something to sync, if there is one.
+    fn sync_a_log(&mut self) -> bool {
+        let due: Vec<usize> =
+            (0..self.logs.len()).filter(|at| self.logs[*at].synced < self.logs[*at].bytes.len()).collect();
+        if due.is_empty() {
+            return false;
+        }
+        let at = due[self.rng.below(due.len() as u64) as usize];
+        let log = &mut self.logs[at];
+        // What came while the last sync was under way may not be in this one.
+        let rest = (log.bytes.len() - log.synced) as u64;
+        log.synced += 1 + self.rng.below(rest) as usize;
+        self._shared.aof.synced(at as ShardId, log.synced as u64);
+        for shard in 0..self.shards.len() {
+            if self._shared.aof.listens[shard].0.swap(false, SeqCst) {
+                self.event(shard, Event::LogSynced);
+            }
+        }
+        true
+    }
+
+    /// What a crash leaves of the logs: all that was synced, and as much more as chance has it.
+    pub fn crash(&mut self) -> Vec<Vec<u8>> {
+        let logs = self.logs.clone();
+        let kept = |log: SimLog| {
+            let more = self.rng.below((log.bytes.len() - log.synced) as u64 + 1) as usize;
+            let lost = if self.rng.below(2) == 0 { 0 } else { more };
+            log.bytes[..log.synced + lost].to_vec()
+        };
+        logs.into_iter().map(kept).collect()
+    }
+
+    /// Loads logs, as a start of the server does.
+    pub fn load(&mut self, logs: Vec<Vec<u8>>) {
+        let of = logs.len();
+        for (shard, bytes) in logs.into_iter().enumerate() {
+            let part = LogBatch { origin: (shard as ShardId, of), begins: true, bytes };
+            self.event(shard, Event::Load(Box::new(LoadBatch::of_log(part))));
+        }
+        let error = self._shared.persistence.loading_error.lock().unwrap().clone();
+        assert_eq!(error, None);
+    }
+
     /// Does one thing that could happen next; false when nothing can.
     pub fn advance(&mut self) -> bool {
         self.step += 1;
         self.now_us += 1 + self.rng.below(50);
+        if self.setup.logged && self.rng.below(4) == 0 && self.sync_a_log() {
+            return true;
+        }
         let mut choices: Vec<(usize, usize)> = Vec::new();
         let shards = self.shards.len();
         for from in 0..shards {
@@ -200,7 +273,7 @@ impl Sim {
         }
         let senders: Vec<usize> = (0..self.clients.len()).filter(|c| !self.clients[*c].unsent.is_empty()).collect();
         if choices.is_empty() && senders.is_empty() {
-            return false;
+            return self.setup.logged && self.sync_a_log();
         }
         if !senders.is_empty() && (choices.is_empty() || self.rng.below(3) == 0) {
             let client = senders[self.rng.below(senders.len() as u64) as usize];

@@ -179,7 +179,7 @@ pub struct Recovered {
 ///
 /// # Errors
 /// What to say in the log: a file is missing or is no log.
-pub fn recover(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> Result<Recovered, String> {
+pub fn recover(disk: &dyn Disk, dir: &Path, manifest: &Manifest, until: Option<i64>) -> Result<Recovered, String> {
     let mut generations: Vec<Vec<(Looked, u64)>> = Vec::new();
     for infos in manifest.generations() {
         if !is_complete(infos) {
@@ -187,7 +187,7 @@ pub fn recover(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> Result<Recov
             return Err(format!("Fatal error: the logs of some shards are missing beside {names}"));
         }
         let looks: Vec<Result<Looked, String>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = infos.iter().map(|info| scope.spawn(move || look(disk, dir, info, None))).collect();
+            let threads: Vec<_> = infos.iter().map(|info| scope.spawn(move || look(disk, dir, info, until))).collect();
             threads.into_iter().map(|thread| thread.join().expect("looking does not panic")).collect()
         });
         let looked: Result<Vec<Looked>, String> = looks.into_iter().collect();
@@ -238,7 +238,7 @@ pub fn recover(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> Result<Recov
 
 impl Recovered {
     /// Says what is cut off, as Redis says it, and cuts it off if that is allowed.
-    fn cut_off(&self, disk: &dyn Disk, dir: &Path, config: &Config) -> Result<(), String> {
+    pub(super) fn cut_off(&self, disk: &dyn Disk, dir: &Path, config: &Config) -> Result<(), String> {
         // From the last one on: what goes on in a later file must not be there without what was before it.
         for (at, generation) in self.generations.iter().enumerate().rev() {
             let last = at + 1 == self.generations.len();
@@ -402,7 +402,7 @@ pub fn load(log: &Arc<Log>, mailboxes: &Mailboxes) -> Result<(), String> {
         })?;
     }
     shared.persistence.loading_total.store(total, Relaxed);
-    let recovered = recover(disk, &dir, &manifest)?;
+    let recovered = recover(disk, &dir, &manifest, None)?;
     recovered.cut_off(disk, &dir, &config)?;
     shared.aof.numbers_used(recovered.highest);
     let mut base_size = 0;
@@ -463,6 +463,11 @@ pub fn load(log: &Arc<Log>, mailboxes: &Mailboxes) -> Result<(), String> {
     open(log, &config, dir, manifest, &recovered, others)?;
     if others {
         shared.aof.scheduled.store(true, Release);
+    }
+    if !shared.config().appendonly {
+        // It was turned off meanwhile.
+        log.close();
+        return sender.settle();
     }
     shared.aof.set_state(LogState::On);
     for shard in 0..shards {
@@ -549,7 +554,11 @@ fn load_base(
 }
 
 impl Stream {
-    fn skip(&mut self, mut n: u64) -> io::Result<()> {
+    /// Passes over so many bytes.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn skip(&mut self, mut n: u64) -> io::Result<()> {
         while n > 0 {
             if self.at == self.ahead.len() && !self.more()? {
                 return Ok(());
@@ -563,7 +572,7 @@ impl Stream {
 }
 
 /// Opens the files that are written on: the last generation's if they are of this server's shape, else new ones.
-fn open(
+pub(super) fn open(
     log: &Arc<Log>,
     config: &Config,
     dir: std::path::PathBuf,
@@ -645,7 +654,7 @@ pub fn read_all(
     if manifest.base.is_none() && manifest.increments.is_empty() {
         return Err(format!("{} does not exist", manifest_path(&dir, &config.appendfilename).display()));
     }
-    let recovered = recover(disk, &dir, &manifest)?;
+    let recovered = recover(disk, &dir, &manifest, None)?;
     recovered.cut_off(disk, &dir, config)?;
     if let Some(base) = &manifest.base {
         let mut stream = open(&base.name)?;

@@ -155,6 +155,12 @@ impl Log {
         Ok(())
     }
 
+    /// Has everything that was taken synced: the policy has changed, and output may wait for what the last one left.
+    pub fn sync_soon(&self) {
+        // Nobody waits for the answers.
+        self.writers.iter().for_each(|writer| drop(writer.ask(true)));
+    }
+
     /// Nothing more will be written until files are made anew.
     pub fn close(&self) {
         self.writers.iter().for_each(|writer| writer.close());

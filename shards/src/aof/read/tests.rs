@@ -76,7 +76,7 @@ fn what_is_no_log_is_told_with_its_place() {
         (b"*1\r\n:3\r\n", 0),
         (b"*1\r\n$-1\r\n", 0),
         (b"*1\r\n$1\r\nabc\r\n", 0),
-        (b"*1\r\n$1\r\na\r\n\0\0\0", 11),
+        (b"*1\r\n$1\r\na\r\n\0\0\0x", 11),
         (b"#RS:TX:1:3:1\r\n*1\r\n$1\r\na\r\n", 25),
     ] {
         let found = scan(bytes).end;
@@ -84,6 +84,8 @@ fn what_is_no_log_is_told_with_its_place() {
     }
     let long = [b"*1".to_vec(), vec![b'1'; 2000]].concat();
     assert!(matches!(scan(&long).end, End::Bad(0, _)));
+    let zeros = scan(b"*1\r\n$1\r\na\r\n\0\0\0");
+    assert_eq!((zeros.valid, zeros.end), (11, End::Truncated { in_multi: false }), "bytes that were never written");
     // A length that nothing can hold costs nothing.
     assert_eq!(scan(b"*1\r\n$999999999\r\nabc").end, End::Truncated { in_multi: false });
 }
