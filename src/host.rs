@@ -15,6 +15,7 @@ use crate::persistence::aof::{self, Log};
 use crate::persistence::disk::Disk;
 use crate::persistence::load;
 use crate::persistence::rdb::SnapshotOnDisk;
+use crate::tls::Tls;
 
 /// The process.
 pub struct Process {
@@ -28,6 +29,8 @@ pub struct Process {
     pub disk: Arc<dyn Disk>,
     /// The log's files, once there is all that they need.
     pub log: OnceLock<Arc<Log>>,
+    /// What TLS connections begin with.
+    pub tls: Arc<Tls>,
 }
 
 impl Process {
@@ -99,6 +102,20 @@ impl Host for Process {
     fn sleep(&self, us: u64) -> bool {
         std::thread::sleep(std::time::Duration::from_micros(us));
         true
+    }
+
+    fn apply_config(&self, new: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)> {
+        let Some(name) = changed.iter().find(|name| name.starts_with("tls-")) else { return Ok(()) };
+        if changed.contains(&"tls-port") {
+            return Err(("tls-port", "the port is opened at the start: set it in the configuration file".into()));
+        }
+        if self.tls.config().is_none() {
+            return Ok(());
+        }
+        self.tls.load(new).map_err(|text| {
+            crate::log::warning(text);
+            (*name, "Unable to update TLS configuration. Check server logs.".into())
+        })
     }
 
     fn secret(&self, out: &mut [u8]) {

@@ -17,6 +17,7 @@ mod net;
 mod persistence;
 mod server;
 mod signals;
+mod tls;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;

@@ -27,6 +27,7 @@ use crate::persistence::disk::{Disk, RealDisk};
 use crate::persistence::rdb::BackgroundSave;
 use crate::persistence::{check, load};
 use crate::signals::{self, Wake};
+use crate::tls::Tls;
 use crate::{clock, log, net};
 
 /// Memory that glommio registers for each executor's file I/O. Its default of 10 MiB does not fit the usual memlock
@@ -158,6 +159,7 @@ fn init_server_config() -> Startup {
 struct Built {
     server: Arc<Server>,
     listeners: Vec<Listener>,
+    tls: Arc<Tls>,
     seeds: Vec<u64>,
     choice: &'static str,
 }
@@ -217,6 +219,13 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
     let shards = startup.shards() as usize;
     let choice = choose_event_loop(values.event_loop, shards)?;
     let users = users_at_start(&values)?;
+    let tls = Arc::new(Tls::default());
+    if values.tls_port != 0 {
+        tls.load(&values).map_err(|text| {
+            log::warning(text);
+            "Failed to configure TLS. Check logs for more info."
+        })?;
+    }
     let listeners = net::listen(&values)?;
     let seed = || {
         let mut bytes = [0u8; 8];
@@ -232,6 +241,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         background: Background::default(),
         disk: disk.clone(),
         log: OnceLock::new(),
+        tls: tls.clone(),
     });
     let mut shared = Shared::new(values, shards, [seed(), seed()], clock::now().0, host.clone());
     shared.set_users(users);
@@ -261,7 +271,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         exit_code: AtomicU8::new(0),
         loops,
     });
-    Ok(Built { server, listeners, seeds: (0..shards).map(|_| seed()).collect(), choice })
+    Ok(Built { server, listeners, tls, seeds: (0..shards).map(|_| seed()).collect(), choice })
 }
 
 /// The users of the configuration's `user` lines, or of its `aclfile`. Counterpart: `ACLLoadUsersAtStartup`.
@@ -442,9 +452,9 @@ fn supervise(server: &Server) {
 
 /// One thread a shard, each with its loop; the first accepts for all.
 fn start_loops(startup: &Startup, built: Built) -> Result<Vec<std::thread::JoinHandle<()>>, String> {
-    let Built { server, listeners, seeds, choice } = built;
+    let Built { server, listeners, tls, seeds, choice } = built;
     let cpus = config::allowed_cpus().unwrap_or_default();
-    let mut acceptor = Some(Acceptor::new(listeners));
+    let mut acceptor = Some(Acceptor::new(listeners, tls));
     let (ready, all_ready) = std::sync::mpsc::channel::<Result<(), String>>();
     let mut threads = Vec::new();
     for (id, seed) in seeds.into_iter().enumerate() {

@@ -34,6 +34,14 @@ pub trait Host: Send + Sync {
     fn run_later(&self, work: Box<dyn FnOnce() + Send>) {
         work();
     }
+    /// Puts directives in force that were set and that live outside the machine, before they count as set.
+    ///
+    /// # Errors
+    /// The directive that cannot be, and why; nothing is set then.
+    fn apply_config(&self, new: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)> {
+        let _ = (new, changed);
+        Ok(())
+    }
     /// Fills `out` with bytes that nobody can guess (`ACL GENPASS`).
     fn secret(&self, out: &mut [u8]);
     /// Asks the allocator to return unused memory (`MEMORY PURGE`).

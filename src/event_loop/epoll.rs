@@ -12,6 +12,7 @@ use ringshard_shards::shard::{Event, Input, Shard};
 
 use super::{Poller, Turn};
 use crate::net::{Accepted, Acceptor};
+use crate::tls::{Handshakes, Session};
 
 /// Bytes read from one client at once (Redis: 16 KiB, `PROTO_IOBUF_LEN`).
 const READ_BYTES: usize = 16 * 1024;
@@ -28,6 +29,8 @@ struct Connection {
     unsent: Vec<u8>,
     sent: usize,
     watching_writes: bool,
+    /// Where TLS is spoken; `unsent` is sealed then.
+    tls: Option<Box<Session>>,
 }
 
 /// See the module's page.
@@ -37,6 +40,7 @@ pub struct Epoll {
     free: Vec<u32>,
     events: Vec<libc::epoll_event>,
     buffers: Vec<u8>,
+    handshakes: Handshakes,
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -57,6 +61,7 @@ impl Epoll {
             free: Vec::new(),
             events: Vec::with_capacity(MAX_EVENTS),
             buffers: vec![0; READ_BYTES * MAX_INPUTS],
+            handshakes: Handshakes::default(),
         };
         poller.control(libc::EPOLL_CTL_ADD, bell, libc::EPOLLIN as u32, BELL)?;
         Ok(poller)
@@ -98,19 +103,53 @@ impl Epoll {
             }
         }
         let done = connection.sent == connection.unsent.len();
+        let mut buffer = Vec::new();
         if done || broken {
             connection.sent = 0;
-            shard.recycle(std::mem::take(&mut connection.unsent));
+            buffer = std::mem::take(&mut connection.unsent);
         }
         if broken {
-            shard.step(Event::Disconnected(index));
-            self.close(index);
+            self.lost(shard, index);
             return true;
         }
-        if sent_now > 0 {
-            shard.step(Event::Sent(index, sent_now));
+        match connection.tls.as_deref_mut() {
+            None => {
+                shard.recycle(buffer);
+                if sent_now > 0 {
+                    shard.step(Event::Sent(index, sent_now));
+                }
+            }
+            Some(session) if done => session.sent(shard, index, buffer),
+            Some(_) => {}
         }
         done
+    }
+
+    /// The peer is gone, or the connection broke.
+    fn lost(&mut self, shard: &mut Shard, index: u32) {
+        shard.step(Event::Disconnected(index));
+        self.close(index);
+    }
+
+    /// Gives a session what was read into the buffer `at`.
+    fn open_sealed(&mut self, shard: &mut Shard, index: u32, at: usize, n: usize) {
+        let Some(connection) = self.connections[index as usize].as_mut() else { return };
+        let Some(session) = connection.tls.as_deref_mut() else { return };
+        let bytes = &self.buffers[at * READ_BYTES..at * READ_BYTES + n];
+        if let Err(end) = session.receive(shard, index, bytes) {
+            session.note_end(&end);
+            self.lost(shard, index);
+        }
+    }
+
+    fn end_late_handshakes(&mut self, shard: &mut Shard) {
+        let connections = &self.connections;
+        let session = |index: u32| connections.get(index as usize)?.as_ref()?.tls.as_deref();
+        let mut late = Vec::new();
+        while let Some(index) = self.handshakes.overdue(shard.core.now_us, session) {
+            late.push(index);
+        }
+        late.into_iter().for_each(|index| self.lost(shard, index));
     }
 
     fn hand_over(&self, shard: &mut Shard, filled: &[(u32, usize)]) {
@@ -139,26 +178,39 @@ impl Poller for Epoll {
             self.free.push(index);
             return Err(error);
         }
-        self.connections[index as usize] =
-            Some(Connection { fd: accepted.fd, unsent: Vec::new(), sent: 0, watching_writes: false });
+        if let Some(session) = &accepted.tls {
+            self.handshakes.expect(index, session);
+        }
+        self.connections[index as usize] = Some(Connection {
+            fd: accepted.fd,
+            unsent: Vec::new(),
+            sent: 0,
+            watching_writes: false,
+            tls: accepted.tls,
+        });
         Ok(index)
     }
 
     fn close(&mut self, index: u32) {
         // Closing the last descriptor takes it out of the epoll set.
-        if self.connections[index as usize].take().is_some() {
+        if let Some(connection) = self.connections[index as usize].take() {
+            if let Some(mut session) = connection.tls.filter(|_| connection.unsent.is_empty()) {
+                session.farewell(connection.fd.as_raw_fd());
+            }
             self.free.push(index);
         }
     }
 
     fn flush(&mut self, shard: &mut Shard) {
         while let Some(index) = shard.flush.pop() {
-            match self.connections.get(index as usize) {
+            let buffer = match self.connections.get_mut(index as usize) {
                 // Later output goes behind what the socket has not taken yet, when that is out.
-                Some(Some(connection)) if connection.unsent.is_empty() => {}
+                Some(Some(connection)) if connection.unsent.is_empty() => match connection.tls.as_deref_mut() {
+                    None => shard.take_output(index),
+                    Some(session) => session.output(shard, index),
+                },
                 _ => continue,
-            }
-            let buffer = shard.take_output(index);
+            };
             let Some(connection) = self.connections[index as usize].as_mut() else { continue };
             if !buffer.is_empty() {
                 connection.unsent = buffer;
@@ -188,6 +240,7 @@ impl Poller for Epoll {
         }
         turn.awake();
         turn.active = n > 0;
+        self.end_late_handshakes(turn.shard);
         let events = std::mem::take(&mut self.events);
         let mut inputs: [(u32, usize); MAX_INPUTS] = [(0, 0); MAX_INPUTS];
         let mut filled = 0;
@@ -216,6 +269,10 @@ impl Poller for Epoll {
                 libc::recv(connection.fd.as_raw_fd(), room.as_mut_ptr().cast(), READ_BYTES, libc::MSG_DONTWAIT)
             };
             if n > 0 {
+                if connection.tls.is_some() {
+                    self.open_sealed(turn.shard, index, filled, n as usize);
+                    continue;
+                }
                 inputs[filled] = (index, n as usize);
                 filled += 1;
                 if filled == MAX_INPUTS {
@@ -226,8 +283,7 @@ impl Poller for Epoll {
             }
             let kind = io::Error::last_os_error().kind();
             if n == 0 || !matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
-                turn.shard.step(Event::Disconnected(index));
-                self.close(index);
+                self.lost(turn.shard, index);
             }
         }
         if filled > 0 {

@@ -21,6 +21,7 @@ use super::ring::{GROUP, Ring};
 use super::{Poller, Turn};
 use crate::mailbox::Mailbox;
 use crate::net::{Accepted, Acceptor};
+use crate::tls::{Handshakes, Session};
 
 /// What a completion belongs to: the low byte of its token.
 mod kind {
@@ -68,6 +69,8 @@ struct Connection {
     closing: bool,
     /// The batch of inputs in which bytes of it last were.
     seen: u64,
+    /// Where TLS is spoken; `output` is sealed then.
+    tls: Option<Box<Session>>,
 }
 
 /// See the module's page.
@@ -89,6 +92,9 @@ pub struct Uring {
     /// Counts batches of inputs.
     batch: u64,
     live: usize,
+    handshakes: Handshakes,
+    /// A session has more to send when what was submitted is sent, which makes no completion to wait for.
+    unsealed: bool,
 }
 
 impl Uring {
@@ -109,6 +115,8 @@ impl Uring {
             inputs: Vec::with_capacity(MAX_INPUTS),
             batch: 1,
             live: 0,
+            handshakes: Handshakes::default(),
+            unsealed: false,
         }
     }
 
@@ -211,10 +219,14 @@ impl Uring {
         let output = std::mem::take(&mut connection.output);
         let unreported = output.len() - std::mem::take(&mut connection.sent);
         connection.sending = Sending::Idle;
-        shard.recycle(output);
         if connection.closing {
+            shard.recycle(output);
             return self.try_free(index);
         }
+        if let Some(session) = connection.tls.as_deref_mut() {
+            return session.sent(shard, index, output);
+        }
+        shard.recycle(output);
         shard.step(Event::Sent(index, unreported));
         if shard.output_bytes(index) > 0 {
             // Output that came while this was being sent.
@@ -231,7 +243,7 @@ impl Uring {
                 return Ok(());
             }
             connection.sent += result as usize;
-            if !connection.closing {
+            if !connection.closing && connection.tls.is_none() {
                 shard.step(Event::Sent(index, result as usize));
             }
         }
@@ -275,6 +287,29 @@ impl Uring {
         }
     }
 
+    /// Gives a session what was received; says whether the connection goes on.
+    fn open_sealed(&mut self, shard: &mut Shard, index: u32, buffer: u16, len: usize) -> bool {
+        let connection = self.connections[index as usize].as_mut().expect("the caller saw it");
+        let session = connection.tls.as_deref_mut().expect("the caller saw it");
+        let end = session.receive(shard, index, self.ring.buffer(buffer, len)).err();
+        end.iter().for_each(|end| session.note_end(end));
+        self.put_back(Some(buffer));
+        if end.is_some() {
+            self.lost(shard, index);
+        }
+        end.is_none()
+    }
+
+    fn end_late_handshakes(&mut self, shard: &mut Shard) {
+        let connections = &self.connections;
+        let session = |index: u32| connections.get(index as usize)?.as_ref()?.tls.as_deref();
+        let mut late = Vec::new();
+        while let Some(index) = self.handshakes.overdue(shard.core.now_us, session) {
+            late.push(index);
+        }
+        late.into_iter().for_each(|index| self.lost(shard, index));
+    }
+
     /// Takes in one completion of a receive.
     fn receive_completed(&mut self, shard: &mut Shard, token: u64, result: i32, flags: u32) -> io::Result<()> {
         let buffer = cqueue::buffer_select(flags);
@@ -289,7 +324,12 @@ impl Uring {
             self.try_free(index);
             return Ok(());
         }
-        if result > 0 {
+        if result > 0 && connection.tls.is_some() {
+            let buffer = buffer.expect("received bytes are in a provided buffer");
+            if !self.open_sealed(shard, index, buffer, result as usize) {
+                return Ok(());
+            }
+        } else if result > 0 {
             let again = connection.seen == batch;
             if again || self.inputs.len() == MAX_INPUTS {
                 // The machine takes each client's bytes once at a time.
@@ -321,6 +361,9 @@ impl Poller for Uring {
             self.connections.push(None);
         }
         self.next_generation = self.next_generation.wrapping_add(1);
+        if let Some(session) = &accepted.tls {
+            self.handshakes.expect(index, session);
+        }
         self.connections[index as usize] = Some(Connection {
             fd: accepted.fd,
             generation: self.next_generation,
@@ -330,6 +373,7 @@ impl Poller for Uring {
             receiving: false,
             closing: false,
             seen: 0,
+            tls: accepted.tls,
         });
         self.live += 1;
         if self.live > self.ring.provided() as usize {
@@ -346,6 +390,9 @@ impl Poller for Uring {
         }
         connection.closing = true;
         let (fd, generation) = (connection.fd.as_raw_fd(), connection.generation);
+        if let Some(session) = connection.tls.as_deref_mut().filter(|_| connection.sending == Sending::Idle) {
+            session.farewell(fd);
+        }
         // The peer hears of it at once, though the descriptor lives until the kernel lets go of it.
         // SAFETY: a valid descriptor.
         unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
@@ -363,16 +410,21 @@ impl Poller for Uring {
 
     fn flush(&mut self, shard: &mut Shard) {
         while let Some(index) = shard.flush.pop() {
-            match self.connections.get(index as usize) {
+            let output = match self.connections.get_mut(index as usize) {
                 // Later output goes behind what is being sent, when that is out.
-                Some(Some(connection)) if connection.sending == Sending::Idle && !connection.closing => {}
+                Some(Some(connection)) if connection.sending == Sending::Idle && !connection.closing => {
+                    match connection.tls.as_deref_mut() {
+                        None => shard.take_output(index),
+                        Some(session) => session.output(shard, index),
+                    }
+                }
                 _ => continue,
-            }
-            let output = shard.take_output(index);
+            };
             let Some(connection) = self.connections[index as usize].as_mut() else { continue };
             if output.is_empty() {
                 continue;
             }
+            self.unsealed |= connection.tls.as_ref().is_some_and(|session| session.has_more());
             connection.output = output;
             connection.sent = 0;
             connection.sending = Sending::Submitted;
@@ -388,6 +440,7 @@ impl Poller for Uring {
         for which in std::mem::take(&mut self.rearm_accept) {
             self.arm_accept(which)?;
         }
+        let timeout_us = if std::mem::take(&mut self.unsealed) { Some(0) } else { timeout_us };
         self.ring.enter(timeout_us)?;
         turn.awake();
         let mut completions = std::mem::take(&mut self.completions);
@@ -421,6 +474,7 @@ impl Poller for Uring {
             }
         }
         self.hand_over(turn.shard);
+        self.end_late_handshakes(turn.shard);
         completions.clear();
         self.completions = completions;
         Ok(())

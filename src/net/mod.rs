@@ -5,17 +5,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use ringshard_shards::client::Peer;
 use ringshard_shards::config::Config;
 use ringshard_shards::shared::Shared;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::tls::{Session, Tls};
+
 /// A socket that connections arrive on.
 pub struct Listener {
     socket: Socket,
     /// Path of a unix socket.
     pub unix_path: Option<String>,
+    /// Whether TLS is spoken.
+    pub tls: bool,
 }
 
 impl Listener {
@@ -31,6 +36,8 @@ pub struct Accepted {
     pub fd: OwnedFd,
     /// Where it comes from.
     pub peer: Peer,
+    /// Where TLS is spoken.
+    pub tls: Option<Box<Session>>,
 }
 
 /// Opens every listening socket of the configuration, as `initListeners` does.
@@ -39,41 +46,9 @@ pub struct Accepted {
 /// A line for the log: which address, and why.
 pub fn listen(config: &Config) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
-    if config.port != 0 {
-        for bind in &config.bind {
-            let (address, optional) = match bind.strip_prefix('-') {
-                Some(address) => (address, true),
-                None => (bind.as_str(), false),
-            };
-            let ip: Result<IpAddr, String> = match address {
-                "*" => Ok(IpAddr::from([0, 0, 0, 0])),
-                "::*" => Ok(IpAddr::from([0u16; 8])),
-                text => text.parse().map_err(|_| "Name or service not known".to_string()),
-            };
-            let port = config.port;
-            let opened = ip.and_then(|ip| {
-                tcp(SocketAddr::new(ip, port), config.tcp_backlog as i32).map_err(|e| (e, ip)).or_else(|(e, ip)| {
-                    match e.raw_os_error() {
-                        // The same list of addresses is used on machines without IPv6.
-                        Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) if ip.is_ipv6() || optional => Ok(None),
-                        Some(libc::EADDRNOTAVAIL) if optional => Ok(None),
-                        _ => Err(os_text(&e)),
-                    }
-                })
-            });
-            match opened {
-                Ok(Some(socket)) => listeners.push(Listener { socket, unix_path: None }),
-                Ok(None) => {}
-                Err(text) => {
-                    crate::log::warning(format!(
-                        "Warning: Could not create server TCP listening socket {address}:{port}: bind: {text}"
-                    ));
-                    return Err(format!("Failed listening on port {port} (tcp), aborting."));
-                }
-            }
-        }
-        if listeners.is_empty() {
-            return Err(format!("Failed listening on port {} (tcp), aborting.", config.port));
+    for (port, tls) in [(config.port, false), (config.tls_port, true)] {
+        if port != 0 {
+            listen_on(config, port, tls, &mut listeners)?;
         }
     }
     if let Some(path) = config.unixsocket.as_deref().filter(|path| !path.is_empty()) {
@@ -85,6 +60,44 @@ pub fn listen(config: &Config) -> Result<Vec<Listener>, String> {
         return Err("Configured to not listen anywhere, exiting.".into());
     }
     Ok(listeners)
+}
+
+/// Listens on a port of every address.
+fn listen_on(config: &Config, port: u16, tls: bool, listeners: &mut Vec<Listener>) -> Result<(), String> {
+    let failed = || format!("Failed listening on port {port} ({}), aborting.", if tls { "tls" } else { "tcp" });
+    let before = listeners.len();
+    for bind in &config.bind {
+        let (address, optional) = match bind.strip_prefix('-') {
+            Some(address) => (address, true),
+            None => (bind.as_str(), false),
+        };
+        let ip: Result<IpAddr, String> = match address {
+            "*" => Ok(IpAddr::from([0, 0, 0, 0])),
+            "::*" => Ok(IpAddr::from([0u16; 8])),
+            text => text.parse().map_err(|_| "Name or service not known".to_string()),
+        };
+        let opened = ip.and_then(|ip| {
+            tcp(SocketAddr::new(ip, port), config.tcp_backlog as i32).map_err(|e| (e, ip)).or_else(|(e, ip)| {
+                match e.raw_os_error() {
+                    // The same list of addresses is used on machines without IPv6.
+                    Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) if ip.is_ipv6() || optional => Ok(None),
+                    Some(libc::EADDRNOTAVAIL) if optional => Ok(None),
+                    _ => Err(os_text(&e)),
+                }
+            })
+        });
+        match opened {
+            Ok(Some(socket)) => listeners.push(Listener { socket, unix_path: None, tls }),
+            Ok(None) => {}
+            Err(text) => {
+                crate::log::warning(format!(
+                    "Warning: Could not create server TCP listening socket {address}:{port}: bind: {text}"
+                ));
+                return Err(failed());
+            }
+        }
+    }
+    if listeners.len() == before { Err(failed()) } else { Ok(()) }
 }
 
 /// An error's text without Rust's suffix.
@@ -112,20 +125,21 @@ fn unix(path: &str, mode: u32, backlog: i32) -> io::Result<Listener> {
         std::fs::set_permissions(Path::new(path), std::fs::Permissions::from_mode(mode))?;
     }
     socket.listen(backlog)?;
-    Ok(Listener { socket, unix_path: Some(path.to_string()) })
+    Ok(Listener { socket, unix_path: Some(path.to_string()), tls: false })
 }
 
 /// What the accept loop knows.
 pub struct Acceptor {
     /// Listening sockets.
     pub listeners: Vec<Listener>,
+    tls: Arc<Tls>,
     count: u64,
 }
 
 impl Acceptor {
     /// An accept loop over these sockets.
-    pub fn new(listeners: Vec<Listener>) -> Self {
-        Acceptor { listeners, count: 0 }
+    pub fn new(listeners: Vec<Listener>, tls: Arc<Tls>) -> Self {
+        Acceptor { listeners, tls, count: 0 }
     }
 
     /// Takes in a connection of listener `which`: sets its options, refuses it when there are too many, and chooses
@@ -136,7 +150,9 @@ impl Acceptor {
         let socket = socket2::SockRef::from(&fd);
         let config = shared.config();
         if shared.connected_clients() >= config.maxclients as usize {
-            let _ = socket.send(b"-ERR max number of clients reached\r\n");
+            if !self.listeners[which].tls {
+                let _ = socket.send(b"-ERR max number of clients reached\r\n");
+            }
             shared.rejected_clients.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             return None;
         }
@@ -171,9 +187,19 @@ impl Acceptor {
                 }
             }
         };
+        let tls = match self.listeners[which].tls {
+            false => None,
+            true => match Session::new(self.tls.config()?, &peer.address) {
+                Ok(session) => Some(Box::new(session)),
+                Err(error) => {
+                    crate::log::warning(format!("Error accepting a client connection: {error}"));
+                    return None;
+                }
+            },
+        };
         self.count += 1;
         let home = self.home_of(&peer, shared);
-        Some((home, Accepted { fd, peer }))
+        Some((home, Accepted { fd, peer, tls }))
     }
 
     /// Hashes a connection to two shards and takes the one with fewer clients: with a plain hash, few connections

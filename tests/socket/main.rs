@@ -22,3 +22,4 @@ mod order;
 mod protocol;
 mod refused;
 mod snapshot;
+mod tls;

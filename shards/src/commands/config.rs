@@ -8,7 +8,7 @@
 use super::{Command, CommandError, CommandResult, Group, flag, help};
 use crate::args::Args;
 use crate::client::Wait;
-use crate::config::SetContext;
+use crate::config::{Config, SetContext, SetError};
 use crate::message::{Answer, Question};
 use crate::shard::{Effect, Shard};
 
@@ -81,10 +81,18 @@ fn set(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> C
     }
     let pairs: Vec<&[u8]> = args.iter_from(2).collect();
     let context = SetContext { loading: false, client_is_local: shard.client(index).peer.local };
+    let host = shard.core.shared.host.clone();
+    let change = |config: &mut Config| {
+        let changed = config.set_pairs(&pairs, context)?;
+        let names: Vec<&'static str> = changed.iter().map(|directive| directive.name).collect();
+        host.apply_config(config, &names)
+            .map_err(|(name, reason)| SetError::Failed { name: name.into(), reason: reason.into() })?;
+        Ok::<_, SetError>(changed)
+    };
     let changed = shard
         .core
         .shared
-        .change_config(|config| config.set_pairs(&pairs, context))
+        .change_config(change)
         .map_err(|error| CommandError::new(format!("{} {error}", error.code())))?;
     if changed.iter().any(|directive| directive.name == "requirepass") {
         let password = shard.core.shared.config().requirepass.clone();

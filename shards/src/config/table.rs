@@ -305,16 +305,16 @@ directives! {
     section "TLS" {
         /// The port to listen on for TLS; 0 means none.
         tls_port: u16 = 0,
-            "tls-port", int(0, 65535), MUTABLE, NotYet;
+            "tls-port", int(0, 65535), MUTABLE, Yes;
         /// The server's certificate, in PEM.
         tls_cert_file: Option<String> = None,
-            "tls-cert-file", TEXT, VOLATILE, NotYet;
+            "tls-cert-file", TEXT, VOLATILE, Yes;
         /// The private key of that certificate.
         tls_key_file: Option<String> = None,
-            "tls-key-file", TEXT, VOLATILE, NotYet;
-        /// The passphrase of the private key.
+            "tls-key-file", TEXT, VOLATILE, Yes;
+        /// The passphrase of the private key; a key that needs one is refused.
         tls_key_file_pass: Option<String> = None,
-            "tls-key-file-pass", TEXT, SENSITIVE, NotYet;
+            "tls-key-file-pass", TEXT, SENSITIVE, Yes;
         /// The certificate shown to other servers; by default the server's own.
         tls_client_cert_file: Option<String> = None,
             "tls-client-cert-file", TEXT, VOLATILE, NotYet;
@@ -329,13 +329,13 @@ directives! {
             "tls-dh-params-file", TEXT, VOLATILE, NotYet;
         /// The certificates of the authorities to trust, in one file.
         tls_ca_cert_file: Option<String> = None,
-            "tls-ca-cert-file", TEXT, VOLATILE, NotYet;
+            "tls-ca-cert-file", TEXT, VOLATILE, Yes;
         /// The certificates of the authorities to trust, in a directory.
         tls_ca_cert_dir: Option<String> = None,
-            "tls-ca-cert-dir", TEXT, VOLATILE, NotYet;
+            "tls-ca-cert-dir", TEXT, VOLATILE, Yes;
         /// Whether clients must show a certificate.
         tls_auth_clients: TlsAuthClients = TlsAuthClients::Yes,
-            "tls-auth-clients", words::<TlsAuthClients>(), MUTABLE, NotYet;
+            "tls-auth-clients", words::<TlsAuthClients>(), MUTABLE, Yes;
         /// Use TLS towards a master.
         tls_replication: bool = false,
             "tls-replication", Kind::Bool, MUTABLE, NotYet;
@@ -344,25 +344,25 @@ directives! {
             "tls-cluster", Kind::Bool, MUTABLE, NotYet;
         /// The versions of TLS to accept, as in "TLSv1.2 TLSv1.3".
         tls_protocols: Option<String> = None,
-            "tls-protocols", TEXT, MUTABLE, NotYet;
+            "tls-protocols", TEXT, MUTABLE, Yes;
         /// The ciphers to accept up to TLS 1.2.
         tls_ciphers: Option<String> = None,
-            "tls-ciphers", TEXT, MUTABLE, NotYet;
+            "tls-ciphers", TEXT, MUTABLE, Yes;
         /// The cipher suites to accept in TLS 1.3.
         tls_ciphersuites: Option<String> = None,
-            "tls-ciphersuites", TEXT, MUTABLE, NotYet;
+            "tls-ciphersuites", TEXT, MUTABLE, Yes;
         /// Choose ciphers by the server's order rather than the client's.
         tls_prefer_server_ciphers: bool = false,
-            "tls-prefer-server-ciphers", Kind::Bool, MUTABLE, NotYet;
+            "tls-prefer-server-ciphers", Kind::Bool, MUTABLE, Yes;
         /// Let clients resume sessions.
         tls_session_caching: bool = true,
-            "tls-session-caching", Kind::Bool, MUTABLE, NotYet;
+            "tls-session-caching", Kind::Bool, MUTABLE, Yes;
         /// How many sessions are kept; 0 means no bound.
         tls_session_cache_size: u32 = 20 * 1024,
-            "tls-session-cache-size", int(0, INT_MAX), MUTABLE, NotYet;
+            "tls-session-cache-size", int(0, INT_MAX), MUTABLE, Yes;
         /// For how many seconds a session may be resumed.
         tls_session_cache_timeout: u32 = 300,
-            "tls-session-cache-timeout", int(0, INT_MAX), MUTABLE, NotYet;
+            "tls-session-cache-timeout", int(0, INT_MAX), MUTABLE, Yes;
     }
 
     section "General" {
