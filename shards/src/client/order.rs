@@ -104,7 +104,10 @@ impl ReplyOrder {
             self.slots.pop_front();
             self.base += 1;
             append(out, muted, write);
-            return self.drain(out);
+            if self.slots.front().is_some_and(|slot| slot.ready) {
+                self.drain(out);
+            }
+            return;
         }
         let start = self.held.len();
         append(&mut self.held, muted, write);
@@ -113,7 +116,6 @@ impl ReplyOrder {
     }
 
     /// Moves what is in turn to `out`.
-    #[inline]
     fn drain(&mut self, out: &mut Vec<u8>) {
         while let Some(slot) = self.slots.front().filter(|slot| slot.ready) {
             out.extend_from_slice(&self.held[slot.start..slot.start + slot.len]);

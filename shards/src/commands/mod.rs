@@ -88,7 +88,7 @@ impl<'a> Ctx<'a> {
     }
 
     /// The command's key number `n`, from 0, at argument `index`.
-    #[inline]
+    #[inline(always)]
     pub fn nth_key<'k>(&self, args: Args<'k>, n: usize, index: usize) -> Key<'k> {
         let bytes = args.at(index);
         let hash = match args.places().get(n) {

@@ -38,7 +38,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    #[inline]
+    #[inline(always)]
     fn places_of(&self, parse: &Parse) -> &[KeyPlace] {
         let first = parse.first_place as usize;
         match parse.places {
@@ -233,7 +233,7 @@ impl Shard {
     }
 
     /// Finds where the keys of a command are that has one, or that splits.
-    #[inline]
+    #[inline(always)]
     fn place_keys(&self, command: CommandId, args: Args<'_>, db: u16, places: &mut Vec<KeyPlace>) {
         let row = self.core.table.row(command);
         if row.single_key != 0 && (row.single_key as usize) < args.len() {
@@ -244,7 +244,7 @@ impl Shard {
     }
 
     /// Finds where a key is, and asks for its bucket if that is here.
-    #[inline]
+    #[inline(always)]
     fn place_key(&self, key: &[u8], db: u16, places: &mut Vec<KeyPlace>) {
         let place = KeyPlace { hash: self.core.hasher.hash(key), owner: owner_of(key, self.core.shards) };
         if place.owner == self.core.id {
