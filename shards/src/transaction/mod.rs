@@ -1,6 +1,19 @@
 //! Transactions between shards: a command over several slices runs as if there were one.
 //!
-//! The coordinator (the client's home shard) asks the owners for their slices; an owner *moves* its boxed slice
+//! **The guarantee.** Every command, script and `MULTI`/`EXEC`, on keys of any shards, takes effect at one instant
+//! between its request and its reply: strict serializability in real time. Inside one pipeline `pipeline-order relaxed`
+//! lets commands on different shards change places as README says; `strict` does not.
+//!
+//! **The words.** A *slice* is a shard's part of the keyspace, in one box, its *owner* the shard it belongs to. The
+//! *coordinator* of a command is the home shard of its client. A *part* is what one owner does of a command that splits,
+//! a *hold* the keys it keeps until the command is done everywhere. To *lend* is to move a slice to a coordinator.
+//!
+//! **The common path** of a command that splits (`MGET`, `MSET`, `DEL` …): the coordinator sends each owner its part; an
+//! owner runs it, holds its keys and answers; with the last answer the client gets its reply and the owners are told to
+//! let go. One round trip, no slice moves, other keys are free all the while. Commands of one shard's keys know nothing
+//! of this: they ask one flag ([`crate::shard::Shard`]'s `open`) whether anything here is held or away.
+//!
+//! **The slow path**, for all else that spans shards. The coordinator (the client's home shard) asks the owners for their slices; an owner *moves* its boxed slice
 //! through the channel, the coordinator runs the ordinary single-threaded command on what it holds, and sends the
 //! slices back. While its slice is away a shard goes on with its sockets and queues what needs the slice, in order.
 //!
@@ -17,6 +30,40 @@
 //! runs on a slice that has come back, and slices are sent back only after the whole transaction has run. The keys of a
 //! split command are let go only after all of its parts have run, so none of its writes is seen before all are done,
 //! and nobody writes between its reads.
+//!
+//! **A conflict, step by step.** Shard 0 owns `a`, shard 1 owns `b`, both 0. Client P sends `MSET a 1 b 1`, client Q
+//! `MGET a b`, and R, on shard 1, `SET b 2`.
+//!
+//! 1. The multicast orders P's parts before Q's, at both owners. Shard 0 has run P's part and holds `a` alone; shard 1,
+//!    slow, has not taken P's in yet.
+//! 2. Q's part comes to shard 0: `a` is held, so it waits. R's `SET b 2` comes to shard 1 before P's part: nothing is
+//!    held there, it runs and is answered at once. It comes before P.
+//! 3. Shard 1 takes in P's part: `b` is 1, held alone. Q's part, behind it, waits. A `GET b` of R waits too: it must not
+//!    see P's `b` while somebody could still read the old `a`.
+//! 4. P's coordinator has both answers: P gets `OK`, both owners let go. Shard 0 runs Q's part (`a` is 1) and holds `a`
+//!    against writers, shard 1 likewise (`b` is 1), and R's `GET b` with it: it reads, and readers share.
+//! 5. The order everyone has seen: R's `SET`, P, then Q and R's `GET`.
+//!
+//! Had step 1 been the other way at one of the owners, P would wait for Q there and Q for P here: that is what the one
+//! order of the multicast rules out. Had P's `a` been let go with shard 0's own answer, Q could have read `a` as 1, and
+//! `b`, at shard 1, before P's part came, as 0.
+//!
+//! **What each planted fault breaks.** The simulator (`tests/sim`) runs the same machine with one step left out
+//! ([`crate::core::Fault`]) and must notice:
+//!
+//! | left out | what goes wrong |
+//! |---|---|
+//! | a part holds its keys | an `MGET` sees half of an `MSET` |
+//! | keys are held until the last answer | likewise, as in the example |
+//! | a slice is lent only when nothing of it is held | a lent `EXEC` reads between the parts of an `MSET` |
+//! | a client's later request waits behind its earlier one | a client reads what was before its own write |
+//! | a part waits behind one that waits for its key | two parts wait for each other: nothing moves any more |
+//! | multicasts have one order | two split commands wait for each other, or each sees the other's half |
+//! | a write touches those who watch its key | money is made by two transfers that both saw the old sum |
+//! | a slice that comes home is looked through for ready keys | a client sleeps beside a list that has elements |
+//! | a served waiter is taken off its other keys | an element is popped for a client that has its answer |
+//! | a client that goes takes its waiters along | an element is popped for nobody, and lost |
+//! | notices of changed keys keep behind replies, by three ways | a cache keeps a value that was invalidated before it came |
 
 use crate::args::OwnedArgs;
 use crate::client::ClientView;
