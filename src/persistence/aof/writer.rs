@@ -3,7 +3,7 @@
 //! A shard hands over what a turn has written; the thread writes all that has come in one go, and syncs as `appendfsync`
 //! says. Under `always` that is one write and one sync for all turns that ended meanwhile; up to [`SYNCS`] syncs are under
 //! way at once, each for what was written before it began, so that a turn need not wait for the one before. (SET over 50
-//! connections, one shard: 2.1 times the throughput of one sync after the other.)
+//! connections, one shard: 1.7 times the throughput of one sync after the other, on a busy machine.)
 //! Under `everysec` and `no` it is not woken for each turn but looks again after a ms: that much is lost if the process
 //! is killed, where Redis would lose nothing, and nothing that it does can hold up a loop.
 //!
