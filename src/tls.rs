@@ -294,6 +294,8 @@ pub struct Session {
     piece: usize,
     /// A buffer for what is to be sent.
     spare: Vec<u8>,
+    /// What came was no TLS: an alert would be a riddle to whoever sent it.
+    foreign: bool,
     /// Unique.
     serial: u64,
     address: String,
@@ -315,6 +317,7 @@ impl Session {
             sealed: 0,
             piece: 0,
             spare: Vec::new(),
+            foreign: false,
             serial: SERIAL.fetch_add(1, Relaxed),
             address: address.to_owned(),
         })
@@ -331,7 +334,10 @@ impl Session {
             if self.connection.read_tls(&mut bytes).is_err() {
                 return Err(End::Broken(rustls::Error::General("too much at once".into())));
             }
-            let state = self.connection.process_new_packets().map_err(End::Broken)?;
+            let state = self.connection.process_new_packets().map_err(|error| {
+                self.foreign = began && matches!(error, rustls::Error::InvalidMessage(_));
+                End::Broken(error)
+            })?;
             let mut left = state.plaintext_bytes_to_read();
             while left > 0 {
                 let mut reader = self.connection.reader();
@@ -404,6 +410,9 @@ impl Session {
 
     /// Says on a socket that has nothing left to send why the connection ends; what the socket does not take is left.
     pub fn farewell(&mut self, fd: RawFd) {
+        if self.foreign {
+            return;
+        }
         self.connection.send_close_notify();
         let mut out = Vec::new();
         self.drain(&mut out);
