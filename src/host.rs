@@ -11,6 +11,7 @@ use ringshard_shards::shared::{AllocatorFacts, Host, HostFacts, LogPart};
 use ringshard_shards::snapshot::SnapshotFile;
 
 use crate::clock;
+use crate::net::Listening;
 use crate::persistence::aof::{self, Log};
 use crate::persistence::disk::Disk;
 use crate::persistence::load;
@@ -31,6 +32,10 @@ pub struct Process {
     pub log: OnceLock<Arc<Log>>,
     /// What TLS connections begin with.
     pub tls: Arc<Tls>,
+    /// The listening sockets.
+    pub listening: Arc<Listening>,
+    /// Has the shard that accepts look at them, once there are shards.
+    pub listen_anew: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Process {
@@ -91,6 +96,39 @@ impl LoopCounters {
 }
 
 impl Host for Process {
+    fn apply(&self, config: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)> {
+        // What undoes nothing when the rest fails comes first.
+        if changed.contains(&"maxclients") {
+            let possible = crate::server::adjust_open_files(config.maxclients);
+            if possible != config.maxclients {
+                let text = format!(
+                    "The operating system is not able to handle the specified number of clients, try with {possible}"
+                );
+                return Err(("maxclients", text));
+            }
+        }
+        if config.tls_port != 0
+            && let Some(name) = changed.iter().find(|name| name.starts_with("tls-"))
+        {
+            self.tls.load(config).map_err(|text| {
+                crate::log::warning(text);
+                (*name, "Unable to update TLS configuration. Check server logs.".to_string())
+            })?;
+        }
+        let places = ["port", "tls-port", "bind"].into_iter().find(|name| changed.contains(name));
+        if let Some(name) = places {
+            let done = self.listening.exchange(config);
+            if let Some(listen_anew) = self.listen_anew.get() {
+                listen_anew();
+            }
+            done.map_err(|()| match name {
+                "port" | "tls-port" => (name, "Unable to listen on this port. Check server logs.".to_string()),
+                _ => (name, "Failed to bind to specified addresses.".to_string()),
+            })?;
+        }
+        Ok(())
+    }
+
     fn ticks(&self) -> fn() -> u64 {
         clock::ticks
     }
@@ -102,20 +140,6 @@ impl Host for Process {
     fn sleep(&self, us: u64) -> bool {
         std::thread::sleep(std::time::Duration::from_micros(us));
         true
-    }
-
-    fn apply_config(&self, new: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)> {
-        let Some(name) = changed.iter().find(|name| name.starts_with("tls-")) else { return Ok(()) };
-        if changed.contains(&"tls-port") {
-            return Err(("tls-port", "the port is opened at the start: set it in the configuration file".into()));
-        }
-        if self.tls.config().is_none() {
-            return Ok(());
-        }
-        self.tls.load(new).map_err(|text| {
-            crate::log::warning(text);
-            (*name, "Unable to update TLS configuration. Check server logs.".into())
-        })
     }
 
     fn secret(&self, out: &mut [u8]) {

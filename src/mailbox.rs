@@ -32,6 +32,8 @@ pub enum Mail {
     Load(Box<LoadBatch>),
     /// A part of a log, for the first shard to run with all slices.
     LoadWithAll(Box<LoadBatch>),
+    /// `CONFIG SET` has exchanged the listening sockets: for the shard that accepts.
+    Listen,
     /// More of the log is on disk.
     LogSynced,
     /// A signal asks for the end.

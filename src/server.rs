@@ -21,7 +21,7 @@ use crate::event_loop::uring::Uring;
 use crate::event_loop::{EventLoop, FileWork, Poller};
 use crate::host::{Background, LoopCounters, Process};
 use crate::mailbox::{Mail, Mailboxes};
-use crate::net::{Acceptor, Listener};
+use crate::net::{Acceptor, Listening};
 use crate::persistence::aof::{self, Log};
 use crate::persistence::disk::{Disk, RealDisk};
 use crate::persistence::rdb::BackgroundSave;
@@ -51,6 +51,8 @@ pub struct Server {
     shutdown: AtomicBool,
     exit_code: AtomicU8,
     loops: Arc<LoopCounters>,
+    /// The listening sockets.
+    pub listening: Arc<Listening>,
 }
 
 impl Server {
@@ -115,9 +117,6 @@ impl Server {
             match *name {
                 "appendfsync" if self.shared.config().appendfsync == AppendFsync::Always => self.log.sync_soon(),
                 "loglevel" => log::set_level(self.shared.config().loglevel as u8),
-                "maxclients" => {
-                    adjust_open_files(self.shared.config().maxclients);
-                }
                 _ => {}
             }
         }
@@ -158,7 +157,6 @@ fn init_server_config() -> Startup {
 /// All that `init_server` makes.
 struct Built {
     server: Arc<Server>,
-    listeners: Vec<Listener>,
     tls: Arc<Tls>,
     seeds: Vec<u64>,
     choice: &'static str,
@@ -166,7 +164,7 @@ struct Built {
 
 /// Raises the limit of open files for `maxclients`, or says how many clients there can be. Counterpart:
 /// `adjustOpenFilesLimit`.
-fn adjust_open_files(maxclients: u32) -> u32 {
+pub fn adjust_open_files(maxclients: u32) -> u32 {
     /// Descriptors the server needs for itself.
     const RESERVED: u64 = 32;
     let wanted = maxclients as u64 + RESERVED;
@@ -226,7 +224,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
             "Failed to configure TLS. Check logs for more info."
         })?;
     }
-    let listeners = net::listen(&values)?;
+    let listening = Arc::new(Listening::new(net::listen(&values)?));
     let seed = || {
         let mut bytes = [0u8; 8];
         // SAFETY: eight bytes of a local. The call cannot fail for so few once the system is up.
@@ -242,6 +240,8 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         disk: disk.clone(),
         log: OnceLock::new(),
         tls: tls.clone(),
+        listening: listening.clone(),
+        listen_anew: OnceLock::new(),
     });
     let mut shared = Shared::new(values, shards, [seed(), seed()], clock::now().0, host.clone());
     shared.set_users(users);
@@ -261,6 +261,8 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
     let log = Log::start(shared.clone(), disk, wake, Box::new(|| std::process::exit(1)));
     let log = log.map_err(|error| format!("Can't start a thread: {error}"))?;
     let _ = host.log.set(log.clone());
+    let acceptor = mailboxes.clone();
+    let _ = host.listen_anew.set(Box::new(move || acceptor.of(0).push(Mail::Listen)));
     let server = Arc::new(Server {
         shared,
         snapshots,
@@ -270,8 +272,9 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         shutdown: AtomicBool::new(false),
         exit_code: AtomicU8::new(0),
         loops,
+        listening,
     });
-    Ok(Built { server, listeners, tls, seeds: (0..shards).map(|_| seed()).collect(), choice })
+    Ok(Built { server, tls, seeds: (0..shards).map(|_| seed()).collect(), choice })
 }
 
 /// The users of the configuration's `user` lines, or of its `aclfile`. Counterpart: `ACLLoadUsersAtStartup`.
@@ -370,7 +373,7 @@ fn run(startup: Startup) -> Result<ExitCode, String> {
     log::notice(format!(" PID: {}", std::process::id()));
     log::notice("Server initialized");
     server.shared.startup_memory.store(crate::alloc::used_memory(), Relaxed);
-    let unix_paths: Vec<String> = built.listeners.iter().filter_map(|l| l.unix_path.clone()).collect();
+    let unix_paths: Vec<String> = server.listening.all().iter().filter_map(|l| l.unix_path.clone()).collect();
     let threads = start_loops(&startup, built)?;
     start_loading(&server)?;
     supervise(&server);
@@ -452,9 +455,9 @@ fn supervise(server: &Server) {
 
 /// One thread a shard, each with its loop; the first accepts for all.
 fn start_loops(startup: &Startup, built: Built) -> Result<Vec<std::thread::JoinHandle<()>>, String> {
-    let Built { server, listeners, tls, seeds, choice } = built;
+    let Built { server, tls, seeds, choice } = built;
     let cpus = config::allowed_cpus().unwrap_or_default();
-    let mut acceptor = Some(Acceptor::new(listeners, tls));
+    let mut acceptor = Some(Acceptor::new(server.listening.all(), tls));
     let (ready, all_ready) = std::sync::mpsc::channel::<Result<(), String>>();
     let mut threads = Vec::new();
     for (id, seed) in seeds.into_iter().enumerate() {

@@ -91,6 +91,10 @@ pub struct Core {
     pub dict_resizing: bool,
     /// Whether the command being run leaves no trace in LRU and statistics (`CLIENT NO-TOUCH`).
     pub no_touch: bool,
+    /// Whether `CLIENT PAUSE` holds back writes, as of this turn: nothing expires or is evicted meanwhile.
+    pub writes_paused: bool,
+    /// Whether the command being run leaves keys whose time has come where they are, though it does not see them.
+    pub keeps_expired: bool,
     /// What the command being run does, in words that do it again.
     pub effects: Effects,
     /// Whether any shard has monitors, as of this turn.
@@ -198,6 +202,8 @@ impl Core {
             cron_paused: false,
             dict_resizing: true,
             no_touch: false,
+            writes_paused: false,
+            keeps_expired: false,
             effects: Effects::default(),
             monitored: false,
             tracked: false,

@@ -196,6 +196,28 @@ pub enum Switch {
     DictResizing,
 }
 
+/// The client that asks for descriptions of clients; its own tells of the request under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    /// Its id.
+    pub id: u64,
+    /// Bytes of the request as it was sent.
+    pub request_bytes: usize,
+    /// Bytes of its arguments.
+    pub argument_bytes: usize,
+}
+
+impl Asking {
+    /// A client with a request.
+    pub fn new(id: u64, args: Args<'_>) -> Self {
+        let digits = |n: usize| n.checked_ilog10().unwrap_or(0) as usize + 1;
+        let argument_bytes = args.iter_from(0).map(<[u8]>::len).sum();
+        let framed = |arg: &[u8]| 1 + digits(arg.len()) + 2 + arg.len() + 2;
+        let request_bytes = 1 + digits(args.len()) + 2 + args.iter_from(0).map(framed).sum::<usize>();
+        Asking { id, request_bytes, argument_bytes }
+    }
+}
+
 /// A question to every shard, asked by commands over what slices do not hold.
 #[derive(Clone, Debug)]
 pub enum Question {
@@ -206,8 +228,13 @@ pub enum Question {
     },
     /// Statistics, and a fresh start of them.
     ResetStat,
-    /// Descriptions of clients: all, or those with these ids.
-    Clients(Option<Vec<u64>>),
+    /// Descriptions of clients.
+    Clients {
+        /// Those with these ids, or all.
+        ids: Option<Vec<u64>>,
+        /// Who asks, and how long its request is.
+        asking: Option<Asking>,
+    },
     /// Close the clients that match.
     KillClients {
         /// Which.
@@ -228,6 +255,20 @@ pub enum Question {
         /// Whether it gets an error instead of a time-out's reply.
         error: bool,
     },
+}
+
+impl Question {
+    /// Says who asks, by which request, where that matters.
+    pub fn sign(&mut self, client: u64, args: Args<'_>) {
+        match self {
+            Question::KillClients { filter, skip_me } => {
+                filter.asking = Some(client);
+                filter.spared = skip_me.then_some(client);
+            }
+            Question::Clients { asking, .. } => *asking = Some(Asking::new(client, args)),
+            _ => {}
+        }
+    }
 }
 
 /// A shard's answer to a [`Question`].
@@ -293,6 +334,10 @@ pub enum Note {
         /// With what.
         how: Unblock,
     },
+    /// `CLIENT PAUSE` is over: your clients may go on.
+    EndPause,
+    /// Clients hold too much memory, and the one that holds most is thought to be yours.
+    EvictClients,
     /// Memory is full: evict what you can.
     Evict,
     /// For those of the receiver's clients that want it.

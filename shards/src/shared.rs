@@ -34,14 +34,6 @@ pub trait Host: Send + Sync {
     fn run_later(&self, work: Box<dyn FnOnce() + Send>) {
         work();
     }
-    /// Puts directives in force that were set and that live outside the machine, before they count as set.
-    ///
-    /// # Errors
-    /// The directive that cannot be, and why; nothing is set then.
-    fn apply_config(&self, new: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)> {
-        let _ = (new, changed);
-        Ok(())
-    }
     /// Fills `out` with bytes that nobody can guess (`ACL GENPASS`).
     fn secret(&self, out: &mut [u8]);
     /// Asks the allocator to return unused memory (`MEMORY PURGE`).
@@ -51,6 +43,14 @@ pub trait Host: Send + Sync {
     fn sleep(&self, us: u64) -> bool {
         let _ = us;
         false
+    }
+    /// Puts changed directives in force that live outside the machine and may fail; on failure all is as before.
+    ///
+    /// # Errors
+    /// Which directive, and why.
+    fn apply(&self, config: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)> {
+        let _ = (config, changed);
+        Ok(())
     }
     /// A new file for a snapshot, under another name until it is whole.
     ///
@@ -196,6 +196,8 @@ pub struct Shared {
     pub registry: Registry,
     /// Clients of each shard that monitor.
     pub monitors: Vec<Lone<AtomicUsize>>,
+    /// Bytes that the clients of each shard hold, and what the largest of them does, while `maxmemory-clients` is set.
+    pub client_memory: Vec<Lone<ClientMemory>>,
     /// Client-side caching.
     pub tracking: crate::tracking::TrackingState,
     /// The slow log.
@@ -260,6 +262,15 @@ impl Default for DebugSettings {
     }
 }
 
+/// What a shard's clients hold.
+#[derive(Debug, Default)]
+pub struct ClientMemory {
+    /// All of them, in bytes.
+    pub total: AtomicUsize,
+    /// The largest that may be evicted; at least so much.
+    pub largest: AtomicUsize,
+}
+
 /// The state of `CLIENT PAUSE`.
 #[derive(Debug, Default)]
 pub struct Pause {
@@ -300,6 +311,7 @@ impl Shared {
             keys: (0..shards).map(|_| Lone::default()).collect(),
             registry: Registry::default(),
             monitors: (0..shards).map(|_| Lone::default()).collect(),
+            client_memory: (0..shards).map(|_| Lone::default()).collect(),
             tracking: crate::tracking::TrackingState::new(shards),
             slowlog: Mutex::default(),
             latency: Mutex::default(),

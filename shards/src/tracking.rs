@@ -66,6 +66,12 @@ pub struct Tracking {
 }
 
 impl Tracking {
+    /// Bytes of memory.
+    pub fn memory(&self) -> usize {
+        let bytes = self.prefixes.iter().map(|prefix| prefix.capacity() + 2 * size_of::<Vec<u8>>());
+        size_of::<Self>() + bytes.sum::<usize>()
+    }
+
     /// Whether the keys of the next read are to be noted.
     fn notes_reads(&self) -> bool {
         match (self.optin, self.optout) {
@@ -575,6 +581,9 @@ impl Shard {
         let Shard { clients, flush, spare_buffers, .. } = self;
         if let Some(client) = clients[index as usize].as_deref_mut() {
             push_message(client, bytes, flush, spare_buffers);
+        }
+        if self.client_memory_limit != 0 {
+            self.count_memory(index);
         }
     }
 

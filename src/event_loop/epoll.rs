@@ -251,7 +251,7 @@ impl Poller for Epoll {
                 continue;
             }
             if token & LISTENER != 0 {
-                accept_all(((token & !LISTENER) >> 32) as usize, token as u32 as RawFd, turn);
+                accept_all(((token & !LISTENER) >> 32) as u32, token as u32 as RawFd, turn);
                 continue;
             }
             let index = token as u32;
@@ -294,23 +294,29 @@ impl Poller for Epoll {
     }
 
     fn listen(&mut self, acceptor: &Acceptor) -> io::Result<()> {
-        for (which, listener) in acceptor.listeners.iter().enumerate() {
-            let token = LISTENER | (which as u64) << 32 | listener.fd() as u64;
-            self.control(libc::EPOLL_CTL_ADD, listener.fd(), libc::EPOLLIN as u32, token)?;
+        // Those that are gone have left the set as they were closed.
+        for listener in &acceptor.listeners {
+            let token = LISTENER | (listener.id as u64) << 32 | listener.fd() as u64;
+            match self.control(libc::EPOLL_CTL_ADD, listener.fd(), libc::EPOLLIN as u32, token) {
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                done => done?,
+            }
         }
         Ok(())
     }
 }
 
 /// Accepts what has arrived on a listening socket, up to 1000 connections at once, as Redis does.
-fn accept_all(which: usize, listener: RawFd, turn: &mut Turn<'_>) {
+fn accept_all(which: u32, listener: RawFd, turn: &mut Turn<'_>) {
     for _ in 0..1000 {
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: no address is asked for; the new descriptor is handed on.
         let fd = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
         if fd < 0 {
             let error = io::Error::last_os_error();
-            if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+            // EINVAL: it is being exchanged for another, which is told by mail.
+            let exchanged = error.raw_os_error() == Some(libc::EINVAL);
+            if !exchanged && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
                 crate::log::warning(format!("Accepting client connection: {}", crate::net::os_text(&error)));
             }
             return;

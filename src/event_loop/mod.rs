@@ -40,7 +40,7 @@ pub trait Poller {
     fn ring(&mut self, sleeper: &Mailbox) {
         sleeper.ring();
     }
-    /// Starts to report connections on the acceptor's sockets.
+    /// Starts to report connections on the acceptor's sockets, and ends it for those that are its no more.
     ///
     /// # Errors
     /// What the kernel answers.
@@ -53,8 +53,8 @@ pub struct Turn<'a> {
     pub shard: &'a mut Shard,
     /// The mailbox, to be silenced when its bell rang.
     pub mailbox: &'a Mailbox,
-    /// Connections that were accepted: which listener, and the descriptor.
-    pub accepted: &'a mut Vec<(usize, i32)>,
+    /// Connections that were accepted: the listener's id, and the descriptor.
+    pub accepted: &'a mut Vec<(u32, i32)>,
     /// Whether anything happened.
     pub active: bool,
 }
@@ -99,7 +99,7 @@ pub struct EventLoop<P> {
     next_cron_us: u64,
     idle_since: Option<u64>,
     woke: u64,
-    accepted: Vec<(usize, i32)>,
+    accepted: Vec<(u32, i32)>,
     sleepers: Vec<usize>,
     /// Commands served by the end of the last turn.
     served: u64,
@@ -247,6 +247,7 @@ impl<P: Poller> EventLoop<P> {
                 Mail::Adopt(accepted) => self.adopt(accepted),
                 Mail::Load(batch) => self.shard.step(Event::Load(batch)),
                 Mail::LoadWithAll(batch) => self.shard.step(Event::LoadWithAll(batch)),
+                Mail::Listen => self.listen_anew(),
                 Mail::LogSynced => self.shard.step(Event::LogSynced),
                 Mail::Shutdown(how) => self.shard.step(Event::Shutdown(how)),
                 Mail::Stop => self.stop = true,
@@ -348,7 +349,15 @@ impl<P: Poller> EventLoop<P> {
         self.shard.step(Event::Timer);
     }
 
-    fn accept(&mut self, which: usize, fd: i32) {
+    fn listen_anew(&mut self) {
+        let Some(acceptor) = &mut self.acceptor else { return };
+        acceptor.listeners = self.server.listening.all();
+        if let Err(error) = self.poller.listen(acceptor) {
+            log::warning(format!("Error registering the listening sockets: {error}"));
+        }
+    }
+
+    fn accept(&mut self, which: u32, fd: i32) {
         let Some(acceptor) = &mut self.acceptor else { return };
         let shared = self.shard.core.shared.clone();
         if let Some((home, accepted)) = acceptor.accept(which, fd, &shared) {

@@ -84,8 +84,9 @@ pub struct Uring {
     next_generation: u32,
     /// Connections whose sends were submitted since the last `enter`.
     submitted: Vec<u32>,
-    listeners: Vec<RawFd>,
-    rearm_accept: Vec<usize>,
+    /// Ids and descriptors.
+    listeners: Vec<(u32, RawFd)>,
+    rearm_accept: Vec<u32>,
     completions: Vec<(u64, i32, u32)>,
     /// Inputs being gathered: place, provided buffer, length.
     inputs: Vec<(u32, u16, usize)>,
@@ -147,11 +148,14 @@ impl Uring {
         self.push(&entry)
     }
 
-    fn arm_accept(&mut self, which: usize) -> io::Result<()> {
-        let entry = opcode::AcceptMulti::new(types::Fd(self.listeners[which]))
-            .flags(libc::SOCK_CLOEXEC)
-            .build()
-            .user_data(token(kind::ACCEPT, 0, which as u32));
+    /// Reports connections of a listener, unless it is one no more.
+    fn arm_accept(&mut self, which: u32) -> io::Result<()> {
+        let Some((_, fd)) = self.listeners.iter().find(|(id, _)| *id == which) else { return Ok(()) };
+        let entry = opcode::AcceptMulti::new(types::Fd(*fd)).flags(libc::SOCK_CLOEXEC).build().user_data(token(
+            kind::ACCEPT,
+            0,
+            which,
+        ));
         self.push(&entry)
     }
 
@@ -455,10 +459,11 @@ impl Poller for Uring {
             match token & 0xff {
                 kind::BELL => self.bell_armed = false,
                 kind::ACCEPT => {
-                    let which = (token >> 32) as usize;
+                    let which = (token >> 32) as u32;
                     if result >= 0 {
                         turn.accepted.push((which, result));
-                    } else if !matches!(-result, libc::EAGAIN | libc::EINTR | libc::ECONNABORTED) {
+                    } else if !matches!(-result, libc::EAGAIN | libc::EINTR | libc::ECONNABORTED | libc::EINVAL) {
+                        // EINVAL: it is being exchanged for another, which is told by mail.
                         let error = io::Error::from_raw_os_error(-result);
                         crate::log::warning(format!("Accepting client connection: {}", crate::net::os_text(&error)));
                     }
@@ -492,7 +497,8 @@ impl Poller for Uring {
     }
 
     fn listen(&mut self, acceptor: &Acceptor) -> io::Result<()> {
-        self.listeners = acceptor.listeners.iter().map(|listener| listener.fd()).collect();
-        (0..self.listeners.len()).try_for_each(|which| self.arm_accept(which))
+        let now: Vec<(u32, RawFd)> = acceptor.listeners.iter().map(|listener| (listener.id, listener.fd())).collect();
+        let before = std::mem::replace(&mut self.listeners, now.clone());
+        now.into_iter().filter(|new| !before.contains(new)).try_for_each(|(which, _)| self.arm_accept(which))
     }
 }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use ringshard_shards::client::Peer;
 use ringshard_shards::config::Config;
@@ -17,6 +18,8 @@ use crate::tls::{Session, Tls};
 /// A socket that connections arrive on.
 pub struct Listener {
     socket: Socket,
+    /// No other listener of this process has or had it.
+    pub id: u32,
     /// Path of a unix socket.
     pub unix_path: Option<String>,
     /// Whether TLS is spoken.
@@ -24,9 +27,26 @@ pub struct Listener {
 }
 
 impl Listener {
+    fn new(socket: Socket, unix_path: Option<String>, tls: bool) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Listener { socket, id: NEXT.fetch_add(1, Relaxed), unix_path, tls }
+    }
+
     /// The descriptor.
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+
+    /// Takes no more connections, whichever loop waits for some: its address is free at once.
+    fn stop(&self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Takes connections again after [`Listener::stop`].
+    fn resume(&self, backlog: i32) {
+        if let Err(error) = self.socket.listen(backlog) {
+            crate::log::warning(format!("Cannot listen again: {}", os_text(&error)));
+        }
     }
 }
 
@@ -44,17 +64,14 @@ pub struct Accepted {
 ///
 /// # Errors
 /// A line for the log: which address, and why.
-pub fn listen(config: &Config) -> Result<Vec<Listener>, String> {
-    let mut listeners = Vec::new();
-    for (port, tls) in [(config.port, false), (config.tls_port, true)] {
-        if port != 0 {
-            listen_on(config, port, tls, &mut listeners)?;
-        }
-    }
+pub fn listen(config: &Config) -> Result<Vec<Arc<Listener>>, String> {
+    let mut listeners = listen_tcp(config).map_err(|(port, tls)| {
+        format!("Failed listening on port {port} ({}), aborting.", if tls { "tls" } else { "tcp" })
+    })?;
     if let Some(path) = config.unixsocket.as_deref().filter(|path| !path.is_empty()) {
         let listener = unix(path, config.unixsocketperm, config.tcp_backlog as i32)
             .map_err(|e| format!("Failed opening Unix socket: bind: {}", os_text(&e)))?;
-        listeners.push(listener);
+        listeners.push(Arc::new(listener));
     }
     if listeners.is_empty() {
         return Err("Configured to not listen anywhere, exiting.".into());
@@ -62,9 +79,20 @@ pub fn listen(config: &Config) -> Result<Vec<Listener>, String> {
     Ok(listeners)
 }
 
+/// Opens the sockets of `port`, `tls-port` and `bind`: all, but for optional ones that cannot be, or none. Why not is in
+/// the log, and which port is returned, and whether it is that of TLS.
+fn listen_tcp(config: &Config) -> Result<Vec<Arc<Listener>>, (u16, bool)> {
+    let mut listeners = Vec::new();
+    for (port, tls) in [(config.port, false), (config.tls_port, true)] {
+        if port != 0 && !config.bind.is_empty() {
+            listen_on(config, port, tls, &mut listeners).map_err(|()| (port, tls))?;
+        }
+    }
+    Ok(listeners)
+}
+
 /// Listens on a port of every address.
-fn listen_on(config: &Config, port: u16, tls: bool, listeners: &mut Vec<Listener>) -> Result<(), String> {
-    let failed = || format!("Failed listening on port {port} ({}), aborting.", if tls { "tls" } else { "tcp" });
+fn listen_on(config: &Config, port: u16, tls: bool, listeners: &mut Vec<Arc<Listener>>) -> Result<(), ()> {
     let before = listeners.len();
     for bind in &config.bind {
         let (address, optional) = match bind.strip_prefix('-') {
@@ -87,17 +115,53 @@ fn listen_on(config: &Config, port: u16, tls: bool, listeners: &mut Vec<Listener
             })
         });
         match opened {
-            Ok(Some(socket)) => listeners.push(Listener { socket, unix_path: None, tls }),
+            Ok(Some(socket)) => listeners.push(Arc::new(Listener::new(socket, None, tls))),
             Ok(None) => {}
             Err(text) => {
                 crate::log::warning(format!(
                     "Warning: Could not create server TCP listening socket {address}:{port}: bind: {text}"
                 ));
-                return Err(failed());
+                return Err(());
             }
         }
     }
-    if listeners.len() == before { Err(failed()) } else { Ok(()) }
+    if listeners.len() == before { Err(()) } else { Ok(()) }
+}
+
+/// The listening sockets, which `CONFIG SET port` and `bind` exchange while the server runs.
+pub struct Listening {
+    now: Mutex<Vec<Arc<Listener>>>,
+}
+
+impl Listening {
+    /// The sockets opened at the start.
+    pub fn new(listeners: Vec<Arc<Listener>>) -> Self {
+        Listening { now: Mutex::new(listeners) }
+    }
+
+    /// Those that there are now.
+    pub fn all(&self) -> Vec<Arc<Listener>> {
+        self.now.lock().expect("no holder panics").clone()
+    }
+
+    /// Listens where this configuration says instead. On failure all is as before.
+    ///
+    /// # Errors
+    /// Nothing more: why is in the log.
+    pub fn exchange(&self, config: &Config) -> Result<(), ()> {
+        let mut now = self.now.lock().expect("no holder panics");
+        let (mut kept, old): (Vec<_>, Vec<_>) = now.drain(..).partition(|listener| listener.unix_path.is_some());
+        // The new addresses may overlap with the old ones.
+        old.iter().for_each(|listener| listener.stop());
+        let opened = listen_tcp(config);
+        if opened.is_err() {
+            old.iter().for_each(|listener| listener.resume(config.tcp_backlog as i32));
+        }
+        let done = if opened.is_ok() { Ok(()) } else { Err(()) };
+        kept.extend(opened.unwrap_or(old));
+        *now = kept;
+        done
+    }
 }
 
 /// An error's text without Rust's suffix.
@@ -125,39 +189,39 @@ fn unix(path: &str, mode: u32, backlog: i32) -> io::Result<Listener> {
         std::fs::set_permissions(Path::new(path), std::fs::Permissions::from_mode(mode))?;
     }
     socket.listen(backlog)?;
-    Ok(Listener { socket, unix_path: Some(path.to_string()), tls: false })
+    Ok(Listener::new(socket, Some(path.to_string()), false))
 }
 
 /// What the accept loop knows.
 pub struct Acceptor {
     /// Listening sockets.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<Arc<Listener>>,
     tls: Arc<Tls>,
     count: u64,
 }
 
 impl Acceptor {
     /// An accept loop over these sockets.
-    pub fn new(listeners: Vec<Listener>, tls: Arc<Tls>) -> Self {
+    pub fn new(listeners: Vec<Arc<Listener>>, tls: Arc<Tls>) -> Self {
         Acceptor { listeners, tls, count: 0 }
     }
 
-    /// Takes in a connection of listener `which`: sets its options, refuses it when there are too many, and chooses
-    /// its home.
-    pub fn accept(&mut self, which: usize, fd: RawFd, shared: &Shared) -> Option<(usize, Accepted)> {
+    /// Takes in a connection of the listener with this id, if it is still one: sets its options, refuses it when there
+    /// are too many, and chooses its home.
+    pub fn accept(&mut self, which: u32, fd: RawFd, shared: &Shared) -> Option<(usize, Accepted)> {
         // SAFETY: the kernel has just made this descriptor for the accept loop, which owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let socket = socket2::SockRef::from(&fd);
         let config = shared.config();
+        let listener = self.listeners.iter().find(|listener| listener.id == which)?.clone();
         if shared.connected_clients() >= config.maxclients as usize {
-            if !self.listeners[which].tls {
+            if !listener.tls {
                 let _ = socket.send(b"-ERR max number of clients reached\r\n");
             }
-            shared.rejected_clients.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            shared.rejected_clients.fetch_add(1, Relaxed);
             return None;
         }
-        let unix_path = self.listeners[which].unix_path.clone();
-        let peer = match unix_path {
+        let peer = match &listener.unix_path {
             Some(path) => Peer {
                 address: format!("{path}:0"),
                 local_address: format!("{path}:0"),
@@ -187,7 +251,7 @@ impl Acceptor {
                 }
             }
         };
-        let tls = match self.listeners[which].tls {
+        let tls = match listener.tls {
             false => None,
             true => match Session::new(self.tls.config()?, &peer.address) {
                 Ok(session) => Some(Box::new(session)),
@@ -205,7 +269,6 @@ impl Acceptor {
     /// Hashes a connection to two shards and takes the one with fewer clients: with a plain hash, few connections
     /// often crowd on one shard.
     fn home_of(&self, peer: &Peer, shared: &Shared) -> usize {
-        use std::sync::atomic::Ordering::Relaxed;
         let hash = shared.hasher.hash(format!("{}#{}", peer.address, self.count).as_bytes());
         let n = shared.shards as u64;
         let (a, b) = ((hash as u32 as u64 * n) >> 32, ((hash >> 32) * n) >> 32);

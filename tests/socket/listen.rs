@@ -146,3 +146,53 @@ fn requirepass_asks_for_the_password() {
         assert_eq!(conn.cmd("GET k"), Value::Null);
     });
 }
+
+/// `CONFIG SET port` and `bind` take effect before they are answered, or not at all.
+#[test]
+fn the_places_to_listen_change_while_the_server_runs() {
+    everywhere(&[1, 4], |placement| {
+        let server = placement.start(&["--bind", "127.0.0.1"]);
+        let mut old = server.connect();
+        let reach = |address: &str, port: u16| {
+            TcpStream::connect((address, port)).is_ok_and(|stream| Conn::tcp(stream).cmd("PING") == pong())
+        };
+        let port = crate::harness::free_port();
+        assert_eq!(old.cmd(&format!("CONFIG SET port {port}")), ok());
+        assert!((0..10).all(|_| reach("127.0.0.1", port)), "at the new port");
+        assert!(TcpStream::connect(("127.0.0.1", server.port)).is_err(), "no more at the old one");
+        assert_eq!(old.cmd("PING"), pong(), "who is connected stays so");
+        // A port that another has.
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let busy = taken.local_addr().unwrap().port();
+        let refused = old.cmd(&format!("CONFIG SET maxmemory 1234567 port {busy}"));
+        assert_eq!(
+            refused.error(),
+            "ERR CONFIG SET failed (possibly related to argument 'port') - Unable to listen on this port. Check \
+             server logs."
+        );
+        assert!(String::from_utf8_lossy(old.cmd("INFO server").bytes()).contains(&format!("tcp_port:{port}\r\n")));
+        assert!((0..10).all(|_| reach("127.0.0.1", port)), "still at the port before");
+        assert!(String::from_utf8_lossy(old.cmd("INFO memory").bytes()).contains("maxmemory:0\r\n"));
+        // Addresses that overlap with those before, that no machine has, and none at all.
+        assert_eq!(old.call(&["CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2"]), ok());
+        assert!(reach("127.0.0.1", port) && reach("127.0.0.2", port));
+        for wrong in ["203.0.113.7", "127.0.0.1 203.0.113.7"] {
+            let refused = old.call(&["CONFIG", "SET", "bind", wrong]);
+            assert_eq!(
+                refused.error(),
+                "ERR CONFIG SET failed (possibly related to argument 'bind') - Failed to bind to specified addresses."
+            );
+        }
+        assert!(reach("127.0.0.1", port) && reach("127.0.0.2", port));
+        assert_eq!(old.call(&["CONFIG", "SET", "bind", "*"]), ok());
+        assert!(reach("127.0.0.1", port) && reach("127.0.0.3", port));
+        assert_eq!(old.call(&["CONFIG", "SET", "bind", ""]), ok());
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+        assert_eq!(old.call(&["CONFIG", "SET", "bind", "127.0.0.1"]), ok());
+        assert!(reach("127.0.0.1", port));
+        assert_eq!(old.cmd("CONFIG SET port 0"), ok());
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+        assert_eq!(old.cmd("PING"), pong());
+        server.signal(libc::SIGTERM);
+    });
+}

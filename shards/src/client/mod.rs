@@ -141,14 +141,23 @@ pub struct WatchedKey {
 }
 
 /// Bytes received but not yet run. Consumed bytes are dropped lazily, so that a client that waits between its
-/// pipelined commands does not move its whole input each time.
+/// pipelined commands does not move its whole input each time. The buffer stays with the client for its next commands,
+/// until [`Query::shrink`] finds that it is too large for them.
 #[derive(Debug, Default)]
 pub struct Query {
     /// The bytes, consumed ones included.
     pub bytes: Vec<u8>,
     /// How many are consumed.
     pub start: usize,
+    /// Most bytes that were in it since it was last looked at.
+    peak: usize,
 }
+
+/// The least that a buffer begins with: as much as a read brings (Redis: `PROTO_IOBUF_LEN`).
+const QUERY_BYTES: usize = 16 * 1024;
+
+/// What a buffer keeps when it is shrunk while its client is busy.
+const LEAST_QUERY_BYTES: usize = 1024;
 
 impl Query {
     /// Bytes not consumed.
@@ -161,6 +170,12 @@ impl Query {
         self.start == self.bytes.len()
     }
 
+    /// Makes room for so many bytes behind those that are there.
+    pub fn reserve(&mut self, bytes: usize) {
+        let least = QUERY_BYTES.saturating_sub(self.bytes.len());
+        self.bytes.reserve_exact(bytes.max(least));
+    }
+
     /// Adds received bytes.
     pub fn append(&mut self, bytes: &[u8]) {
         if self.start > 0 && self.start >= self.bytes.len() / 2 {
@@ -168,18 +183,32 @@ impl Query {
             self.start = 0;
         }
         self.bytes.extend_from_slice(bytes);
+        self.peak = self.peak.max(self.bytes.len());
     }
 
-    /// Marks bytes as consumed; gives large buffers back when nothing is left.
+    /// Marks bytes as consumed.
     pub fn consume(&mut self, n: usize) {
         self.start += n;
         if self.start == self.bytes.len() {
             self.start = 0;
-            match self.bytes.capacity() > crate::limits::QUERY_KEEP_BYTES {
-                true => self.bytes = Vec::new(),
-                false => self.bytes.clear(),
-            }
+            self.bytes.clear();
         }
+    }
+
+    /// From time to time: gives memory back that the client has not used lately, or all when it is idle. Counterpart:
+    /// `clientsCronResizeQueryBuffer`.
+    ///
+    /// `wanted` bytes are awaited.
+    pub fn shrink(&mut self, idle: bool, wanted: usize) {
+        self.peak = self.peak.max(self.bytes.len() + wanted);
+        let capacity = self.bytes.capacity();
+        let oversized = capacity > crate::limits::QUERY_KEEP_BYTES && capacity / 2 > self.peak;
+        if idle && capacity > self.bytes.len() {
+            self.bytes.shrink_to_fit();
+        } else if oversized {
+            self.bytes.shrink_to(self.peak.max(LEAST_QUERY_BYTES));
+        }
+        self.peak = self.bytes.len();
     }
 }
 
@@ -215,6 +244,8 @@ pub struct Client {
     pub gate: u32,
     /// Whether its place is in the list of clients with output.
     pub flush_queued: bool,
+    /// Bytes of memory that it counts for under `maxmemory-clients`.
+    pub counted_bytes: usize,
     /// What it waits for.
     pub wait: Wait,
     /// Replies ready to be sent.
@@ -283,6 +314,7 @@ impl Client {
             resp: 2,
             gate: 0,
             flush_queued: false,
+            counted_bytes: 0,
             wait: Wait::No,
             out: Vec::new(),
             in_flight: 0,
@@ -338,6 +370,11 @@ impl Client {
         if self.gate & gate::SUBSCRIBED != 0 { "pubsub" } else { "normal" }
     }
 
+    /// Whether it waits for keys, or for the end of a pause.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.is_some() || self.wait == Wait::Pause
+    }
+
     /// Whether replies of other shards are awaited.
     #[inline]
     pub fn awaits_replies(&self) -> bool {
@@ -366,13 +403,14 @@ impl Client {
     pub fn memory(&self) -> usize {
         size_of::<Client>()
             + self.query.bytes.capacity()
-            + self.out.capacity()
-            + self.in_flight
+            // Buffers change hands, so capacity says little; what is small is not to come and go with each reply.
+            + (self.out.len() + self.in_flight).max(1024)
             + self.held.as_ref().map_or(0, |held| held.bytes())
             + self.parser.memory()
             + self.order.as_ref().map_or(0, |order| order.memory())
             + self.multi.as_ref().map_or(0, |multi| multi.bytes)
             + self.subscriptions.as_ref().map_or(0, |all| all.memory())
+            + self.tracking.as_ref().map_or(0, |tracking| tracking.memory())
             + self.watched.iter().map(|w| w.key.capacity() + 32).sum::<usize>()
     }
 

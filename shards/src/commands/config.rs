@@ -85,7 +85,7 @@ fn set(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> C
     let change = |config: &mut Config| {
         let changed = config.set_pairs(&pairs, context)?;
         let names: Vec<&'static str> = changed.iter().map(|directive| directive.name).collect();
-        host.apply_config(config, &names)
+        host.apply(config, &names)
             .map_err(|(name, reason)| SetError::Failed { name: name.into(), reason: reason.into() })?;
         Ok::<_, SetError>(changed)
     };

@@ -7,7 +7,7 @@ use crate::args::Args;
 use crate::client::filter::ClientFilter;
 use crate::client::{Client, ClientInfo, gate};
 use crate::commands::CommandTable;
-use crate::message::{Answer, Question};
+use crate::message::{Answer, Asking, Note, Question};
 use crate::number::parse_i64;
 use crate::pubsub::Kind;
 use crate::shard::Shard;
@@ -363,8 +363,20 @@ fn client_setinfo(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResul
     Ok(())
 }
 
+/// Bytes of the buffers that Redis keeps replies in.
+const REPLY_CHUNK_BYTES: usize = 16 * 1024;
+
 /// The line of `CLIENT LIST` that describes `client`.
-pub fn client_info(client: &Client, user: &[u8], table: &CommandTable, now_ms: i64) -> ClientInfo {
+///
+/// The one that asks is shown with its request, which is no more in any buffer of its own.
+pub fn client_info(
+    client: &Client,
+    user: &[u8],
+    asking: Option<Asking>,
+    table: &CommandTable,
+    now_ms: i64,
+) -> ClientInfo {
+    let asking = asking.filter(|asking| asking.id == client.id);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut flags = String::new();
     for (bit, letter) in [
@@ -389,7 +401,7 @@ pub fn client_info(client: &Client, user: &[u8], table: &CommandTable, now_ms: i
         flags.push('B');
     }
     let redirect = super::client_tracking::redirection(tracking);
-    if client.blocked.is_some() {
+    if client.is_blocked() {
         flags.push('b');
     }
     if client.no_evict {
@@ -405,10 +417,16 @@ pub fn client_info(client: &Client, user: &[u8], table: &CommandTable, now_ms: i
         crate::commands::UNKNOWN => "NULL",
         id => table.row(id).name,
     };
+    // Redis has a large argument in a buffer of its own, without the line before it.
+    let waiting = client.query.pending().len();
+    let waiting = client.parser.large_argument().map_or(waiting, |start| waiting.saturating_sub(start));
+    // Redis keeps a small reply in the client, and what goes beyond in a list.
+    let owed = client.output_bytes();
+    let (small, large) = if owed <= REPLY_CHUNK_BYTES { (owed, 0) } else { (0, owed) };
     let multi = client.multi.as_ref().map_or(-1, |multi| multi.queue.len() as i64);
     let line = format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} \
-         qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs={} rbp={} obl={} oll=0 omem={} tot-mem={} events=r cmd={} \
+         qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll={} omem={} tot-mem={} events=r cmd={} \
          user={} redir={} resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
         client.id,
         client.peer.address,
@@ -424,13 +442,15 @@ pub fn client_info(client: &Client, user: &[u8], table: &CommandTable, now_ms: i
         client.subscribed(Kind::Sharded),
         multi,
         client.watched.len(),
-        client.query.pending().len(),
+        waiting + asking.map_or(0, |asking| asking.request_bytes),
         client.query.bytes.capacity() - client.query.bytes.len(),
+        asking.map_or(0, |asking| asking.argument_bytes),
         client.multi.as_ref().map_or(0, |multi| multi.bytes),
         client.out.capacity(),
         client.out.len(),
-        client.out.len(),
-        client.in_flight,
+        small,
+        large.div_ceil(REPLY_CHUNK_BYTES),
+        large,
         client.memory(),
         last,
         text(user),
@@ -445,12 +465,13 @@ pub fn client_info(client: &Client, user: &[u8], table: &CommandTable, now_ms: i
     ClientInfo { id: client.id, line, kind: client.type_name() }
 }
 
-fn client_info_command(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+fn client_info_command(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     let (table, now) = (shard.core.table, shard.core.now_ms);
     let user = shard.client(index).user;
     let name = shard.core.user_name(user).to_vec();
     let client = shard.client(index);
-    let line = client_info(client, &name, table, now).line + "\n";
+    let asking = Some(Asking::new(client.id, args));
+    let line = client_info(client, &name, asking, table, now).line + "\n";
     client.reply().verbatim("txt", line.as_bytes());
     Ok(())
 }
@@ -483,7 +504,7 @@ fn client_type(name: &[u8]) -> Result<String, CommandError> {
 }
 
 fn list_question(args: Args<'_>) -> Option<Question> {
-    list_options(args).ok().map(|(_, ids)| Question::Clients(ids))
+    list_options(args).ok().map(|(_, ids)| Question::Clients { ids, asking: None })
 }
 
 fn client_list(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> CommandResult {
@@ -550,8 +571,8 @@ fn kill_question(args: Args<'_>) -> Option<Question> {
 }
 
 fn client_kill(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> CommandResult {
-    let (filter, _) = kill_filter(args)?;
-    if let Some(user) = filter.user.filter(|user| shard.core.users.find(user).is_none()) {
+    let (mut filter, skip_me) = kill_filter(args)?;
+    if let Some(user) = filter.user.clone().filter(|user| shard.core.users.find(user).is_none()) {
         // No client had such a user: none was closed.
         return Err(format!("ERR No such user '{}'", String::from_utf8_lossy(&user)).into());
     }
@@ -561,10 +582,22 @@ fn client_kill(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answe
             0 => return Err("ERR No such client".into()),
             _ => shard.client(index).reply().ok(),
         }
+        close_oneself(shard, index, &filter);
         return Ok(());
     }
     shard.client(index).reply().integer(killed as i64);
+    // The one that asks is answered before it goes.
+    filter.spared = skip_me.then_some(shard.client(index).id);
+    close_oneself(shard, index, &filter);
     Ok(())
+}
+
+fn close_oneself(shard: &mut Shard, index: u32, filter: &ClientFilter) {
+    let now = shard.core.now_ms;
+    let client = shard.clients[index as usize].as_deref().expect("it asks");
+    if filter.matches(client, shard.core.user_name(client.user), now) {
+        shard.close_after_reply(index);
+    }
 }
 
 fn count(answers: &[Answer]) -> usize {
@@ -611,8 +644,13 @@ fn client_pause(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult 
         return Err("ERR timeout is negative".into());
     }
     let until = shard.core.now_ms.checked_add(ms).ok_or("ERR timeout is out of range")? as u64;
+    let now = shard.core.now_ms as u64;
     let pause = &shard.core.shared.pause;
-    match all {
+    // One pause after another ends with the later of them, and holds back all if either does.
+    let active = |until: &std::sync::atomic::AtomicU64| Some(until.load(Relaxed)).filter(|at| *at > now);
+    let before = active(&pause.all_until).into_iter().chain(active(&pause.write_until)).max();
+    let until = before.map_or(until, |before| before.max(until));
+    match all || active(&pause.all_until).is_some() {
         true => pause.all_until.fetch_max(until, Relaxed),
         false => pause.write_until.fetch_max(until, Relaxed),
     };
@@ -631,7 +669,12 @@ fn client_unpause(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
         let _ = until.fetch_update(Relaxed, Relaxed, |at| (at != 0).then_some(now.min(at)));
     }
     shard.client(index).reply().ok();
+    shard.core.shared.bump_epoch();
     shard.end_pauses();
+    shard.refresh_guard();
+    for other in (0..shard.core.shards as u16).filter(|other| *other != shard.core.id) {
+        shard.outbox.note(other, Note::EndPause);
+    }
     Ok(())
 }
 
@@ -780,6 +823,176 @@ mod tests {
             let skip = ["MULTI", "CLIENT REPLY SKIP", "GET k", "EXEC"];
             assert_eq!(raw(&skip), "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$-1\r\n");
             assert_eq!(raw(&["PING", "ECHO x"]), "$1\r\nx\r\n");
+        }
+    }
+
+    /// A world of each size, one client to pause and one to be paused.
+    fn paused_worlds(pause: &str) -> Vec<(World, Conn, Conn)> {
+        [1, 4]
+            .into_iter()
+            .map(|shards| {
+                let mut world = World::new(shards);
+                let (boss, conn) = (world.connect(), world.connect());
+                send(&mut world, boss, &["SET r v", pause]);
+                (world, boss, conn)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_pause_of_writes_holds_back_what_writes() {
+        for (mut world, boss, conn) in paused_worlds("CLIENT PAUSE 60000 WRITE") {
+            let read = ["GET r", "PING", "MULTI", "GET r", "EXEC", "EVAL_RO 'return 1' 0", "EVALSHA_RO x 0"];
+            let lines: Vec<Vec<u8>> =
+                read.iter().map(|line| request(&crate::quote::split_args(line.as_bytes()).unwrap())).collect();
+            world.send(conn, &lines.concat());
+            assert_eq!(Value::parse_all(&world.received(conn)).len(), read.len());
+            world.send(conn, &request(&["EVAL", "#!lua flags=no-writes\nreturn 2", "0"]));
+            assert_eq!(world.received(conn), b":2\r\n");
+            // What cannot run is refused at once.
+            assert_eq!(send(&mut world, conn, &["SET a"]), ["-ERR wrong number of arguments for 'set' command"]);
+            for (blocked, words) in [
+                &["SET", "a", "1"][..],
+                &["PUBLISH", "c", "m"],
+                &["PFCOUNT", "h"],
+                &["EVAL", "return 1", "0"],
+                &["EVAL", "#!lua\nreturn 1", "0"],
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let waiter = world.connect();
+                world.send(waiter, &request(words));
+                assert!(world.received(waiter).is_empty(), "{words:?}");
+                let info = world.run(boss, "INFO clients").text();
+                assert!(info.contains(&format!("blocked_clients:{}\r\n", blocked + 1)), "{info}");
+            }
+            let waiter = world.connect();
+            // Nor is it queued, as in Redis.
+            assert_eq!(send(&mut world, waiter, &["MULTI", "SET b 1", "EXEC"]), ["OK"]);
+            assert!(world.run(boss, "CLIENT LIST").text().contains("flags=xb "));
+            world.advance(1000);
+            assert!(world.received(waiter).is_empty());
+            assert_eq!(send(&mut world, boss, &["CLIENT UNPAUSE"]), ["OK"]);
+            assert_eq!(world.received(waiter), b"+QUEUED\r\n*1\r\n+OK\r\n");
+            // A queue that was whole before the pause is not run.
+            send(&mut world, waiter, &["MULTI", "SET b 1"]);
+            send(&mut world, boss, &["CLIENT PAUSE 60000 WRITE"]);
+            assert!(send(&mut world, waiter, &["EXEC"]).is_empty());
+            send(&mut world, boss, &["CLIENT UNPAUSE"]);
+            assert_eq!(world.received(waiter), b"*1\r\n+OK\r\n");
+            let info = world.run(boss, "INFO clients").text();
+            assert!(info.contains("blocked_clients:0\r\n"), "{info}");
+        }
+    }
+
+    /// The later end counts, and all are held back if either pause holds back all.
+    #[test]
+    fn pauses_add_up() {
+        for (mut world, boss, conn) in paused_worlds("CLIENT PAUSE 200 ALL") {
+            world.send(boss, &request(&["CLIENT", "PAUSE", "20", "WRITE"]));
+            assert!(send(&mut world, conn, &["GET r"]).is_empty());
+            world.advance(100);
+            assert!(world.received(conn).is_empty());
+            world.advance(101);
+            assert_eq!(world.received(conn), b"$1\r\nv\r\n");
+            assert_eq!(world.received(boss), b"+OK\r\n");
+            world.advance(101);
+            assert_eq!(send(&mut world, boss, &["CLIENT PAUSE 60000 WRITE", "CLIENT PAUSE 10 WRITE"]), ["OK", "OK"]);
+            world.advance(100);
+            assert!(send(&mut world, conn, &["SET r w"]).is_empty());
+            send(&mut world, boss, &["CLIENT UNPAUSE"]);
+            assert_eq!(world.received(conn), b"+OK\r\n");
+        }
+    }
+
+    #[test]
+    fn nothing_expires_while_writes_are_held_back() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            send(&mut world, conn, &["MULTI", "SET a 1 PX 10", "SET b 1 PX 10", "CLIENT PAUSE 60000 WRITE", "EXEC"]);
+            world.advance(100);
+            assert_eq!(send(&mut world, conn, &["GET a", "MGET a b", "EXISTS b"]), ["nil", "[nil nil]", "0"]);
+            world.advance(100);
+            assert!(world.run(conn, "INFO stats").text().contains("expired_keys:0\r\n"));
+            // A write in the same transaction as the pause finds the place free.
+            let more = ["CLIENT UNPAUSE", "MULTI", "CLIENT PAUSE 60000 WRITE", "SET a 2", "GET a", "EXEC"];
+            assert_eq!(send(&mut world, conn, &more).last().unwrap(), r#"[OK OK "2"]"#);
+            send(&mut world, conn, &["CLIENT UNPAUSE"]);
+            world.advance(100);
+            // One was written over.
+            assert!(world.run(conn, "INFO stats").text().contains("expired_keys:1\r\n"));
+            assert_eq!(send(&mut world, conn, &["DBSIZE"]), ["1"]);
+        }
+    }
+
+    /// Who asks is shown with its request; buffers of requests stay for a while and are given back.
+    #[test]
+    fn client_list_tells_of_buffers() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let (boss, conn) = (world.connect(), world.connect());
+            for line in ["CLIENT LIST", "CLIENT INFO"] {
+                let own = world.run(boss, line).text();
+                let own = own.lines().next().unwrap();
+                assert!(own.contains(" qbuf=26 ") && own.contains(" argv-mem=10 "), "{own}");
+                assert!(own.contains(&format!(" cmd={} ", line.to_lowercase().replace(' ', "|"))), "{own}");
+            }
+            let buffers = |world: &mut World| {
+                let list = world.run(boss, "CLIENT LIST").text();
+                let line = list.lines().find(|line| line.contains(" addr=127.0.0.1:50001 ")).unwrap().to_string();
+                let field = |name: &str| {
+                    let rest = line.split(&format!(" {name}=")).nth(1).unwrap();
+                    rest.split(' ').next().unwrap().parse::<usize>().unwrap()
+                };
+                (field("qbuf"), field("qbuf-free"))
+            };
+            assert_eq!(buffers(&mut world), (0, 0));
+            world.send(conn, b"*3\r\n$3\r\nset\r\n$2\r\na");
+            let (used, free) = buffers(&mut world);
+            assert!(used == 18 && (16_384..=32_770).contains(&(used + free)), "{used} {free}");
+            world.send(conn, b"a\r\n$1\r\nb\r\n");
+            assert_eq!(world.received(conn), b"+OK\r\n");
+            assert_eq!(buffers(&mut world), (0, used + free));
+            (0..40).for_each(|_| world.advance(100));
+            assert_eq!(buffers(&mut world), (0, 0));
+            // Too large for what came lately: a little is kept while the client is busy.
+            let large = request(&["SET", "x", &"A".repeat(400_000)]);
+            large.chunks(50_000).for_each(|piece| world.send(conn, piece));
+            assert_eq!(world.received(conn), b"+OK\r\n");
+            assert!(buffers(&mut world).1 >= 400_000);
+            for _ in 0..30 {
+                world.run(conn, "GET nosuch").to_string();
+                world.advance(100);
+            }
+            let (_, free) = buffers(&mut world);
+            assert!((1..100_000).contains(&free), "{free}");
+            // An argument that is awaited has its room, until nothing has come for long.
+            world.send(conn, b"*3\r\n$3\r\nset\r\n$1\r\na\r\n$1000000\r\n");
+            assert!(buffers(&mut world).1 > 1_000_000 - 100);
+            (0..10).for_each(|_| world.advance(100));
+            assert!(buffers(&mut world).1 > 1_000_000 - 100);
+            (0..40).for_each(|_| world.advance(100));
+            assert!(buffers(&mut world).1 < 100);
+        }
+    }
+
+    #[test]
+    fn whoever_kills_itself_is_answered_first() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let all: Vec<Conn> = (0..5).map(|_| world.connect()).collect();
+            assert_eq!(send(&mut world, all[0], &["CLIENT KILL SKIPME YES"]), ["4"]);
+            assert!(world.is_open(all[0]) && all[1..].iter().all(|conn| !world.is_open(*conn)));
+            let other = world.connect();
+            assert_eq!(send(&mut world, all[0], &["CLIENT KILL SKIPME NO", "PING"]), ["2"]);
+            assert!(!world.is_open(all[0]) && !world.is_open(other));
+            let conn = world.connect();
+            let address = world.run(conn, "CLIENT INFO").text();
+            let address = address.split(" addr=").nth(1).unwrap().split(' ').next().unwrap().to_string();
+            assert_eq!(send(&mut world, conn, &[&format!("CLIENT KILL {address}")]), ["OK"]);
+            assert!(!world.is_open(conn));
         }
     }
 }

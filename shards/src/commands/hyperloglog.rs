@@ -21,12 +21,14 @@ pub static TABLE: &[Command] = &[
         "key [element [element ...]]",
     ),
     // Counting writes too: it notes the result.
-    Command::data("pfcount", pfcount, -2, READONLY, HLL).keys(&[KeySpec::range(1, -1, 1, key::RW | key::ACCESS)]).doc(
-        "2.8.9",
-        "O(N), N being the number of keys",
-        "Estimates how many different elements were added.",
-        "key [key ...]",
-    ),
+    Command::data("pfcount", pfcount, -2, READONLY | MAY_REPLICATE, HLL)
+        .keys(&[KeySpec::range(1, -1, 1, key::RW | key::ACCESS)])
+        .doc(
+            "2.8.9",
+            "O(N), N being the number of keys",
+            "Estimates how many different elements were added.",
+            "key [key ...]",
+        ),
     Command::data("pfmerge", pfmerge, -2, WRITE | DENYOOM, HLL)
         .keys(&[KeySpec::one(1, key::RW | key::ACCESS | key::INSERT), KeySpec::range(2, -1, 1, key::RO | key::ACCESS)])
         .doc(

@@ -121,6 +121,24 @@ mod tests {
         });
     }
 
+    /// A command that waits is in the log when it has been served, not while it waits.
+    #[test]
+    fn commands_that_wait_are_logged_once_served() {
+        let mut t = Check::with_config(&[("slowlog-log-slower-than", "0")]);
+        t.each(|world, conn| {
+            for keys in [&["l"][..], &["l", "a", "b", "c"]] {
+                let waiter = world.connect();
+                let words = [&["BLPOP"][..], keys, &["0"]].concat();
+                world.send(waiter, &crate::testing::request(&words));
+                world.run(conn, "SLOWLOG RESET");
+                assert!(!world.run(conn, "SLOWLOG GET").to_string().contains("BLPOP"));
+                world.run(conn, "RPUSH l x");
+                assert!(!world.received(waiter).is_empty());
+                assert_eq!(world.run(conn, "SLOWLOG GET").to_string().matches("BLPOP").count(), 1, "{keys:?}");
+            }
+        });
+    }
+
     #[test]
     fn the_log_is_of_all_shards_and_bounded() {
         let mut t = Check::with_config(&[("slowlog-log-slower-than", "0"), ("slowlog-max-len", "5")]);

@@ -495,7 +495,7 @@ directives! {
         /// How much memory all clients together may hold before the largest are cut off; 0 means no
         /// bound.
         maxmemory_clients: MemoryOrPercent = MemoryOrPercent::Bytes(0),
-            "maxmemory-clients", Kind::MemoryOrPercent, MUTABLE, NotYet;
+            "maxmemory-clients", Kind::MemoryOrPercent, MUTABLE, Yes;
         /// How many keys client-side caching remembers; 0 means no bound.
         tracking_table_max_keys: usize = 1000000,
             "tracking-table-max-keys", int(0, i64::MAX), MUTABLE, Yes;

@@ -105,7 +105,7 @@ impl EvictionPool {
 pub fn perform(core: &mut Core, keys: &mut Keyspace<'_>) -> Outcome {
     let limit = core.config.maxmemory as usize;
     let mut used = core.shared.sample_memory();
-    if limit == 0 || used <= limit {
+    if limit == 0 || used <= limit || core.writes_paused {
         return Outcome::Within;
     }
     let policy = core.config.maxmemory_policy;

@@ -412,7 +412,9 @@ impl RedisDb {
 
     #[cold]
     fn expired(&mut self, core: &mut Core, key: Key<'_>) -> Option<EntryPtr> {
-        self.expire_now(core, key);
+        if !core.keeps_expired {
+            self.expire_now(core, key);
+        }
         None
     }
 

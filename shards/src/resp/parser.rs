@@ -73,6 +73,11 @@ impl Parser {
         }
     }
 
+    /// Where the unfinished argument begins, when it is a large one (Redis: `PROTO_MBULK_BIG_ARG`).
+    pub fn large_argument(&self) -> Option<usize> {
+        (self.remaining > 0 && self.bulk >= 32 * 1024).then_some(self.position)
+    }
+
     /// Bytes of memory held.
     pub fn memory(&self) -> usize {
         self.found.capacity() * size_of::<ArgRef>()

@@ -613,6 +613,24 @@ fn run_error(lua: lua::Lua, name: &str) -> CommandError {
     error(&text, counted)
 }
 
+/// Whether a command of this family may write: unless it is a read-only form, or its script says that it does not.
+pub(crate) fn may_write(core: &mut Core, name: &str, args: Args<'_>) -> bool {
+    if name.ends_with("_ro") {
+        return false;
+    }
+    let mut scripting = core.scripting.take().unwrap_or_default();
+    let flags = match name {
+        "eval" => match scripting.known(core, args.at(1), false) {
+            Some(script) => Some(script.flags),
+            None => Store::parse(args.at(1)).ok().map(|script| script.flags),
+        },
+        "evalsha" => scripting.known(core, args.at(1), true).map(|script| script.flags),
+        _ => scripting.function(core, args.at(1)).map(|(library, at)| library.functions[at].flags),
+    };
+    core.scripting = Some(scripting);
+    flags.is_none_or(|flags| flags.has(Flags::COMPAT) || !flags.has(Flags::NO_WRITES))
+}
+
 /// What is known of the keys that a command of this family touches beyond those it declares.
 pub(crate) fn reach(core: &mut Core, name: &str, args: Args<'_>) -> Reach {
     let mut scripting = core.scripting.take().unwrap_or_default();

@@ -104,7 +104,7 @@ impl Shard {
         let client = self.clients.get(view.index as usize).and_then(|client| client.as_deref());
         if let Some(client) = client.filter(|client| client.id == view.id) {
             let (user, table, now) = (self.core.user_name(client.user), self.core.table, self.core.now_ms);
-            denial.client_info = crate::commands::connection::client_info(client, user, table, now).line;
+            denial.client_info = crate::commands::connection::client_info(client, user, None, table, now).line;
         }
         let max_len = self.core.config.acllog_max_len as usize;
         self.core.shared.acl_log.lock().expect("no holder panics").add(denial, self.core.now_ms, max_len);

@@ -78,10 +78,9 @@ impl Shard {
             let index = self.cron_client % total as u32;
             self.cron_client = (index + 1) % total as u32;
             let Some(client) = self.clients[index as usize].as_deref_mut() else { continue };
-            if client.query.is_empty() && client.query.bytes.capacity() > crate::limits::QUERY_KEEP_BYTES {
-                client.query.bytes = Vec::new();
-            }
             let idle_s = (self.core.now_ms - client.last_interaction_ms) / 1000;
+            let wanted = client.parser.wanted(client.query.pending().len());
+            client.query.shrink(idle_s > 2, wanted);
             let timeout = self.core.config.timeout as i64;
             if timeout > 0 && idle_s > timeout && client.gate & (gate::SUBSCRIBED | gate::WAITING) == 0 {
                 let line = "Closing idle client";
@@ -90,6 +89,9 @@ impl Shard {
                 continue;
             }
             self.check_output_limit(index);
+            if self.client_memory_limit != 0 {
+                self.count_memory(index);
+            }
         }
     }
 
@@ -99,7 +101,7 @@ impl Shard {
         if self.slices[own as usize].is_none() {
             return;
         }
-        if self.core.active_expire && !self.core.shared.persistence.loading.load(Relaxed) {
+        if self.core.active_expire && !self.core.writes_paused && !self.core.shared.persistence.loading.load(Relaxed) {
             let slice = self.slices[own as usize].as_deref_mut().expect("seen above");
             self.expire_cycle.run(&mut self.core, slice, Pace::Slow);
             slice.log_said(&mut self.core);
@@ -195,7 +197,7 @@ impl Shard {
         }
         for client in self.clients() {
             report.clients += 1;
-            report.blocked_clients += client.blocked.is_some() as usize;
+            report.blocked_clients += client.is_blocked() as usize;
             report.clients_memory += client.memory();
             report.watching_clients += !client.watched.is_empty() as usize;
             report.pubsub_clients += (client.gate & gate::SUBSCRIBED != 0) as usize;

@@ -10,7 +10,7 @@ use super::{LogLevel, Shard};
 use crate::args::Args;
 use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::spec::{Handler, Split};
-use crate::commands::{CommandError, CommandId, CommandResult, Ctx, Route, UNKNOWN, flag};
+use crate::commands::{Command, CommandError, CommandId, CommandResult, Ctx, Route, UNKNOWN, flag};
 use crate::core::Core;
 use crate::db::{Keyspace, Slice, evict};
 use crate::message::Note;
@@ -123,6 +123,7 @@ pub(crate) fn execute_with(
 ) {
     let start = out.len();
     core.no_touch = client.no_touch;
+    core.keeps_expired = core.writes_paused && !core.table.row(id).has(flag::WRITE);
     let mut ctx = Ctx { core, keys, reply: Reply::new(out, client.resp), client, dirty: 0 };
     let result = run(&mut ctx, args);
     if ctx.dirty != 0 {
@@ -142,7 +143,7 @@ pub(crate) fn execute_with(
 
 /// Tells who tracks what a command wrote, and notes what it read.
 #[cold]
-fn track(ctx: &mut Ctx<'_>, row: &'static crate::commands::Command, args: Args<'_>) {
+fn track(ctx: &mut Ctx<'_>, row: &'static Command, args: Args<'_>) {
     let ClientView { home, index, id, notes_reads, .. } = ctx.client;
     tracking::settle_all(ctx.core, &mut ctx.keys, id);
     if notes_reads {
@@ -280,7 +281,8 @@ impl Shard {
             let histogram = stats.latency.get_or_insert_with(crate::stats::latency_histogram);
             histogram.saturating_record(((ticks as f64 * self.clock.ns_per_tick) as u64).max(1));
         }
-        if ticks >= self.clock.slow_ticks.min(self.clock.latency_ticks) {
+        // One that has to wait is reported when it has been served.
+        if ticks >= self.clock.slow_ticks.min(self.clock.latency_ticks) && self.core.block_request.is_none() {
             self.note_slow(id, args, client, ticks);
         }
     }
@@ -419,7 +421,7 @@ impl Shard {
         {
             return self.reject(index, id, "ERR Replica can't interact with the keyspace".into());
         }
-        if self.guarded && self.is_paused(index, row.flags) {
+        if self.guarded && self.is_paused(index, row, args) {
             self.wait_for(index, Wait::Pause);
             return Next::Again;
         }
@@ -504,10 +506,17 @@ impl Shard {
                     self.wait_for(index, Wait::Replies);
                     return Next::Again;
                 }
-                match question(args) {
+                let client = self.client(index);
+                // It may be asked to describe itself.
+                client.last_command = id;
+                let client = client.id;
+                let question = question(args).map(|mut question| {
+                    question.sign(client, args);
+                    question
+                });
+                match question {
                     None => self.run_home(index, id, args, |shard| run(shard, index, args, Vec::new())),
-                    Some(mut question) if self.core.shards == 1 => {
-                        self.sign(index, &mut question);
+                    Some(question) if self.core.shards == 1 => {
                         let answer = self.answer(question);
                         self.run_home(index, id, args, |shard| run(shard, index, args, vec![answer]))
                     }
@@ -802,21 +811,33 @@ impl Shard {
         self.core.shared.keys.iter().enumerate().any(|(i, keys)| i != own && keys.0.load(Relaxed) > 0)
     }
 
-    /// Whether `CLIENT PAUSE` holds back a command with these flags.
-    fn is_paused(&mut self, index: u32, flags: u32) -> bool {
+    /// Whether `CLIENT PAUSE` holds back a command.
+    fn is_paused(&mut self, index: u32, row: &'static Command, args: Args<'_>) -> bool {
         use std::sync::atomic::Ordering::Relaxed;
         let now = self.core.now_ms as u64;
         let pause = &self.core.shared.pause;
-        let all = pause.all_until.load(Relaxed) > now;
-        let write = pause.write_until.load(Relaxed) > now;
-        if !all && !write {
+        if pause.all_until.load(Relaxed) > now {
+            return true;
+        }
+        if pause.write_until.load(Relaxed) <= now {
             return false;
         }
-        let queue_writes = |shard: &mut Shard| {
-            let table = shard.core.table;
-            shard.client(index).multi.iter().flat_map(|m| &m.queue).any(|q| table.row(q.command).has(flag::WRITE))
-        };
-        all || (write && (flags & (flag::WRITE | flag::MAY_REPLICATE) != 0 || queue_writes(self)))
+        if row.name != "exec" {
+            return self.may_write(row, args);
+        }
+        let Some(multi) = self.client(index).multi.take() else { return false };
+        let table = self.core.table;
+        let writes = multi.queue.iter().any(|queued| self.may_write(table.row(queued.command), queued.args.args()));
+        self.client(index).multi = Some(multi);
+        writes
+    }
+
+    /// Whether a command writes, or does what replicas would be told of; a script that does not says so.
+    fn may_write(&mut self, row: &'static Command, args: Args<'_>) -> bool {
+        match row.has(flag::SCRIPT) {
+            true => crate::scripting::may_write(&mut self.core, row.name, args),
+            false => row.flags & (flag::WRITE | flag::MAY_REPLICATE) != 0,
+        }
     }
 
     /// Writes a line to the log.

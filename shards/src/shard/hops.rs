@@ -262,6 +262,11 @@ impl Shard {
             Note::Slow(entry) => self.log_slow(*entry),
             Note::Evict => self.evict_own(),
             Note::Denied(client, denial) => self.log_denial(client, *denial),
+            Note::EvictClients => self.evict_clients(),
+            Note::EndPause => {
+                self.end_pauses();
+                self.refresh_guard();
+            }
         }
     }
 
@@ -345,8 +350,7 @@ impl Shard {
     }
 
     /// Asks every shard, this one included; the client waits for the answers.
-    pub(crate) fn ask_all(&mut self, index: u32, mut questions: Vec<Question>) {
-        questions.iter_mut().for_each(|question| self.sign(index, question));
+    pub(crate) fn ask_all(&mut self, index: u32, questions: Vec<Question>) {
         let number = self.next_number();
         let id = self.client(index).id;
         self.wait_for(index, Wait::Answers);
@@ -357,15 +361,6 @@ impl Shard {
         self.asks.insert(number, Ask { client: (index, id), missing: shards - 1, answers });
         for shard in (0..shards as ShardId).filter(|shard| *shard != own) {
             self.outbox.note(shard, Note::Ask(number, questions.clone()));
-        }
-    }
-
-    /// Says in a question who asks, where that matters.
-    pub(crate) fn sign(&mut self, index: u32, question: &mut Question) {
-        if let Question::KillClients { filter, skip_me } = question {
-            let id = self.client(index).id;
-            filter.asking = Some(id);
-            filter.spared = skip_me.then_some(id);
         }
     }
 
@@ -411,14 +406,15 @@ impl Shard {
                 self.core.stats.reset();
                 Answer::Report(Box::new(report))
             }
-            Question::Clients(ids) => {
+            Question::Clients { ids, asking } => {
                 let now = self.core.now_ms;
                 let table = self.core.table;
                 let list = self
                     .clients()
                     .filter(|client| ids.as_ref().is_none_or(|ids| ids.contains(&client.id)))
                     .map(|client| {
-                        crate::commands::connection::client_info(client, self.core.user_name(client.user), table, now)
+                        let user = self.core.user_name(client.user);
+                        crate::commands::connection::client_info(client, user, asking, table, now)
                     })
                     .collect();
                 Answer::Clients(list)
@@ -431,10 +427,9 @@ impl Shard {
                     .map(|client| client.index)
                     .collect();
                 for index in &doomed {
-                    // The one that asks is still to be answered.
-                    match filter.asking == Some(self.client(*index).id) {
-                        true => self.close_after_reply(*index),
-                        false => self.close_now(*index),
+                    // The one that asks is still to be answered, and goes then.
+                    if filter.asking != Some(self.client(*index).id) {
+                        self.close_now(*index);
                     }
                 }
                 Answer::Count(doomed.len())

@@ -62,6 +62,13 @@ struct Source<'a> {
 impl Shard {
     /// Takes in what clients sent.
     pub(crate) fn received(&mut self, inputs: &[Input<'_>]) {
+        self.take_input(inputs);
+        if self.client_memory_limit != 0 {
+            inputs.iter().for_each(|input| self.count_memory(input.client));
+        }
+    }
+
+    fn take_input(&mut self, inputs: &[Input<'_>]) {
         assert!(inputs.len() <= MAX_INPUTS);
         // Clients with input left over get the new bytes behind it, and are read from there.
         let mut kept: Vec<(usize, Query)> = Vec::new();
@@ -107,7 +114,8 @@ impl Shard {
             let Some(client) = self.clients[source.client as usize].as_deref_mut() else { continue };
             let is_kept = kept.iter().any(|(i, _)| inputs[*i].client == source.client);
             if !rest.is_empty() && client.gate & gate::CLOSING == 0 && !is_kept {
-                client.query.bytes.reserve(client.parser.wanted(rest.len()).min(1 << 20) + rest.len());
+                // An argument of 1 MiB fits with what stands around it; a larger one has to come first.
+                client.query.reserve(client.parser.wanted(rest.len()).min((1 << 20) + 1024) + rest.len());
                 client.query.append(rest);
             }
         }

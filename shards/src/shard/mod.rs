@@ -13,6 +13,7 @@
 //! - [`script`]: where scripts run; [`busy`]: what becomes of a slow one;
 //! - [`access`]: what users may do;
 //! - [`output`]: what clients are owed, and its limits;
+//! - [`evict_clients`]: what they may hold together;
 //! - [`persist`]: snapshots, loading, and the end;
 //! - [`append`]: the log of what its slice's writes did, and output that waits for it;
 //! - [`cron`]: what happens from time to time.
@@ -23,6 +24,7 @@ pub mod blocking;
 pub mod busy;
 pub mod cron;
 pub mod dispatch;
+pub mod evict_clients;
 pub mod hops;
 pub mod input;
 pub mod intents;
@@ -217,6 +219,8 @@ pub struct Shard {
     /// What the slice held when it was lent.
     pub(crate) lent_report: Vec<crate::stats::DbReport>,
     pub(crate) cron_loops: u64,
+    /// `maxmemory-clients` in bytes, or 0.
+    pub(crate) client_memory_limit: usize,
     /// How many commands had run when the last turn ended.
     pub(crate) commands_at_turn: u64,
     pub(crate) cron_client: u32,
@@ -275,6 +279,7 @@ impl Shard {
             guarded: false,
             lent_report: Vec::new(),
             cron_loops: 0,
+            client_memory_limit: 0,
             commands_at_turn: 0,
             cron_client: 0,
             gate: append::Gate::new(shards),
@@ -304,6 +309,7 @@ impl Shard {
         self.refresh_guard();
         self.refresh_gate();
         self.refresh_tracking();
+        self.refresh_client_memory();
         self.take_users(None);
     }
 
@@ -311,11 +317,12 @@ impl Shard {
         use std::sync::atomic::Ordering::Relaxed;
         let config = &self.core.config;
         self.core.monitored = self.core.shared.monitors.iter().any(|monitors| monitors.0.load(Relaxed) > 0);
+        let pause = &self.core.shared.pause;
+        self.core.writes_paused = pause.all_until.load(Relaxed) != 0 || pause.write_until.load(Relaxed) != 0;
         self.guarded = self.core.monitored
             || config.maxmemory != 0
             || config.pipeline_order == crate::config::PipelineOrder::Strict
-            || self.core.shared.pause.all_until.load(Relaxed) != 0
-            || self.core.shared.pause.write_until.load(Relaxed) != 0
+            || self.core.writes_paused
             || self.core.shared.persistence.loading.load(Relaxed)
             || self.core.shared.scripts.busy(None).is_some()
             || self.core.shared.persistence.refuses_writes(config)
@@ -369,7 +376,7 @@ impl Shard {
             self.run_resumed();
             self.effects.append(&mut self.core.for_driver);
         }
-        if self.core.active_expire && self.core.config.active_expire_effort > 0 {
+        if self.core.active_expire && self.core.config.active_expire_effort > 0 && !self.core.writes_paused {
             if let Some(slice) = self.slices[self.core.id as usize].as_deref_mut() {
                 self.expire_cycle.run(&mut self.core, slice, Pace::Fast);
                 slice.log_said(&mut self.core);
@@ -377,6 +384,9 @@ impl Shard {
         }
         if self.core.config.maxmemory != 0 && self.core.shards > 1 {
             self.have_others_evict();
+        }
+        if self.client_memory_limit != 0 {
+            self.count_and_evict_clients();
         }
         if self.core.tracked {
             self.settle_own();
@@ -448,6 +458,7 @@ impl Shard {
             self.end_tracking(index);
         }
         let Some(client) = self.clients[index as usize].take() else { return };
+        self.uncount_memory(&client);
         self.recycle(client.out);
         self.core.shared.clients[self.core.id as usize].0.fetch_sub(1, Relaxed);
     }

@@ -200,10 +200,15 @@ impl Shard {
 
     fn ask_then_exec(&mut self, index: u32) -> CommandResult {
         let table = self.core.table;
+        let id = self.client(index).id;
         let queue = self.client(index).multi.iter().flat_map(|multi| &multi.queue);
         let questions: Vec<_> = queue
             .filter_map(|queued| match table.row(queued.command).handler {
-                Handler::Gather { question, .. } => question(queued.args.args()),
+                Handler::Gather { question, .. } => {
+                    let mut question = question(queued.args.args())?;
+                    question.sign(id, queued.args.args());
+                    Some(question)
+                }
                 _ => None,
             })
             .collect();
@@ -211,13 +216,7 @@ impl Shard {
             return self.start_exec(index);
         }
         if self.core.shards == 1 {
-            let answers = questions
-                .into_iter()
-                .map(|mut question| {
-                    self.sign(index, &mut question);
-                    vec![self.answer(question)]
-                })
-                .collect();
+            let answers = questions.into_iter().map(|question| vec![self.answer(question)]).collect();
             self.place_answers(index, answers);
             return self.start_exec(index);
         }

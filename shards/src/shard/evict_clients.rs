@@ -1,0 +1,155 @@
+//! `maxmemory-clients`: when all clients together hold too much, those that hold most are closed.
+//!
+//! Each shard counts what its clients hold, as they send and as they are owed, and publishes the sum and what its
+//! largest client holds. A shard that finds the sum over all shards too high closes its own largest client if no other
+//! shard has a larger one, and else leaves it to that shard. What is published as the largest may be too high, for it is
+//! looked up only when it matters; the shard that is asked corrects it, and asks on. Counterpart: `evictClients`.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{LogLevel, Shard};
+use crate::client::{Client, gate};
+use crate::message::Note;
+
+impl Shard {
+    /// Takes over the bound as it is configured now.
+    pub(crate) fn refresh_client_memory(&mut self) {
+        let config = &self.core.config;
+        let limit = config.maxmemory_clients.bytes(config.maxmemory).unwrap_or(0) as usize;
+        let before = std::mem::replace(&mut self.client_memory_limit, limit);
+        if before == 0 && limit != 0 {
+            // Nobody has counted meanwhile.
+            (0..self.clients.len() as u32).for_each(|index| self.count_memory(index));
+        }
+    }
+
+    /// Counts anew what a client holds.
+    pub(crate) fn count_memory(&mut self, index: u32) {
+        let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
+        let bytes = client.memory();
+        let before = std::mem::replace(&mut client.counted_bytes, bytes);
+        let memory = &self.core.shared.client_memory[self.core.id as usize].0;
+        memory.total.fetch_add(bytes, Relaxed);
+        memory.total.fetch_sub(before, Relaxed);
+        if !client.no_evict {
+            memory.largest.fetch_max(bytes, Relaxed);
+        }
+    }
+
+    /// A client goes.
+    pub(crate) fn uncount_memory(&mut self, client: &Client) {
+        let memory = &self.core.shared.client_memory[self.core.id as usize].0;
+        memory.total.fetch_sub(client.counted_bytes, Relaxed);
+    }
+
+    /// At the end of a turn: counts those whose output has changed, and has clients closed if all hold too much.
+    pub(crate) fn count_and_evict_clients(&mut self) {
+        for at in 0..self.flush.len() {
+            // Who is owed too much goes for that, and makes room for others.
+            self.check_output_limit(self.flush[at]);
+            self.count_memory(self.flush[at]);
+        }
+        self.evict_clients();
+    }
+
+    /// Closes this shard's largest clients while all hold too much and no other shard has a larger one.
+    pub(crate) fn evict_clients(&mut self) {
+        let own = self.core.id as usize;
+        let limit = self.client_memory_limit;
+        loop {
+            let shared = self.core.shared.clone();
+            let memory = &shared.client_memory;
+            let total: usize = memory.iter().map(|memory| memory.0.total.load(Relaxed)).sum();
+            if limit == 0 || total <= limit {
+                return;
+            }
+            let may_go = |client: &&Client| !client.no_evict && client.gate & gate::CLOSING == 0;
+            let largest = self.clients().filter(may_go).max_by_key(|client| client.counted_bytes);
+            let (bytes, index) = largest.map_or((0, 0), |client| (client.counted_bytes, client.index));
+            memory[own].0.largest.store(bytes, Relaxed);
+            let published = |(at, memory): (usize, &crate::shared::Lone<crate::shared::ClientMemory>)| {
+                (memory.0.largest.load(Relaxed), at)
+            };
+            let (most, at) = memory.iter().enumerate().map(published).max().expect("there are shards");
+            if most > bytes {
+                return self.outbox.note(at as u16, Note::EvictClients);
+            }
+            if bytes == 0 {
+                return;
+            }
+            let client = self.client(index);
+            let line = format!("Evicting client: id={} addr={} tot-mem={bytes}", client.id, client.peer.address);
+            self.log(LogLevel::Notice, line);
+            self.core.stats.evicted_clients += 1;
+            self.close_now(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use crate::testing::{Conn, World};
+
+    fn fill(world: &mut World, conn: Conn, bytes: usize) {
+        let text = format!("*1\r\n${}\r\n{}", 2 * bytes, "v".repeat(bytes));
+        world.send(conn, text.as_bytes());
+        world.end_turns();
+    }
+
+    /// The largest goes, on whichever shard it is, and no other.
+    #[test]
+    fn the_largest_client_goes() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let boss = world.connect();
+            world.run(boss, "CONFIG SET maxmemory-clients 1000000");
+            let small: Vec<Conn> = (0..6).map(|_| world.connect()).collect();
+            for conn in &small {
+                fill(&mut world, *conn, 50_000);
+            }
+            let spared = world.connect();
+            world.run(spared, "CLIENT NO-EVICT ON");
+            for round in 0..4 {
+                let large = world.connect();
+                fill(&mut world, large, 500_000);
+                assert!(!world.is_open(large), "{round} on {shards} shard(s)");
+                assert!(small.iter().all(|conn| world.is_open(*conn)));
+            }
+            assert!(world.run(boss, "INFO stats").text().contains("evicted_clients:4\r\n"));
+            // One that may not go holds too much by itself: all others go before it stays.
+            fill(&mut world, spared, 1_200_000);
+            assert!(world.is_open(spared));
+            assert!(small.iter().all(|conn| !world.is_open(*conn)));
+            world.disconnect(spared);
+            let total: usize = world.shared.client_memory.iter().map(|memory| memory.0.total.load(Relaxed)).sum();
+            assert!(total < 10_000, "{total}");
+        }
+    }
+
+    /// Queues, watched keys, subscriptions, prefixes and output count as well.
+    #[test]
+    fn all_that_a_client_holds_counts() {
+        for shards in [1, 4] {
+            for line in
+                ["WATCH {}", "SUBSCRIBE {}", "PSUBSCRIBE {}", "SSUBSCRIBE {}", "CLIENT TRACKING ON BCAST PREFIX {}"]
+            {
+                let mut world = World::new(shards);
+                let (boss, conn) = (world.connect(), world.connect());
+                world.run(boss, "CLIENT NO-EVICT ON");
+                world.run(boss, "CONFIG SET maxmemory-clients 50%");
+                world.run(boss, "CONFIG SET maxmemory 100000");
+                let mut sent = 0;
+                while world.is_open(conn) {
+                    sent += 1;
+                    assert!(sent < 2000, "{line} on {shards} shard(s)");
+                    world.send(conn, (line.replace("{}", &format!("name{sent:06}")) + "\r\n").as_bytes());
+                    world.received(conn);
+                    world.end_turns();
+                }
+                assert!(sent > 50, "{line}: {sent}");
+            }
+        }
+    }
+}
