@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
+use ringshard_shards::commands::migrate::{Migrated, Migration};
 use ringshard_shards::config::Config;
 use ringshard_shards::propagate::Piece;
 use ringshard_shards::rdb::file::Source;
@@ -11,7 +12,9 @@ use ringshard_shards::shared::{AllocatorFacts, Host, HostFacts, LogPart};
 use ringshard_shards::snapshot::SnapshotFile;
 
 use crate::clock;
+use crate::migrate::Migrations;
 use crate::net::Listening;
+use crate::oom_score::OomScore;
 use crate::persistence::aof::{self, Log};
 use crate::persistence::disk::Disk;
 use crate::persistence::load;
@@ -32,6 +35,10 @@ pub struct Process {
     pub log: OnceLock<Arc<Log>>,
     /// What TLS connections begin with.
     pub tls: Arc<Tls>,
+    /// What the kernel thinks of this process when memory runs out.
+    pub oom_score: OomScore,
+    /// What takes keys to other servers.
+    pub migrations: Arc<Migrations>,
     /// The listening sockets.
     pub listening: Arc<Listening>,
     /// Has the shard that accepts look at them, once there are shards.
@@ -75,6 +82,9 @@ pub struct LoopCounters(Vec<LoopCounter>);
 struct LoopCounter {
     cycles: AtomicU64,
     worked_us: AtomicU64,
+    cron_us: AtomicU64,
+    longest_us: AtomicU64,
+    most_commands: AtomicU64,
 }
 
 impl LoopCounters {
@@ -83,11 +93,27 @@ impl LoopCounters {
         LoopCounters((0..shards).map(|_| LoopCounter::default()).collect())
     }
 
-    /// Counts a turn of a shard's loop; only that shard's thread calls this.
-    pub fn note(&self, shard: usize, worked_us: u64) {
+    /// Counts time that a shard's time events took; only that shard's thread calls this.
+    pub fn note_cron(&self, shard: usize, us: u64) {
         let counter = &self.0[shard];
+        counter.cron_us.store(counter.cron_us.load(Relaxed) + us, Relaxed);
+    }
+
+    /// Counts a turn of a shard's loop that ran so many commands; only that shard's thread calls this.
+    pub fn note(&self, shard: usize, worked_us: u64, commands: u64) {
+        let counter = &self.0[shard];
+        if worked_us > counter.longest_us.load(Relaxed) {
+            counter.longest_us.store(worked_us, Relaxed);
+        }
+        if commands > counter.most_commands.load(Relaxed) {
+            counter.most_commands.store(commands, Relaxed);
+        }
         counter.cycles.store(counter.cycles.load(Relaxed) + 1, Relaxed);
         counter.worked_us.store(counter.worked_us.load(Relaxed) + worked_us, Relaxed);
+    }
+
+    fn most(&self, of: impl Fn(&LoopCounter) -> &AtomicU64) -> u64 {
+        self.0.iter().map(|counter| of(counter).load(Relaxed)).max().unwrap_or(0)
     }
 
     fn sum(&self, of: impl Fn(&LoopCounter) -> &AtomicU64) -> u64 {
@@ -124,6 +150,12 @@ impl Host for Process {
             done.map_err(|()| match name {
                 "port" | "tls-port" => (name, "Unable to listen on this port. Check server logs.".to_string()),
                 _ => (name, "Failed to bind to specified addresses.".to_string()),
+            })?;
+        }
+        if let Some(name) = changed.iter().find(|name| name.starts_with("oom-score-adj")) {
+            self.oom_score.apply(config).map_err(|text| {
+                crate::log::warning(text);
+                (*name, "Failed to set current oom_score_adj. Check server logs.".to_string())
             })?;
         }
         Ok(())
@@ -190,6 +222,10 @@ impl Host for Process {
         Ok(load::open(config)?.map(|source| Box::new(source) as Box<dyn Source>))
     }
 
+    fn migrate(&self, migration: &Migration) -> Migrated {
+        self.migrations.run(migration)
+    }
+
     fn used_memory(&self) -> usize {
         crate::alloc::used_memory()
     }
@@ -205,9 +241,19 @@ impl Host for Process {
             cpu: [own[0], own[1], children[0], children[1]],
             thread_cpu: thread,
             event_loop: self.event_loop,
+            migrate_cached_sockets: self.migrations.kept(),
             eventloop_cycles: self.loops.sum(|c| &c.cycles),
             eventloop_duration_us: self.loops.sum(|c| &c.worked_us),
+            eventloop_cron_us: self.loops.sum(|c| &c.cron_us),
+            eventloop_longest_us: self.loops.most(|c| &c.longest_us),
+            eventloop_most_commands: self.loops.most(|c| &c.most_commands),
         }
+    }
+
+    fn malloc_stats(&self) -> Option<String> {
+        let mut text = Vec::new();
+        tikv_jemalloc_ctl::stats_print::stats_print(&mut text, Default::default()).ok()?;
+        Some(String::from_utf8_lossy(&text).into_owned())
     }
 
     fn purge(&self) {

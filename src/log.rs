@@ -2,13 +2,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering::Relaxed};
 
 pub use ringshard_shards::shard::LogLevel;
 
 static LEVEL: AtomicU8 = AtomicU8::new(2);
 static FILE: Mutex<Option<File>> = Mutex::new(None);
+static DESCRIPTOR: AtomicI32 = AtomicI32::new(1);
 
 /// Sends the log to `logfile` (standard output when empty), from `level` on.
 pub fn open(logfile: &str, level: u8) -> std::io::Result<()> {
@@ -17,8 +19,14 @@ pub fn open(logfile: &str, level: u8) -> std::io::Result<()> {
         "" => None,
         path => Some(OpenOptions::new().append(true).create(true).open(path)?),
     };
+    DESCRIPTOR.store(file.as_ref().map_or(1, AsRawFd::as_raw_fd), Relaxed);
     *FILE.lock().unwrap_or_else(|e| e.into_inner()) = file;
     Ok(())
+}
+
+/// Where the log goes, for those who may take no lock.
+pub fn descriptor() -> i32 {
+    DESCRIPTOR.load(Relaxed)
 }
 
 /// Sets the least level that is written.

@@ -16,6 +16,7 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering::*};
 
+use ringshard_shards::commands::migrate::Migrated;
 use ringshard_shards::message::Parcel;
 use ringshard_shards::shard::Shutdown;
 use ringshard_shards::snapshot::LoadBatch;
@@ -36,6 +37,8 @@ pub enum Mail {
     Listen,
     /// More of the log is on disk.
     LogSynced,
+    /// Keys of the receiver's client have been to another server, or not.
+    Migrated(u32, Migrated),
     /// A signal asks for the end.
     Shutdown(Shutdown),
     /// The server ends: stop the loop.

@@ -9,11 +9,14 @@
 mod alloc;
 mod clock;
 mod config;
+mod crash;
 mod event_loop;
 mod host;
 mod log;
 mod mailbox;
+mod migrate;
 mod net;
+mod oom_score;
 mod persistence;
 mod server;
 mod signals;

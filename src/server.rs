@@ -21,7 +21,9 @@ use crate::event_loop::uring::Uring;
 use crate::event_loop::{EventLoop, FileWork, Poller};
 use crate::host::{Background, LoopCounters, Process};
 use crate::mailbox::{Mail, Mailboxes};
+use crate::migrate::Migrations;
 use crate::net::{Acceptor, Listening};
+use crate::oom_score::OomScore;
 use crate::persistence::aof::{self, Log};
 use crate::persistence::disk::{Disk, RealDisk};
 use crate::persistence::rdb::BackgroundSave;
@@ -51,6 +53,8 @@ pub struct Server {
     shutdown: AtomicBool,
     exit_code: AtomicU8,
     loops: Arc<LoopCounters>,
+    /// What takes keys to other servers.
+    pub migrations: Arc<Migrations>,
     /// The listening sockets.
     pub listening: Arc<Listening>,
 }
@@ -67,16 +71,16 @@ impl Server {
         log::warning("Signal received but errors trying to shut down the server, check the logs for more information");
     }
 
-    /// Writes the configuration in force to its file.
+    /// Writes the configuration in force to its file, with `all` what is as by default too.
     ///
     /// # Errors
     /// The reply's text.
-    pub fn rewrite_config(&self) -> Result<(), String> {
+    pub fn rewrite_config(&self, all: bool) -> Result<(), String> {
         let Some(path) = &self.config_file else {
             return Err("ERR The server is running without a config file".into());
         };
         let users = self.shared.users().config_lines();
-        match config::rewrite_file(path, &self.shared.config(), Some(&users)) {
+        match config::rewrite_file(path, &self.shared.config(), Some(&users), all) {
             Ok(()) => {
                 log::notice("CONFIG REWRITE executed with success.");
                 Ok(())
@@ -116,15 +120,21 @@ impl Server {
         for name in names {
             match *name {
                 "appendfsync" if self.shared.config().appendfsync == AppendFsync::Always => self.log.sync_soon(),
+                "crash-log-enabled" => crate::crash::handle_signals(self.shared.config().crash_log_enabled),
                 "loglevel" => log::set_level(self.shared.config().loglevel as u8),
                 _ => {}
             }
         }
     }
 
-    /// Counts a turn of a loop and how long it worked.
-    pub fn note_turn(&self, shard: usize, worked_us: u64) {
-        self.loops.note(shard, worked_us);
+    /// Counts a turn of a loop, how long it worked, and the commands it ran.
+    pub fn note_turn(&self, shard: usize, worked_us: u64, commands: u64) {
+        self.loops.note(shard, worked_us, commands);
+    }
+
+    /// Counts time that time events took.
+    pub fn note_cron(&self, shard: usize, us: u64) {
+        self.loops.note_cron(shard, us);
     }
 }
 
@@ -232,6 +242,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         u64::from_ne_bytes(bytes)
     };
     let loops = Arc::new(LoopCounters::new(shards));
+    let migrations = Arc::new(Migrations::default());
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let host = Arc::new(Process {
         event_loop: choice,
@@ -240,9 +251,14 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         disk: disk.clone(),
         log: OnceLock::new(),
         tls: tls.clone(),
+        migrations: migrations.clone(),
+        oom_score: OomScore::default(),
         listening: listening.clone(),
         listen_anew: OnceLock::new(),
     });
+    if let Err(text) = host.oom_score.apply(&values) {
+        log::warning(text);
+    }
     let mut shared = Shared::new(values, shards, [seed(), seed()], clock::now().0, host.clone());
     shared.set_users(users);
     shared.process_id = std::process::id();
@@ -272,6 +288,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         shutdown: AtomicBool::new(false),
         exit_code: AtomicU8::new(0),
         loops,
+        migrations,
         listening,
     });
     Ok(Built { server, tls, seeds: (0..shards).map(|_| seed()).collect(), choice })
@@ -363,6 +380,7 @@ fn run(startup: Startup) -> Result<ExitCode, String> {
     for warning in &startup.warnings {
         log::warning(warning.to_string());
     }
+    crate::crash::handle_signals(startup.config.crash_log_enabled);
     let built = init_server(&startup)?;
     let server = built.server.clone();
     let shards = server.shared.shards;
@@ -436,10 +454,15 @@ fn supervise(server: &Server) {
                 interrupts += 1;
                 if interrupts > 1 {
                     log::warning("You insist... exiting now.");
+                    crate::persistence::rdb::remove_temporary(&config);
                     std::process::exit(1);
                 }
                 log::notice("Received SIGINT scheduling shutdown...");
                 config.shutdown_on_sigint
+            }
+            Wake::Alarm => {
+                crate::crash::log_threads();
+                continue;
             }
             Wake::Notified if server.shutdown.load(SeqCst) => return,
             Wake::Notified => continue,

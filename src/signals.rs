@@ -19,7 +19,7 @@ fn set(signals: &[libc::c_int]) -> libc::sigset_t {
     }
 }
 
-const WAITED: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR2];
+const WAITED: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR2, libc::SIGALRM];
 
 /// Blocks the signals that [`wait`] waits for, in this thread and those it starts, and ignores SIGPIPE and SIGHUP.
 pub fn block() {
@@ -39,6 +39,8 @@ pub enum Wake {
     Term,
     /// SIGINT.
     Int,
+    /// SIGALRM.
+    Alarm,
     /// [`notify`].
     Notified,
 }
@@ -53,6 +55,7 @@ pub fn wait() -> Wake {
             return match signal {
                 libc::SIGTERM => Wake::Term,
                 libc::SIGINT => Wake::Int,
+                libc::SIGALRM => Wake::Alarm,
                 _ => Wake::Notified,
             };
         }
@@ -72,6 +75,7 @@ pub fn die_on_panic() {
         if PANICKED.swap(true, SeqCst) {
             std::process::abort();
         }
+        crate::crash::is_reported();
         let thread = std::thread::current();
         let backtrace = std::backtrace::Backtrace::force_capture();
         crate::log::warning(format!(

@@ -73,6 +73,8 @@ pub struct Core {
     pub shared: Arc<Shared>,
     /// Unix time of this turn in ms.
     pub now_ms: i64,
+    /// µs that `DEBUG SLEEP` has slept since: no time passes for the command under way, but for those that it wakes.
+    pub slept_us: u64,
     /// Monotonic time of this turn in µs.
     pub now_us: u64,
     /// [`Core::now_us`] of the first turn with the present [`Core::now_ms`].
@@ -191,6 +193,7 @@ impl Core {
             config,
             now_ms: 0,
             now_us: 0,
+            slept_us: 0,
             ms_began_us: 0,
             lru_clock: 0,
             users: shared.users(),
@@ -235,7 +238,15 @@ impl Core {
         }
         self.now_ms = now_ms;
         self.now_us = now_us;
+        self.slept_us = 0;
         self.lru_clock = ((now_ms / 1000) & 0xff_ffff) as u32;
+    }
+
+    /// Takes over the time that was slept away.
+    pub(crate) fn wake_up(&mut self) {
+        if self.slept_us > 0 {
+            self.set_time(self.now_ms + (self.slept_us / 1000) as i64, self.now_us + self.slept_us);
+        }
     }
 
     /// Whether this step is left out; never outside of tests.

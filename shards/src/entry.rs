@@ -64,6 +64,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 6] = [Self::String, Self::List, Self::Set, Self::ZSet, Self::Hash, Self::Stream];
+
     /// What `TYPE` answers.
     pub fn name(self) -> &'static str {
         match self {

@@ -185,6 +185,18 @@ pub struct ReplyBatch {
     pub bytes: Vec<u8>,
 }
 
+/// How much of its statistics a shard tells. What is told is in memory when the memory in use is looked at, so nothing is
+/// that was not asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// All but that of single commands.
+    Sums,
+    /// What each command did too.
+    Commands,
+    /// And the histograms of their durations.
+    Histograms,
+}
+
 /// What `DEBUG` turns on or off on every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
@@ -221,10 +233,10 @@ impl Asking {
 /// A question to every shard, asked by commands over what slices do not hold.
 #[derive(Clone, Debug)]
 pub enum Question {
-    /// Statistics; with the histograms of durations, which are large, or without.
+    /// Statistics.
     Report {
-        /// Whether with them.
-        histograms: bool,
+        /// Of what.
+        detail: Detail,
     },
     /// Statistics, and a fresh start of them.
     ResetStat,
@@ -316,14 +328,14 @@ pub enum Note {
         /// Its wait.
         id: BlockId,
     },
-    /// `MSETNX` found none of its keys anywhere: write these, whose keys are held, and let go.
+    /// What the parts of `MSETNX` or `MIGRATE` found calls for this write to keys that are held; then let go of them.
     Commit {
         /// The coordinator's slot.
         slot: u32,
         /// On whose behalf.
         client: ClientView,
-        /// As the arguments of `MSET`, and behind them the word of [`SPANS`] if there is a log.
-        pairs: OwnedArgs,
+        /// The write, and behind its arguments the word of [`SPANS`] if there is a log.
+        write: OwnedArgs,
         /// Whether it is there.
         spans: bool,
     },
@@ -408,7 +420,7 @@ impl Parcel {
 const SPARE_PARCELS: usize = 16;
 
 /// A parcel that has grown beyond so many bytes is not kept.
-const SPARE_PARCEL_BYTES: usize = 256 * 1024;
+const SPARE_PARCEL_BYTES: usize = 64 * 1024;
 
 /// The messages a shard has to send.
 #[derive(Debug, Default)]
@@ -416,6 +428,8 @@ pub struct Outbox {
     parcels: Vec<Option<Box<Parcel>>>,
     dirty: Vec<ShardId>,
     ordered: bool,
+    /// The fewest spare ones there were since the last [`Outbox::trim`].
+    fewest: usize,
     /// Boxed because they travel so: a parcel that comes in goes out again without moving.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Parcel>>,
@@ -434,6 +448,7 @@ impl Outbox {
         let slot = &mut self.parcels[to as usize];
         if slot.is_none() {
             let mut parcel = self.spare.pop().unwrap_or_default();
+            self.fewest = self.fewest.min(self.spare.len());
             parcel.from = self.from;
             *slot = Some(parcel);
             self.dirty.push(to);
@@ -495,6 +510,12 @@ impl Outbox {
     /// Whether what waits must be handed over in one order for all receivers.
     pub fn is_ordered(&self) -> bool {
         self.ordered
+    }
+
+    /// Gives those to the allocator that lay unused since the last time.
+    pub fn trim(&mut self) {
+        self.spare.drain(..self.fewest.min(self.spare.len()));
+        self.fewest = self.spare.len();
     }
 
     /// Gives a parcel back for reuse.

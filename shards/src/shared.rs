@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use crate::acl::{AclLog, Users};
 use crate::aof::Aof;
+use crate::commands::migrate::{Migrated, Migration};
 use crate::commands::{CommandTable, table};
 use crate::config::Config;
 use crate::dict::Hasher;
@@ -111,6 +112,11 @@ pub trait Host: Send + Sync {
         let _ = (config, take);
         Err("there is nothing to read".into())
     }
+    /// Takes keys to another server; blocks until it has answered, or has not in time.
+    fn migrate(&self, migration: &Migration) -> Migrated {
+        let _ = migration;
+        Migrated { done: Vec::new(), result: Err("IOERR error or timeout connecting to the client".into()) }
+    }
     /// Everything the allocator says of itself (`MEMORY MALLOC-STATS`), if it can.
     fn malloc_stats(&self) -> Option<String> {
         None
@@ -144,10 +150,18 @@ pub struct HostFacts {
     pub thread_cpu: [f64; 2],
     /// The event loop in use.
     pub event_loop: &'static str,
+    /// Connections kept for the next `MIGRATE`.
+    pub migrate_cached_sockets: usize,
     /// System calls that loops made to wait, over all shards.
     pub eventloop_cycles: u64,
     /// µs that loops worked, over all shards.
     pub eventloop_duration_us: u64,
+    /// µs of these for time events.
+    pub eventloop_cron_us: u64,
+    /// µs of the longest turn.
+    pub eventloop_longest_us: u64,
+    /// The most commands of one turn.
+    pub eventloop_most_commands: u64,
 }
 
 /// What jemalloc reports.
@@ -222,6 +236,8 @@ pub struct Shared {
     pub config_file: String,
     /// `CLIENT PAUSE`: until when, Unix ms, and whether only writes.
     pub pause: Pause,
+    /// The end that a signal has asked for, while time events are paused.
+    pub shutdown_asked: Mutex<Option<crate::shard::Shutdown>>,
     /// Set by the first shard that shuts the server down.
     pub shutting_down: AtomicBool,
     /// The process's number.
@@ -324,6 +340,7 @@ impl Shared {
             run_id,
             config_file: String::new(),
             pause: Pause::default(),
+            shutdown_asked: Mutex::default(),
             shutting_down: AtomicBool::new(false),
             process_id: 0,
             executable: String::new(),

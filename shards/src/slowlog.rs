@@ -50,6 +50,9 @@ pub fn is_secret(table: &CommandTable, args: Args<'_>, index: usize) -> bool {
     if name == "acl" && (args.is(1, "setuser") || args.is(1, "deluser") || args.is(1, "getuser")) {
         return index >= 2;
     }
+    if name == "migrate" {
+        return crate::commands::migrate::is_secret(args, index);
+    }
     if name == "config" && args.is(1, "set") {
         return index >= 3
             && index % 2 == 1

@@ -146,7 +146,14 @@ impl Persistence {
                 self.good(now_ms, self.cut_changes.load(Relaxed));
             }
         }
-        self.saving.store(false, Release);
+        if self.is_last(id) {
+            self.saving.store(false, Release);
+        }
+    }
+
+    /// Whether none was begun after snapshot `id`: one that was given up may come to its end while the next is under way.
+    fn is_last(&self, id: u64) -> bool {
+        self.snapshot.load(Acquire) == id
     }
 
     fn good(&self, now_ms: i64, changes: u64) {
@@ -411,8 +418,10 @@ fn rewrite_ended(shared: &Shared, id: u64, now_ms: i64, good: Option<bool>) {
     if good != Some(true) && aof.state() == State::Waiting {
         aof.scheduled.store(true, Release);
     }
-    aof.rewriting.store(false, Release);
-    shared.persistence.saving.store(false, Release);
+    if shared.persistence.is_last(id) {
+        aof.rewriting.store(false, Release);
+        shared.persistence.saving.store(false, Release);
+    }
 }
 
 fn begin_walk<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>, manner: Manner) -> u64 {

@@ -2,6 +2,8 @@
 
 use hdrhistogram::Histogram;
 
+use crate::message::Detail;
+
 /// Counters of one command.
 #[derive(Clone, Debug, Default)]
 pub struct CommandStats {
@@ -62,10 +64,17 @@ macro_rules! counters {
                 }
             }
 
-            /// A copy without histograms: with 24 KB a command they would be seen in the memory that `INFO` reports.
-            pub fn plain(&self) -> Stats {
-                let commands = self.commands.iter().map(|command| CommandStats { latency: None, ..*command });
-                Stats { $($name: self.$name,)* commands: commands.collect(), errors: self.errors.clone() }
+            /// A copy with as much as is asked for.
+            pub fn told(&self, detail: Detail) -> Stats {
+                let plain = |command: &CommandStats| CommandStats { latency: None, ..*command };
+                let commands = match detail {
+                    Detail::Sums => Vec::new(),
+                    Detail::Commands => self.commands.iter().map(plain).collect(),
+                    Detail::Histograms => self.commands.clone(),
+                };
+                let mut told = Stats { $($name: self.$name,)* commands, errors: self.errors.clone() };
+                told.command_ticks = self.commands.iter().map(|command| command.ticks).sum();
+                told
             }
         }
     };
@@ -74,6 +83,8 @@ macro_rules! counters {
 counters! {
     /// Commands run.
     commands_processed,
+    /// Ticks that all commands took; summed up when it is told.
+    command_ticks,
     /// Connections accepted.
     connections_received,
     /// Connections refused for `maxclients`.
@@ -163,6 +174,8 @@ pub struct DbReport {
     pub keys: usize,
     /// Number of keys with a time to live.
     pub expires: usize,
+    /// Number of hashes with fields that have one.
+    pub subexpiry: usize,
     /// Their average time to live in ms, weighted by `expires` when summed.
     pub avg_ttl: i64,
     /// Bytes of the tables.
@@ -200,11 +213,21 @@ pub struct ShardReport {
     pub stale_percent: f64,
     /// Requests that wait for the slice to come home.
     pub hops_waiting: usize,
-    /// Commands, bytes in and bytes out a second, lately.
-    pub instantaneous: [u64; 3],
+    /// Commands, bytes in, bytes out and turns of the loop a second, and µs that these worked, lately.
+    pub instantaneous: [u64; 5],
+    /// Bytes that the process used when the reports were in, without these; 0 when nobody has looked.
+    pub used_memory: usize,
 }
 
 impl ShardReport {
+    /// Bytes that it holds itself.
+    pub fn bytes(&self) -> usize {
+        size_of::<ShardReport>()
+            + self.dbs.capacity() * size_of::<DbReport>()
+            + self.stats.commands.capacity() * size_of::<CommandStats>()
+            + self.stats.errors.capacity() * size_of::<(String, u64)>()
+    }
+
     /// Adds another shard's report.
     pub fn add(&mut self, other: &ShardReport) {
         self.stats.add(&other.stats);
@@ -217,6 +240,7 @@ impl ShardReport {
             }
             mine.keys += theirs.keys;
             mine.expires += theirs.expires;
+            mine.subexpiry += theirs.subexpiry;
             mine.table_bytes += theirs.table_bytes;
             mine.expires_bytes += theirs.expires_bytes;
             mine.rehashing += theirs.rehashing;
@@ -233,7 +257,7 @@ impl ShardReport {
             self.blocking_keys[i] += other.blocking_keys[i];
             self.max_buffers[i] = self.max_buffers[i].max(other.max_buffers[i]);
         }
-        for i in 0..3 {
+        for i in 0..5 {
             self.instantaneous[i] += other.instantaneous[i];
         }
     }

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::client::Peer;
+use crate::commands::migrate::{Migrated, Migration};
 use crate::config::{Config, Mode};
 use crate::message::Parcel;
 use crate::quote;
@@ -161,6 +162,10 @@ impl Host for FakeHost {
             thread_cpu: [0.125, 0.25],
             event_loop: "test",
             eventloop_cycles: 0,
+            eventloop_cron_us: 0,
+            eventloop_longest_us: 0,
+            eventloop_most_commands: 0,
+            migrate_cached_sockets: 0,
             eventloop_duration_us: 0,
         }
     }
@@ -219,6 +224,8 @@ pub struct World {
     pub shards: Vec<Shard>,
     /// Effects that were left for the driver, but for closed connections.
     pub effects: Vec<(ShardId, Effect)>,
+    /// Whether migrations wait for [`World::take_migration`], instead of being told at once that nobody is there.
+    pub keeps_migrations: bool,
     /// How `CONFIG REWRITE` ends.
     pub rewrite_result: Result<(), String>,
     now_us: u64,
@@ -259,6 +266,7 @@ impl World {
             shared,
             host,
             effects: Vec::new(),
+            keeps_migrations: false,
             rewrite_result: Ok(()),
             now_us: 1_000_000,
             inboxes: (0..shards).map(|_| VecDeque::new()).collect(),
@@ -449,6 +457,22 @@ impl World {
         panic!("the snapshot does not end");
     }
 
+    /// Takes the `MIGRATE` off the list of effects that came first; says on which shard, and its number there.
+    pub fn take_migration(&mut self) -> Option<(ShardId, u32, Migration)> {
+        let at = self.effects.iter().position(|(_, effect)| matches!(effect, Effect::Migrate(..)))?;
+        match self.effects.remove(at) {
+            (shard, Effect::Migrate(slot, migration)) => Some((shard, slot, *migration)),
+            _ => unreachable!("just looked at"),
+        }
+    }
+
+    /// Tells a shard what became of a migration.
+    pub fn migrated(&mut self, shard: ShardId, slot: u32, done: &[bool], result: Result<(), &str>) {
+        let outcome = Migrated { done: done.to_vec(), result: result.map_err(String::from) };
+        self.step(shard as usize, Event::Migrated(slot, outcome));
+        self.settle();
+    }
+
     /// Sets the clock back to the beginning.
     pub fn restart_time(&mut self) {
         self.now_us = 1_000_000;
@@ -513,10 +537,14 @@ impl World {
                     }
                     self.free[shard].push(index);
                 }
-                Effect::RewriteConfig(index) => {
-                    self.effects.push((shard as ShardId, Effect::RewriteConfig(index)));
+                Effect::RewriteConfig(index, all) => {
+                    self.effects.push((shard as ShardId, Effect::RewriteConfig(index, all)));
                     let result = self.rewrite_result.clone();
                     self.step(shard, Event::WorkDone(index, result));
+                }
+                Effect::Migrate(slot, migration) if !self.keeps_migrations => {
+                    let outcome = self.host.migrate(&migration);
+                    self.step(shard, Event::Migrated(slot, outcome));
                 }
                 Effect::LoadUsers(index) => {
                     let config = self.shared.config();

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use ringshard_shards::config::{Config, file::Files, rewrite::rewrite};
+use ringshard_shards::config::{Config, file::Files, rewrite::rewrite_with};
 use ringshard_shards::glob;
 
 /// No configuration needs more; a device or a database given by mistake is not read to its end.
@@ -112,19 +112,19 @@ fn expand(dir: &Path, pattern: &[u8]) -> Vec<PathBuf> {
 }
 
 /// Brings the file at `path` up to `config`, in one step: a crash leaves the old file or the new
-/// one. `users` are the ACL users for its `user` lines; see [`rewrite`].
+/// one. `users` are the ACL users for its `user` lines; see [`rewrite_with`].
 ///
 /// # Errors
 /// What kept the old file from being read or the new one from taking its place. A file that is not
 /// there is taken as empty.
-pub fn rewrite_file(path: &Path, config: &Config, users: Option<&[Vec<u8>]>) -> io::Result<()> {
+pub fn rewrite_file(path: &Path, config: &Config, users: Option<&[Vec<u8>]>, all: bool) -> io::Result<()> {
     let mut old = Vec::new();
     match File::open(path) {
         Ok(file) => read_bounded(file, &mut old)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    write_file(path, &rewrite(&old, config, users))
+    write_file(path, &rewrite_with(&old, config, users, all))
 }
 
 /// What the `aclfile` holds.

@@ -234,7 +234,9 @@ impl<P: Poller> EventLoop<P> {
         }
         let now = clock::monotonic_us();
         let worked = now.saturating_sub(self.shard.core.now_us.max(self.woke));
-        self.server.note_turn(self.id, worked);
+        let commands = self.shard.core.stats.commands_processed.saturating_sub(self.served);
+        self.server.note_turn(self.id, worked, commands);
+        self.shard.turns = [self.shard.turns[0] + 1, self.shard.turns[1] + worked];
         self.turns.saturating_record(worked.max(1));
         self.woke = now;
     }
@@ -249,6 +251,7 @@ impl<P: Poller> EventLoop<P> {
                 Mail::LoadWithAll(batch) => self.shard.step(Event::LoadWithAll(batch)),
                 Mail::Listen => self.listen_anew(),
                 Mail::LogSynced => self.shard.step(Event::LogSynced),
+                Mail::Migrated(slot, outcome) => self.shard.step(Event::Migrated(slot, outcome)),
                 Mail::Shutdown(how) => self.shard.step(Event::Shutdown(how)),
                 Mail::Stop => self.stop = true,
             }
@@ -292,9 +295,9 @@ impl<P: Poller> EventLoop<P> {
                 Effect::ShutdownFailed => self.server.shutdown_failed(),
                 Effect::Snapshot(chunk) => self.server.snapshots.add(chunk),
                 Effect::StopLog => self.server.log.close(),
-                Effect::RewriteConfig(client) => {
+                Effect::RewriteConfig(client, all) => {
                     let server = self.server.clone();
-                    self.file_work.push(FileWork { client, run: Box::new(move || server.rewrite_config()) });
+                    self.file_work.push(FileWork { client, run: Box::new(move || server.rewrite_config(all)) });
                 }
                 Effect::LoadUsers(client) => {
                     let server = self.server.clone();
@@ -304,8 +307,20 @@ impl<P: Poller> EventLoop<P> {
                     let server = self.server.clone();
                     self.file_work.push(FileWork { client, run: Box::new(move || server.save_users()) });
                 }
+                Effect::Migrate(slot, migration) => {
+                    let (migrations, mailboxes, id) = (self.server.migrations.clone(), self.mailboxes.clone(), self.id);
+                    self.server.migrations.on_a_thread(Box::new(move || {
+                        let outcome = migrations.run(&migration);
+                        mailboxes.of(id).push(Mail::Migrated(slot, outcome));
+                    }));
+                }
                 Effect::ConfigChanged(names) => self.server.config_changed(&names),
                 Effect::Sleep(us) => std::thread::sleep(std::time::Duration::from_micros(us)),
+                Effect::Crash(report) if report == "DEBUG SEGFAULT" => {
+                    log::warning(report);
+                    // SAFETY: it ends the process, as was asked for.
+                    unsafe { libc::raise(libc::SIGSEGV) };
+                }
                 Effect::Crash(report) => panic!("{report}"),
             }
         }
@@ -346,7 +361,12 @@ impl<P: Poller> EventLoop<P> {
         }
         let hz = self.shard.core.config.hz.max(1) as u64;
         self.next_cron_us = now + 1_000_000 / hz;
+        if self.id == 0 {
+            self.server.migrations.close_idle();
+        }
+        let began = clock::monotonic_us();
         self.shard.step(Event::Timer);
+        self.server.note_cron(self.id, (clock::monotonic_us() - began).max(1));
     }
 
     fn listen_anew(&mut self) {

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -53,13 +54,29 @@ pub fn path(config: &Config) -> PathBuf {
     Path::new(&config.dir).join(&config.dbfilename)
 }
 
+/// Removes what is being written, for an end that waits for nothing.
+pub fn remove_temporary(config: &Config) {
+    let prefix = format!("temp-{}.", std::process::id());
+    for entry in std::fs::read_dir(&config.dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 impl SnapshotOnDisk {
     /// Makes the file of a snapshot.
     ///
     /// # Errors
     /// What to say in the log.
     pub fn create(disk: &Arc<dyn Disk>, config: &Config) -> Result<Self, String> {
-        let temporary = Path::new(&config.dir).join(format!("temp-{}.rdb", std::process::id()));
+        // One that was given up may still be about to remove its own.
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let name = match MADE.fetch_add(1, Relaxed) {
+            0 => format!("temp-{}.rdb", std::process::id()),
+            n => format!("temp-{}.{n}.rdb", std::process::id()),
+        };
+        let temporary = Path::new(&config.dir).join(name);
         let file = disk.create(&temporary).map_err(|error| {
             format!(
                 "Failed opening the temp RDB file {} (in server root dir {}) for saving: {}",

@@ -42,8 +42,8 @@ const TEMPLATES: &[&str] = &[
     "STRLEN {k}",
     "APPEND {k} {v}",
     "SETRANGE {k} {n} {v}",
-    "GETRANGE {k} {n} {n}",
-    "SUBSTR {k} {n} {n}",
+    "GETRANGE {k} {n} {end}",
+    "SUBSTR {k} {n} {end}",
     "INCR {k}",
     "DECR {k}",
     "INCRBY {k} {i}",
@@ -189,6 +189,8 @@ const INTEGERS: &[&str] = &[
 
 const SMALL: &[&str] =
     &["0", "1", "2", "3", "5", "10", "40", "44", "45", "100", "300", "-1", "-2", "-3", "-5", "-100", "x", ""];
+/// Where a range of a string ends. Before the first byte there is nothing since Redis 8, and the first byte before that.
+const ENDS: &[&str] = &["0", "1", "2", "3", "5", "10", "40", "44", "45", "100", "300", "-1", "x", ""];
 /// Of few digits: Redis adds in 80-bit floats and this server in decimals, which differ in the eighteenth place.
 const FLOATS: &[&str] = &[
     "0", "1", "-1", "0.1", "-0.1", "1.5", "3.0", "1e2", "5.0e3", "inf", "-inf", "nan", "abc", "", " 1", "1 ", "-0",
@@ -259,6 +261,7 @@ fn expand(name: &str, random: &mut Random, out: &mut Vec<Vec<u8>>) {
         "v" => one(random.pick(VALUES)),
         "i" => one(random.pick(INTEGERS).as_bytes()),
         "n" => one(random.pick(SMALL).as_bytes()),
+        "end" => one(random.pick(ENDS).as_bytes()),
         "f" => one(random.pick(FLOATS).as_bytes()),
         "s" => one(time(random, SECONDS)),
         "ms" => one(time(random, MILLISECONDS)),

@@ -6,6 +6,8 @@ pub mod order;
 use crate::acl::{DEFAULT, UserId};
 use crate::args::OwnedArgs;
 use crate::commands::CommandId;
+use crate::commands::connection::REPLY_CHUNK_BYTES;
+use crate::limits::SPARE_BUFFER_BYTES;
 use crate::message::Answer;
 use crate::pubsub::{Kind, Subscriptions};
 use crate::resp::{Parser, Reply};
@@ -403,8 +405,12 @@ impl Client {
     pub fn memory(&self) -> usize {
         size_of::<Client>()
             + self.query.bytes.capacity()
-            // Buffers change hands, so capacity says little; what is small is not to come and go with each reply.
-            + (self.out.len() + self.in_flight).max(1024)
+            // What is small comes in buffers that change hands, and is not to come and go with each reply: a client list
+            // is longer than the bound may have room for.
+            + match self.output_capacity() + self.in_flight {
+                small if small <= REPLY_CHUNK_BYTES => 1024,
+                large => large,
+            }
             + self.held.as_ref().map_or(0, |held| held.bytes())
             + self.parser.memory()
             + self.order.as_ref().map_or(0, |order| order.memory())
@@ -412,6 +418,13 @@ impl Client {
             + self.subscriptions.as_ref().map_or(0, |all| all.memory())
             + self.tracking.as_ref().map_or(0, |tracking| tracking.memory())
             + self.watched.iter().map(|w| w.key.capacity() + 32).sum::<usize>()
+    }
+
+    fn output_capacity(&self) -> usize {
+        match self.out.capacity() {
+            large if large > SPARE_BUFFER_BYTES => large,
+            _ => self.out.len(),
+        }
     }
 
     /// Bytes owed to the client.

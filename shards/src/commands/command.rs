@@ -217,7 +217,9 @@ fn keys_of(table: &CommandTable, args: Args<'_>) -> Result<Vec<(usize, u16)>, Co
         return Err("ERR Invalid number of arguments specified for command".into());
     }
     let mut found = Vec::new();
-    row.for_each_key_flags(full, &mut |index, flags| found.push((index + 2, flags)));
+    if row.counts_keys_rightly(full) {
+        row.for_each_key_flags(full, &mut |index, flags| found.push((index + 2, flags)));
+    }
     if found.is_empty() && !row.has(NO_MANDATORY_KEYS) {
         return Err("ERR Invalid arguments specified for command".into());
     }

@@ -80,7 +80,8 @@ fn set(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> C
         return Ok(());
     }
     let pairs: Vec<&[u8]> = args.iter_from(2).collect();
-    let context = SetContext { loading: false, client_is_local: shard.client(index).peer.local };
+    let loading = shard.core.shared.persistence.loading.load(std::sync::atomic::Ordering::Relaxed);
+    let context = SetContext { loading, client_is_local: shard.client(index).peer.local };
     let host = shard.core.shared.host.clone();
     let change = |config: &mut Config| {
         let changed = config.set_pairs(&pairs, context)?;
@@ -133,11 +134,16 @@ fn resetstat(shard: &mut Shard, index: u32, _: Args<'_>, _: Vec<Answer>) -> Comm
 }
 
 fn rewrite(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
+    ask_for_rewrite(shard, index, false)
+}
+
+/// Has the driver rewrite the configuration file, with `all` the directives or with those that say something.
+pub(super) fn ask_for_rewrite(shard: &mut Shard, index: u32, all: bool) -> CommandResult {
     if shard.core.shared.config_file.is_empty() {
         return Err("ERR The server is running without a config file".into());
     }
     shard.wait_for(index, Wait::Driver);
-    shard.effects.push(Effect::RewriteConfig(index));
+    shard.effects.push(Effect::RewriteConfig(index, all));
     Ok(())
 }
 
@@ -157,6 +163,31 @@ fn config_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
+    /// Who sets back all that `CONFIG GET` shows leaves out the immutable directives of Redis, not those it has never
+    /// heard of.
+    #[test]
+    fn own_immutable_directives_may_be_set_to_what_they_are() {
+        let mut t = crate::testing::Check::with_config(&[("event-loop", "epoll"), ("pin-threads", "no")]);
+        t.check("CONFIG SET event-loop epoll pin-threads no", "OK").check("CONFIG SET EVENT-LOOP EPOLL hz 20", "OK");
+        for (line, name) in [("event-loop uring", "event-loop"), ("hz 30 pin-threads yes", "pin-threads")] {
+            let reply =
+                format!("-ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config");
+            t.check(&format!("CONFIG SET {line}"), &reply);
+        }
+        t.check("CONFIG GET hz", r#"["hz" "20"]"#);
+    }
+
+    #[test]
+    fn what_loading_relies_on_cannot_change_meanwhile() {
+        let mut world = crate::testing::World::with_config(1, &[("enable-protected-configs", "yes")]);
+        let conn = world.connect();
+        world.shared.persistence.loading.store(true, std::sync::atomic::Ordering::Relaxed);
+        world.shared.bump_epoch();
+        let refused = world.run(conn, "CONFIG SET dir /tmp").to_string();
+        world.shared.persistence.loading.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert!(refused.starts_with("-LOADING"), "{refused}");
+    }
+
     use super::*;
     use crate::testing::{Check, World};
     use std::sync::Arc;
@@ -271,7 +302,7 @@ mod tests {
         assert_eq!(world.received(conn), b"+OK\r\n+PONG\r\n");
         world.rewrite_result = Err("ERR Rewriting config file: Permission denied".into());
         assert_eq!(world.run(conn, "CONFIG REWRITE").to_string(), "-ERR Rewriting config file: Permission denied");
-        assert!(matches!(world.effects.last(), Some((_, Effect::RewriteConfig(_)))));
+        assert!(matches!(world.effects.last(), Some((_, Effect::RewriteConfig(_, false)))));
         world.run(conn, "MULTI");
         assert_eq!(world.run(conn, "CONFIG REWRITE").text(), "ERR Command not allowed inside a transaction");
     }

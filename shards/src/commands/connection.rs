@@ -364,7 +364,7 @@ fn client_setinfo(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResul
 }
 
 /// Bytes of the buffers that Redis keeps replies in.
-const REPLY_CHUNK_BYTES: usize = 16 * 1024;
+pub(crate) const REPLY_CHUNK_BYTES: usize = 16 * 1024;
 
 /// The line of `CLIENT LIST` that describes `client`.
 ///

@@ -71,7 +71,12 @@ pub static TABLE: &[Command] = &[
     home("debug|jmap", refuse, -2, "Maps the heap."),
     home("debug|restart", refuse, -2, "Starts the server again."),
     home("debug|crash-and-recover", refuse, -2, "Ends and starts the server again."),
-    home("debug|config-rewrite-force-all", refuse, 2, "Writes all directives to the file."),
+    home(
+        "debug|config-rewrite-force-all",
+        |shard, index, _| super::config::ask_for_rewrite(shard, index, true),
+        2,
+        "Writes all directives to the file.",
+    ),
     home("debug|replicate", refuse, -3, "Sends something to replicas alone."),
     home("debug|help", debug_help, 2, "Lists the subcommands."),
     switch(
@@ -134,8 +139,9 @@ fn sleep(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     let text = std::str::from_utf8(args.at(2)).unwrap_or("");
     let seconds: f64 = text.trim().parse().unwrap_or(0.0);
     let us = (seconds.clamp(0.0, MAX_SLEEP) * 1e6) as u64;
-    if !shard.core.shared.host.sleep(us) {
-        shard.effects.push(Effect::Sleep(us));
+    match shard.core.shared.host.sleep(us) {
+        true => shard.core.slept_us += us,
+        false => shard.effects.push(Effect::Sleep(us)),
     }
     ok(shard, index)
 }
@@ -365,8 +371,15 @@ fn sdslen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn listpack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    match entry(ctx, args)?.encoding().name() {
-        "listpack" => Err(not_built("DEBUG LISTPACK")),
+    let entry = entry(ctx, args)?;
+    match entry.encoding().name() {
+        "listpack" | "listpackex" => {
+            let (encoding, bytes) = (entry.encoding().name(), entry.allocation_size());
+            let line = format!("{encoding} of {bytes} bytes at key {}", String::from_utf8_lossy(entry.key()));
+            ctx.core.for_driver.push(Effect::Log(LogLevel::Notice, line));
+            ctx.reply.simple("Listpack structure printed on stdout");
+            Ok(())
+        }
         _ => Err("ERR Not a listpack encoded object.".into()),
     }
 }

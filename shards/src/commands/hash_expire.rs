@@ -451,6 +451,18 @@ fn hsetex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
+    /// A field whose time has come is still there for `HDEL`, and hashes with such fields are counted.
+    #[test]
+    fn hdel_counts_what_has_expired() {
+        let mut t = crate::testing::Check::new();
+        t.check("DEBUG SET-ACTIVE-EXPIRE 0", "OK")
+            .check("HSET h a 1 b 2", "2")
+            .check("HPEXPIRE h 10 FIELDS 1 a", "[1]");
+        t.look("INFO keyspace", |v| assert!(v.text().contains(",subexpiry=1"), "{v}"));
+        t.advance(20).check("HDEL h a", "1").check("HDEL h a", "0");
+        t.look("INFO keyspace", |v| assert!(v.text().contains(",subexpiry=0"), "{v}"));
+    }
+
     use crate::testing::{Check, Value, World};
 
     #[test]

@@ -14,7 +14,7 @@ use crate::aof::State;
 use crate::args::Args;
 use crate::config::format_percentile;
 use crate::core::Core;
-use crate::message::{Answer, Question};
+use crate::message::{Answer, Detail, Question};
 use crate::pubsub::Kind;
 use crate::shard::Shard;
 use crate::stats::{CommandStats, ShardReport};
@@ -28,11 +28,17 @@ pub static TABLE: &[Command] = &[Command::gather("info", info_question, info, -1
 
 /// Asks every shard for its report.
 pub fn report_question(_: Args<'_>) -> Option<Question> {
-    Some(Question::Report { histograms: false })
+    Some(Question::Report { detail: Detail::Sums })
 }
 
 fn info_question(args: Args<'_>) -> Option<Question> {
-    Some(Question::Report { histograms: Wanted::new(args).has("latencystats") })
+    let wanted = Wanted::new(args);
+    let detail = match () {
+        () if wanted.has("latencystats") => Detail::Histograms,
+        () if wanted.has("commandstats") => Detail::Commands,
+        () => Detail::Sums,
+    };
+    Some(Question::Report { detail })
 }
 
 /// The reports of single shards, in their order.
@@ -153,8 +159,10 @@ impl Text {
 
 fn info(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> CommandResult {
     let wanted = Wanted::new(args);
+    // As it was before anything was put together for this reply.
     let reports = reports(answers);
-    let text = text(&shard.core, &wanted, &reports);
+    let used = shard.core.shared.sample_memory().saturating_sub(reports.iter().map(ShardReport::bytes).sum());
+    let text = text(&shard.core, &wanted, &reports, used);
     shard.client(index).reply().verbatim("txt", text.as_bytes());
     Ok(())
 }
@@ -162,8 +170,8 @@ fn info(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> 
 /// Writes one section.
 type Section = fn(&mut Text, &Core, &ShardReport);
 
-fn text(core: &Core, wanted: &Wanted, reports: &[ShardReport]) -> String {
-    let report = total(reports);
+fn text(core: &Core, wanted: &Wanted, reports: &[ShardReport], used_memory: usize) -> String {
+    let report = ShardReport { used_memory, ..total(reports) };
     let mut text = Text::default();
     let sections: [(&str, Section); 13] = [
         ("server", server),
@@ -189,7 +197,7 @@ fn text(core: &Core, wanted: &Wanted, reports: &[ShardReport]) -> String {
         shards(&mut text, core, reports);
     }
     if wanted.named("debug") {
-        debug(&mut text);
+        debug(&mut text, core);
     }
     text.0
 }
@@ -392,7 +400,7 @@ fn persistence(text: &mut Text, core: &Core, _: &ShardReport) {
 fn stats(text: &mut Text, core: &Core, report: &ShardReport) {
     let stats = &report.stats;
     let facts = core.shared.host.facts();
-    let [commands, input, output] = report.instantaneous;
+    let [commands, input, output, turns, worked_us] = report.instantaneous;
     let kbps = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
     text.section("Stats");
     text.line("total_connections_received", stats.connections_received);
@@ -422,10 +430,9 @@ fn stats(text: &mut Text, core: &Core, report: &ShardReport) {
     text.line("pubsub_channels", registry.count(Kind::Channel));
     text.line("pubsub_patterns", registry.count(Kind::Pattern));
     text.line("pubsubshard_channels", registry.count(Kind::Sharded));
+    text.zeros(&["latest_fork_usec", "total_forks"]);
+    text.line("migrate_cached_sockets", facts.migrate_cached_sockets);
     text.zeros(&[
-        "latest_fork_usec",
-        "total_forks",
-        "migrate_cached_sockets",
         "slave_expires_tracked_keys",
         "active_defrag_hits",
         "active_defrag_misses",
@@ -449,9 +456,9 @@ fn stats(text: &mut Text, core: &Core, report: &ShardReport) {
     text.zeros(&["reply_buffer_shrinks", "reply_buffer_expands"]);
     text.line("eventloop_cycles", facts.eventloop_cycles);
     text.line("eventloop_duration_sum", facts.eventloop_duration_us);
-    let ticks: u64 = stats.commands.iter().map(|command| command.ticks).sum();
-    text.line("eventloop_duration_cmd_sum", (ticks as f64 / core.shared.host.ticks_per_us()) as u64);
-    text.zeros(&["instantaneous_eventloop_cycles_per_sec", "instantaneous_eventloop_duration_usec"]);
+    text.line("eventloop_duration_cmd_sum", (stats.command_ticks as f64 / core.shared.host.ticks_per_us()) as u64);
+    text.line("instantaneous_eventloop_cycles_per_sec", turns);
+    text.line("instantaneous_eventloop_duration_usec", worked_us.checked_div(turns).unwrap_or(0));
     text.line("acl_access_denied_auth", stats.acl_access_denied_auth);
     text.line("acl_access_denied_cmd", stats.acl_access_denied_cmd);
     text.line("acl_access_denied_key", stats.acl_access_denied_key);
@@ -546,7 +553,7 @@ fn keyspace(text: &mut Text, _: &Core, report: &ShardReport) {
     for (number, db) in report.dbs.iter().enumerate().filter(|(_, db)| db.keys > 0) {
         text.line(
             &format!("db{number}"),
-            format_args!("keys={},expires={},avg_ttl={},subexpiry=0", db.keys, db.expires, db.avg_ttl),
+            format_args!("keys={},expires={},avg_ttl={},subexpiry={}", db.keys, db.expires, db.avg_ttl, db.subexpiry),
         );
     }
 }
@@ -570,13 +577,14 @@ fn shards(text: &mut Text, core: &Core, reports: &[ShardReport]) {
     }
 }
 
-fn debug(text: &mut Text) {
+fn debug(text: &mut Text, core: &Core) {
+    let facts = core.shared.host.facts();
     text.section("Debug");
+    text.line("eventloop_duration_aof_sum", 0);
+    text.line("eventloop_duration_cron_sum", facts.eventloop_cron_us);
+    text.line("eventloop_duration_max", facts.eventloop_longest_us);
+    text.line("eventloop_cmd_per_cycle_max", facts.eventloop_most_commands);
     text.zeros(&[
-        "eventloop_duration_aof_sum",
-        "eventloop_duration_cron_sum",
-        "eventloop_duration_max",
-        "eventloop_cmd_per_cycle_max",
         "allocator_allocated_lua",
         "allocator_active_lua",
         "allocator_resident_lua",

@@ -6,7 +6,7 @@ use crate::args::Args;
 use crate::core::Event;
 use crate::db::lazyfree::AwaitedFree;
 use crate::db::{Ttl, evict};
-use crate::entry::{EntryPtr, StrRef};
+use crate::entry::{EntryPtr, Kind, StrRef};
 use crate::glob;
 use crate::number::{parse_i64, parse_u64};
 use crate::router::CURSOR_POSITION_BITS;
@@ -620,7 +620,7 @@ pub struct ScanOptions<'a> {
     /// `MATCH`, unless it matches everything.
     pub pattern: Option<&'a [u8]>,
     /// `TYPE`.
-    pub kind: Option<&'a [u8]>,
+    pub kind: Option<Kind>,
 }
 
 impl<'a> ScanOptions<'a> {
@@ -639,7 +639,13 @@ impl<'a> ScanOptions<'a> {
             } else if args.is(i, "match") {
                 options.pattern = (value != b"*").then_some(value);
             } else if typed && args.is(i, "type") {
-                options.kind = Some(value);
+                let known = |kind: &Kind| value.eq_ignore_ascii_case(kind.name().as_bytes());
+                options.kind = Kind::ALL.iter().copied().find(known);
+                if options.kind.is_none() {
+                    // Since Redis 8; older ones find nothing.
+                    let name = String::from_utf8_lossy(value);
+                    return Err(format!("ERR unknown type name '{name}'").into());
+                }
             } else {
                 return Err(CommandError::Syntax);
             }
@@ -674,11 +680,15 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         if options.pattern.is_some_and(|pattern| !glob::matches(pattern, entry.key(), false)) {
             return false;
         }
-        if entry.expire_at().is_some_and(|at| at <= now) {
-            expired.push(entry.key().to_vec());
+        // What was not asked for stays where it is even if its time has come.
+        if options.kind.is_some_and(|kind| kind != entry.kind()) {
             return false;
         }
-        options.kind.is_none_or(|kind| kind.eq_ignore_ascii_case(entry.kind().name().as_bytes()))
+        let live = entry.expire_at().is_none_or(|at| at > now);
+        if !live {
+            expired.push(entry.key().to_vec());
+        }
+        live
     });
     let next = match position {
         0 if shard + 1 >= ctx.core.shards => 0,
@@ -753,8 +763,14 @@ fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
             ctx.dirty += db.empty(ctx.core, lazily) as u64;
         }
     }
-    // FLUSHALL is a change even of an empty server, as in Redis.
-    ctx.dirty += 1;
+    // It is told even where there was nothing, as in Redis.
+    let words: Vec<&[u8]> = args.iter_from(0).collect();
+    ctx.effect(&words);
+    if !ctx.core.config.save.is_empty() && !ctx.core.time_stands_still() {
+        // Who has save points wants no file to bring back what was flushed. It is written at once: it is next to empty.
+        ctx.dirty = 0;
+        super::save::save_flushed(ctx);
+    }
     end_flush(ctx);
     Ok(())
 }

@@ -5,7 +5,7 @@ use super::info::{command_stats, sum};
 use super::{Command, CommandError, CommandResult, Group, flag, help};
 use crate::args::Args;
 use crate::latency::Event;
-use crate::message::{Answer, Question};
+use crate::message::{Answer, Detail, Question};
 use crate::resp::Reply;
 use crate::shard::Shard;
 use crate::stats::CommandStats;
@@ -216,7 +216,7 @@ fn doctor(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 }
 
 fn histogram_question(_: Args<'_>) -> Option<Question> {
-    Some(Question::Report { histograms: true })
+    Some(Question::Report { detail: Detail::Histograms })
 }
 
 fn histogram(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> CommandResult {

@@ -87,7 +87,7 @@ fn ratio(a: usize, b: usize) -> f64 {
 impl Overhead {
     /// The state of a server whose shards report this.
     pub fn new(core: &Core, report: &ShardReport) -> Self {
-        let used = core.shared.sample_memory();
+        let used = if report.used_memory > 0 { report.used_memory } else { core.shared.sample_memory() };
         let startup = core.shared.startup_memory.load(Relaxed);
         let tables: usize = report.dbs.iter().map(|db| db.table_bytes + db.expires_bytes).sum();
         let rehashing = report.dbs.iter().filter(|db| db.rehashing > 0);

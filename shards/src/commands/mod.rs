@@ -29,6 +29,7 @@ pub mod latency;
 pub mod list;
 pub mod lolwut;
 pub mod memory;
+pub mod migrate;
 pub mod monitor;
 pub mod pubsub;
 pub mod save;

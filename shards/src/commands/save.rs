@@ -61,6 +61,12 @@ fn save_all(ctx: &mut Ctx<'_>) -> CommandResult {
     }
 }
 
+/// Writes the snapshot that is to hold nothing, behind `FLUSHALL`. That it could not be written is for the log: the keys
+/// are gone either way.
+pub(super) fn save_flushed(ctx: &mut Ctx<'_>) {
+    let _ = save_all(ctx);
+}
+
 fn save(ctx: &mut Ctx<'_>, _: Args<'_>) -> CommandResult {
     if ctx.core.shared.persistence.saving.load(Acquire) {
         return Err("ERR Background save already in progress".into());

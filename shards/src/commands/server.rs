@@ -6,7 +6,7 @@
 use super::{Command, CommandError, CommandResult, Group, acl, flag, help};
 use crate::args::Args;
 use crate::number::parse_i64;
-use crate::shard::{Shard, Shutdown};
+use crate::shard::{LogLevel, Shard, Shutdown};
 
 use flag::*;
 
@@ -116,8 +116,12 @@ fn shutdown(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
         return Err(CommandError::Syntax);
     }
     if abort {
-        // Nothing is waited for before the end, so there is never an end to call off.
-        return Err("ERR No shutdown in progress.".into());
+        // Nothing is waited for before the end but time events, where these are paused.
+        let asked = shard.core.shared.shutdown_asked.lock().expect("no holder panics").take();
+        asked.ok_or("ERR No shutdown in progress.")?;
+        shard.log(LogLevel::Notice, "Shutdown manually aborted.");
+        shard.client(index).reply().ok();
+        return Ok(());
     }
     let save = if nosave { Some(false) } else { save.then_some(true) };
     shard.shut_down(Some(index), Shutdown { save, now, force });
@@ -185,6 +189,32 @@ fn module_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
+    /// Time events that are paused do not end the server either; until then the end can be called off.
+    #[test]
+    fn a_signals_shutdown_can_be_aborted_while_cron_is_paused() {
+        use crate::shard::{Event, Shutdown};
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            world.run(conn, "DEBUG PAUSE-CRON 1");
+            let asked = |world: &mut World| {
+                world.shards[0].step(Event::Shutdown(Shutdown { save: Some(false), ..Shutdown::default() }))
+            };
+            let ends =
+                |world: &World| world.effects.iter().any(|(_, effect)| matches!(effect, Effect::Shutdown { .. }));
+            asked(&mut world);
+            world.cron();
+            assert_eq!(world.run(conn, "SHUTDOWN ABORT").to_string(), "OK");
+            assert_eq!(world.run(conn, "SHUTDOWN ABORT").to_string(), "-ERR No shutdown in progress.");
+            asked(&mut world);
+            assert!(!ends(&world));
+            world.run(conn, "DEBUG PAUSE-CRON 0");
+            world.cron();
+            world.settle();
+            assert!(ends(&world));
+        }
+    }
+
     use crate::shard::Effect;
     use crate::testing::{Check, World};
 

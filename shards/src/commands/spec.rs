@@ -304,13 +304,15 @@ pub enum Split {
     Done,
     /// Whether no key was there, and only then are the pairs written: `MSETNX`.
     IfNone,
+    /// What the driver says when it has been to another server with the values: `MIGRATE`.
+    Migrate,
 }
 
 impl Split {
     /// From one key to the next, in arguments.
     pub fn step(self) -> usize {
         match self {
-            Split::Values | Split::Sum => 1,
+            Split::Values | Split::Sum | Split::Migrate => 1,
             Split::Done | Split::IfNone => 2,
         }
     }
@@ -556,6 +558,19 @@ impl Command {
     /// The name without its container.
     pub fn short_name(&self) -> &'static str {
         self.name.split_once('|').map_or(self.name, |(_, sub)| sub)
+    }
+
+    /// Whether every count of keys among `args` is one, and as many arguments follow.
+    pub fn counts_keys_rightly(&self, args: Args<'_>) -> bool {
+        self.find_keys.is_some()
+            || self.keys.iter().all(|spec| match (spec.find, spec.start(args)) {
+                (Find::Count { at, first, step }, Some(start)) => {
+                    let count = args.get(start + at as usize).and_then(crate::number::parse_i64).unwrap_or(0);
+                    let room = args.len().saturating_sub(start + first as usize).div_ceil(step.max(1) as usize);
+                    count > 0 && count as usize <= room
+                }
+                _ => true,
+            })
     }
 
     /// Calls back with the index of each key among `args`, in order; malformed arguments yield fewer.

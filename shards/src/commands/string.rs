@@ -477,15 +477,13 @@ fn getrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The bytes from `start` to `end`, both included, counted from the end when negative.
+/// The bytes from `start` to `end`, both included, counted from the end when negative. An end before the first byte
+/// leaves nothing, as since Redis 8; older ones return the first byte.
 fn slice_of(bytes: &[u8], start: i64, end: i64) -> &[u8] {
     let len = bytes.len() as i64;
-    if start < 0 && end < 0 && start > end {
-        return b"";
-    }
-    let from_end = |i: i64| if i < 0 { (len + i).max(0) } else { i };
-    let (start, end) = (from_end(start), from_end(end).min(len - 1));
-    match start > end || len == 0 {
+    let from_end = |i: i64| if i < 0 { len.saturating_add(i) } else { i };
+    let (start, end) = (from_end(start).max(0), from_end(end).min(len - 1));
+    match start > end {
         true => b"",
         false => &bytes[start as usize..=end as usize],
     }
@@ -722,4 +720,25 @@ pub fn float_arg(text: &[u8]) -> Result<f64, CommandError> {
 pub fn string_at(ctx: &mut Ctx<'_>, key: Key<'_>) -> Result<Option<Vec<u8>>, CommandError> {
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     Ok(db.lookup_read_kind(ctx.core, key, Kind::String)?.as_ref().map(text_of))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slice_of;
+
+    /// Beside a plain reading of the words: positions from the end, and what lies between them.
+    #[test]
+    fn ranges_are_what_lies_between_their_ends() {
+        for text in [&b""[..], b"a", b"Hello"] {
+            let len = text.len() as i64;
+            for start in (-8..8).chain([i64::MIN, i64::MAX]) {
+                for end in (-8..8).chain([i64::MIN, i64::MAX]) {
+                    let place = |i: i64| if i < 0 { i.saturating_add(len) } else { i };
+                    let inside = |at: &i64| *at >= place(start) && *at <= place(end);
+                    let expected: Vec<u8> = (0..len).filter(inside).map(|at| text[at as usize]).collect();
+                    assert_eq!(slice_of(text, start, end), expected, "{text:?} {start} {end}");
+                }
+            }
+        }
+    }
 }

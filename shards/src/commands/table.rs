@@ -22,6 +22,7 @@ static FAMILIES: &[&[Command]] = &[
     super::geo::TABLE,
     super::keys::TABLE,
     super::dump::TABLE,
+    super::migrate::TABLE,
     super::hash::TABLE,
     super::hash_expire::TABLE,
     super::list::TABLE,

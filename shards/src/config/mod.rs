@@ -127,6 +127,9 @@ impl Config {
                 name: String::from_utf8_lossy(name).into_owned(),
                 reason: Cow::Borrowed(reason),
             };
+            if directive.has(flag::OWN) && self.holds(directive, value) {
+                continue;
+            }
             if directive.has(flag::IMMUTABLE) {
                 return Err(refused("can't set immutable config"));
             }
@@ -163,6 +166,11 @@ impl Config {
         next.settle();
         *self = next;
         Ok(changed)
+    }
+
+    /// Whether setting a directive of one argument to `value` would change nothing.
+    fn holds(&self, directive: &Directive, value: &[u8]) -> bool {
+        (directive.set)(&mut self.clone(), directive, &[value.to_vec()], Mode::Runtime) == Ok(false)
     }
 
     /// Sets one directive from `args`, one element an argument.

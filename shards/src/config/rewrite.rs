@@ -23,6 +23,11 @@ const OTHERS: [&str; 5] = ["include", "rename-command", "user", "loadmodule", "s
 /// `users` are the ACL users as `user` lines have them, without that word; `None` leaves the lines
 /// of the old file alone. They are left out where an `aclfile` holds the users.
 pub fn rewrite(old: &[u8], config: &Config, users: Option<&[Vec<u8>]>) -> Vec<u8> {
+    rewrite_with(old, config, users, false)
+}
+
+/// As [`rewrite`]; with `all`, directives that are as by default get their lines too.
+pub fn rewrite_with(old: &[u8], config: &Config, users: Option<&[Vec<u8>]>, all: bool) -> Vec<u8> {
     let mut state = State::read(old);
     let default = Config::default();
     for directive in DIRECTIVES {
@@ -30,12 +35,12 @@ pub fn rewrite(old: &[u8], config: &Config, users: Option<&[Vec<u8>]>) -> Vec<u8
             Rewrite::Remove => {}
             Rewrite::Lines { lines, force } => {
                 for line in lines {
-                    state.place(directive.name, line, force);
+                    state.place(directive.name, line, force || all);
                 }
             }
             Rewrite::Each(lines) => {
                 for (line, force) in lines {
-                    state.place(directive.name, line, force);
+                    state.place(directive.name, line, force || all);
                 }
             }
         }

@@ -35,6 +35,9 @@ pub mod flag {
     pub const MULTI_ARG: u16 = 1 << 5;
     /// Setting it anew to the same value has an effect, since the value names a file.
     pub const VOLATILE: u16 = 1 << 6;
+    /// Redis has no such directive. Programs that set back what `CONFIG GET *` showed leave out the immutable ones they
+    /// know of, so one that they do not know of may be set to what it is.
+    pub const OWN: u16 = 1 << 7;
 }
 use flag::*;
 
@@ -238,18 +241,18 @@ directives! {
         /// How many shards, each a thread with its own event loop and its own part of every database.
         /// 0 means one for each core this process may use, by CPU affinity and cgroup quota.
         shards: u32 = 0,
-            "shards", int(0, 1024), IMMUTABLE, Yes;
+            "shards", int(0, 1024), IMMUTABLE | OWN, Yes;
         /// How a shard waits for its sockets: io_uring, epoll, or the first of these that works.
         /// auto logs why when it falls back; uring stops with that reason.
         event_loop: EventLoop = EventLoop::Auto,
-            "event-loop", words::<EventLoop>(), IMMUTABLE, Yes;
+            "event-loop", words::<EventLoop>(), IMMUTABLE | OWN, Yes;
         /// How many microseconds a shard polls before it sleeps. Anything above 0 trades CPU time for
         /// latency and suits a machine whose cores are the server's own.
         busy_poll_us: u32 = 0,
             "busy-poll-us", int(0, 1000000), MUTABLE, Yes;
         /// Whether each shard's thread is bound to one core.
         pin_threads: bool = true,
-            "pin-threads", Kind::Bool, IMMUTABLE, Yes;
+            "pin-threads", Kind::Bool, IMMUTABLE | OWN, Yes;
         /// What other clients may see of a pipeline whose keys lie on different shards. Under relaxed,
         /// plain commands may overlap, while whatever others could take as a signal waits for those
         /// before it; under strict every command waits. Replies come in order either way.
@@ -395,7 +398,7 @@ directives! {
             "hide-user-data-from-log", Kind::Bool, MUTABLE, NotYet;
         /// Log a report when the server crashes.
         crash_log_enabled: bool = true,
-            "crash-log-enabled", Kind::Bool, MUTABLE, NotYet;
+            "crash-log-enabled", Kind::Bool, MUTABLE, Yes;
         /// Test the memory when the server crashes.
         crash_memcheck_enabled: bool = true,
             "crash-memcheck-enabled", Kind::Bool, MUTABLE, NotYet;
@@ -468,10 +471,10 @@ directives! {
             "io-threads-do-reads", Kind::Bool, IMMUTABLE, NotYet;
         /// Whether to tell the kernel which process to end first when memory runs out.
         oom_score_adj: OomScoreAdj = OomScoreAdj::No,
-            "oom-score-adj", words::<OomScoreAdj>(), MUTABLE, NotYet;
+            "oom-score-adj", words::<OomScoreAdj>(), MUTABLE, Yes;
         /// Those scores of a master, of a replica and of a background child.
         oom_score_adj_values: OomScoreAdjValues = [0, 200, 800],
-            "oom-score-adj-values", Kind::OomScoreAdjValues, MULTI_ARG, NotYet;
+            "oom-score-adj-values", Kind::OomScoreAdjValues, MULTI_ARG, Yes;
         /// Ask the kernel for no transparent huge pages.
         disable_thp: bool = true,
             "disable-thp", Kind::Bool, IMMUTABLE, NotYet;

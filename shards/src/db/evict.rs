@@ -30,6 +30,9 @@ pub struct EvictionPool {
     best: Vec<Candidate>,
 }
 
+/// About what a notice of a key that was evicted takes beside its name.
+const NOTICE_BYTES: usize = 128;
+
 /// How an attempt to get under the limit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -118,13 +121,18 @@ pub fn perform(core: &mut Core, keys: &mut Keyspace<'_>) -> Outcome {
     let started = clock();
     let mut evicted = 0u32;
     let mut outcome = Outcome::Within;
-    while used > limit {
-        if !evict_one(core, keys, policy) {
+    // What is to be told of evicted keys takes memory too, for as long as it is on its way. It must not cost further keys,
+    // of which there would be more to tell.
+    let (wanted, mut freed) = (used - limit, 0);
+    while used > limit && freed < wanted {
+        let Some(name_bytes) = evict_one(core, keys, policy) else {
             outcome = Outcome::Full;
             break;
-        }
+        };
         evicted += 1;
-        used = core.shared.sample_memory();
+        let before = std::mem::replace(&mut used, core.shared.sample_memory());
+        let told = if core.tracked { NOTICE_BYTES + 2 * name_bytes } else { 0 };
+        freed += (before + told).saturating_sub(used);
         if evicted.is_multiple_of(16) && clock().wrapping_sub(started) > budget {
             outcome = if used <= limit { Outcome::Within } else { Outcome::Busy };
             break;
@@ -144,7 +152,8 @@ fn tenacity_us(tenacity: u64) -> u64 {
     }
 }
 
-fn evict_one(core: &mut Core, keys: &mut Keyspace<'_>, policy: MaxmemoryPolicy) -> bool {
+/// Evicts one key; says how long its name was.
+fn evict_one(core: &mut Core, keys: &mut Keyspace<'_>, policy: MaxmemoryPolicy) -> Option<usize> {
     let slices = keys.slices().count();
     let first = core.rng.below(slices as u64) as usize;
     for i in 0..slices {
@@ -159,10 +168,10 @@ fn evict_one(core: &mut Core, keys: &mut Keyspace<'_>, policy: MaxmemoryPolicy) 
             core.stats.evicted_keys += 1;
             core.notify(Event::EVICTED, "evicted", &name, db as u16);
             core.effects.push(db as u16, &[b"DEL", &name]);
-            return true;
+            return Some(name.len());
         }
     }
-    false
+    None
 }
 
 fn random_victim(core: &mut Core, dbs: &[RedisDb], policy: MaxmemoryPolicy) -> Option<(usize, Vec<u8>)> {

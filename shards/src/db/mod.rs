@@ -94,6 +94,7 @@ impl Slice {
             .map(|db| DbReport {
                 keys: db.dict.len(),
                 expires: db.expires.len(),
+                subexpiry: db.field_expires.len(),
                 avg_ttl: db.avg_ttl,
                 table_bytes: db.dict.bytes(),
                 expires_bytes: db.expires.bytes(),

@@ -438,3 +438,50 @@ fn a_slow_script_that_has_written_cannot_be_killed_and_its_client_may_go() {
         assert!(world.shards.iter().all(crate::shard::Shard::is_quiet));
     }
 }
+
+/// What a slow script has done is nobody's to see before it has ended: not of those who wait for its keys either.
+#[test]
+fn nobody_is_served_what_a_slow_script_has_pushed_so_far() {
+    for shards in [1, 4] {
+        World::set_look_us(1);
+        let mut world = World::with_config(shards, &[("busy-reply-threshold", "1")]);
+        let (waiting, script) = (world.connect(), world.connect_to(0));
+        world.send(waiting, &crate::testing::request(&["BLPOP", "a", "0"]));
+        World::set_look_us(2000);
+        let text = "redis.call('lpush', KEYS[1], 'y') for i = 1, 3000000 do end redis.call('lpush', KEYS[1], 'z')";
+        world.send(script, &crate::testing::request(&["EVAL", text, "1", "a"]));
+        let mut turns = 0;
+        loop {
+            let reply = received(&mut world, waiting);
+            if !reply.is_empty() {
+                assert_eq!(reply, "*2\r\n$1\r\na\r\n$1\r\nz\r\n");
+                break;
+            }
+            world.end_turns();
+            turns += 1;
+            assert!(turns < 10_000, "it goes on");
+        }
+        assert!(turns > 1, "it was put aside");
+        World::set_look_us(1);
+    }
+}
+
+/// What stands behind a slow script in its own pipeline waits for it, and is not told that it is busy.
+#[test]
+fn a_pipeline_waits_for_its_own_slow_script() {
+    for shards in [1, 4] {
+        World::set_look_us(2000);
+        let mut world = World::with_config(shards, &[("busy-reply-threshold", "1")]);
+        let (conn, other) = (world.connect_to(0), world.connect_to(shards as u16 - 1));
+        let script = crate::testing::request(&["EVAL", "while true do end", "0"]);
+        world.send(conn, &[script, crate::testing::request(&["PING"])].concat());
+        world.end_turns();
+        assert_eq!(world.run(other, "PING").to_string(), BUSY);
+        assert_eq!(world.run(other, "SCRIPT KILL").to_string(), "OK");
+        world.end_turns();
+        world.end_turns();
+        let replies = received(&mut world, conn);
+        assert!(replies.contains("killed by user") && replies.ends_with("+PONG\r\n"), "{replies}");
+        World::set_look_us(1);
+    }
+}

@@ -341,6 +341,9 @@ impl Shard {
         aof.scheduled.store(false, Relaxed);
         if aof.rewriting.load(Acquire) {
             self.core.shared.persistence.give_up();
+            // The next may begin at once, though the driver has not put this one away yet.
+            aof.rewriting.store(false, Release);
+            self.core.shared.persistence.saving.store(false, Release);
             let line = format!("Killing running AOF rewrite child: {}", self.core.shared.process_id);
             self.effects.push(Effect::Log(LogLevel::Notice, line));
         }

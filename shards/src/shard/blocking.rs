@@ -199,6 +199,10 @@ impl Shard {
 
     #[cold]
     fn serve_ready_keys(&mut self) {
+        if self.core.paused.is_some() && self.busy.is_none() {
+            // A slow script is about to be put aside with its slices: nobody sees what it has done before it has ended.
+            return;
+        }
         // A command may write and then wait itself: XREADGROUP makes its consumer first. What it waits for is not to be
         // taken for what one of those here waits for.
         let request = self.core.block_request.take();

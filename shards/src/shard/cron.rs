@@ -4,22 +4,23 @@ use super::Shard;
 use crate::client::{Wait, gate};
 use crate::db::expire::Pace;
 use crate::db::{Keyspace, evict};
+use crate::message::Detail;
 use crate::stats::ShardReport;
 
 /// Samples kept for rates (Redis: `STATS_METRIC_SAMPLES`), one every 100 ms.
 const SAMPLES: usize = 16;
 
-/// Rates of commands, bytes in and bytes out.
+/// Rates of commands, bytes in, bytes out, turns of the loop, and µs that these worked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rates {
     last_us: u64,
-    last: [u64; 3],
-    samples: [[u64; SAMPLES]; 3],
+    last: [u64; 5],
+    samples: [[u64; SAMPLES]; 5],
     next: usize,
 }
 
 impl Rates {
-    fn sample(&mut self, now_us: u64, totals: [u64; 3]) {
+    fn sample(&mut self, now_us: u64, totals: [u64; 5]) {
         let elapsed = now_us.saturating_sub(self.last_us);
         if elapsed < 100_000 && self.last_us != 0 {
             return;
@@ -34,7 +35,7 @@ impl Rates {
     }
 
     /// Averages, a second.
-    pub fn averages(&self) -> [u64; 3] {
+    pub fn averages(&self) -> [u64; 5] {
         self.samples.map(|samples| samples.iter().sum::<u64>() / SAMPLES as u64)
     }
 }
@@ -47,8 +48,13 @@ impl Shard {
             return;
         }
         self.cron_loops += 1;
+        if self.core.id == 0 {
+            let asked = self.core.shared.shutdown_asked.lock().expect("no holder panics").take();
+            asked.into_iter().for_each(|how| self.shut_down(None, how));
+        }
         let stats = &self.core.stats;
-        let totals = [stats.commands_processed, stats.net_input_bytes, stats.net_output_bytes];
+        let [turns, worked_us] = self.turns;
+        let totals = [stats.commands_processed, stats.net_input_bytes, stats.net_output_bytes, turns, worked_us];
         self.rates.sample(self.core.now_us, totals);
         self.core.shared.sample_memory();
         crate::scripting::cron(&mut self.core);
@@ -65,6 +71,10 @@ impl Shard {
             self.core.shared.keys[self.core.id as usize].0.store(keys, Relaxed);
         }
         self.persistence_cron();
+        if self.cron_loops.is_multiple_of(self.core.config.hz.max(1) as u64) {
+            self.spare_buffers.trim();
+            self.outbox.trim();
+        }
     }
 
     /// Looks after a share of the clients, so that each is seen about once a second.
@@ -178,10 +188,10 @@ impl Shard {
     }
 
     /// What this shard reports of itself.
-    pub fn report(&self, histograms: bool) -> ShardReport {
+    pub fn report(&self, detail: Detail) -> ShardReport {
         self.publish_changes();
         let mut report = ShardReport {
-            stats: if histograms { self.core.stats.clone() } else { self.core.stats.plain() },
+            stats: self.core.stats.told(detail),
             dbs: self.slice().map_or_else(|| self.lent_report.clone(), |slice| slice.report()),
             stale_percent: self.expire_cycle.stale_percent(),
             hops_waiting: self.waiting.len(),

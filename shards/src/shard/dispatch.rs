@@ -85,6 +85,11 @@ impl CommandClock {
         self.lapped
     }
 
+    /// The time on the host's counter.
+    pub(crate) fn now(&self) -> u64 {
+        (self.ticks)()
+    }
+
     /// Time since then, which goes on belonging to the command.
     pub(crate) fn elapsed(&self) -> u64 {
         (self.ticks)().saturating_sub(self.last)
@@ -294,7 +299,7 @@ impl Shard {
         let now = self.core.now_ms / 1000;
         let event = if row.has(flag::FAST) { "fast-command" } else { "command" };
         self.core.note_latency(event, duration_us);
-        if ticks < self.clock.slow_ticks || row.has(flag::SKIP_SLOWLOG) {
+        if ticks < self.clock.slow_ticks || row.has(flag::SKIP_SLOWLOG) || self.core.config.slowlog_max_len == 0 {
             return;
         }
         let entry = SlowEntry {
@@ -409,6 +414,11 @@ impl Shard {
         if self.guarded
             && let Some(text) = self.refused_by_script(index, row, args)
         {
+            if self.client(index).awaits_replies() {
+                // The script may be its own: what stands behind it in its pipeline waits for it.
+                self.wait_for(index, Wait::Replies);
+                return Next::Again;
+            }
             return self.reject(index, id, text.into());
         }
         if self.guarded
@@ -542,6 +552,9 @@ impl Shard {
                 if row.has(flag::SCRIPT) {
                     return self.start_script(index, id, args);
                 }
+                if row.name == "migrate" {
+                    return self.start_migration(index, id, args);
+                }
                 if row.has(flag::BLOCKING) {
                     if self.client(index).awaits_replies() {
                         self.wait_for(index, Wait::Replies);
@@ -572,7 +585,7 @@ impl Shard {
                     }
                     Owners::Several(_) if row.split.is_some_and(|kind| splits_well(kind, args)) => {
                         self.client(index).script_sent = false;
-                        self.start_split(index, id, args, row.split.expect("just seen"))
+                        self.start_split(index, id, args, row.split.expect("just seen"), |_| {})
                     }
                     Owners::None | Owners::Several(_) => {
                         if self.client(index).awaits_replies() {
@@ -599,9 +612,13 @@ impl Shard {
         run: impl FnOnce(&mut Shard) -> crate::commands::CommandResult,
     ) -> Next {
         let view = self.view(index);
-        self.client(index).commands += 1;
-        self.client(index).last_command = id;
-        let length = self.client(index).out.len();
+        let client = self.clients[index as usize].as_deref_mut().expect("the caller holds a live client's index");
+        client.commands += 1;
+        client.last_command = id;
+        if client.out.capacity() == 0 {
+            client.out = self.spare_buffers.take();
+        }
+        let length = client.out.len();
         let result = run(self);
         self.account(id, args, view);
         // Confirmations of subscriptions are messages, which are not kept back; EXEC keeps back what it runs itself.

@@ -15,7 +15,9 @@ use crate::commands::spec::Handler;
 use crate::core::Fault;
 use crate::db::{Keyspace, Slice};
 use crate::limits::{BATCH_COMMANDS, BATCH_KEYS};
-use crate::message::{Answer, Note, Parcel, Question, ReplyHead, RequestBatch, RequestHead, SPANS, SPLIT, Switch};
+use crate::message::{
+    Answer, Detail, Note, Parcel, Question, ReplyHead, RequestBatch, RequestHead, SPANS, SPLIT, Switch,
+};
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
 use crate::shard::busy::Then;
@@ -148,6 +150,10 @@ impl Shard {
     /// Runs a request on this shard's slice, and sends the reply home.
     pub(crate) fn serve(&mut self, client: ClientView, sequence: u64, id: CommandId, args: Args<'_>) {
         let refused = if sequence & SPLIT != 0 { None } else { self.out_of_memory(id, args) };
+        if let Some(text) = &refused {
+            self.core.stats.commands[id as usize].rejected += 1;
+            self.core.stats.count_error(text);
+        }
         self.run_request(client, sequence, id, args, refused);
         self.post();
         self.serve_ready();
@@ -176,6 +182,7 @@ impl Shard {
         let own = self.core.id;
         let part = sequence & SPLIT != 0;
         let (args, span) = self.open_span(args, sequence & SPANS != 0 && part);
+        let runs = refused.is_none();
         if client.home == own {
             if let Some(client) = self.client_by_id(client.index, client.id) {
                 client.queued_here -= 1;
@@ -234,7 +241,9 @@ impl Shard {
                 return self.clock.restart();
             }
         }
-        self.account(id, args, client);
+        if runs {
+            self.account(id, args, client);
+        }
     }
 
     fn take_note(&mut self, from: ShardId, note: Note) {
@@ -251,7 +260,7 @@ impl Shard {
             }
             Note::Answer(number, answers) => self.take_answers(number, from, answers),
             Note::Unwatch { client, keys } => self.unwatch_here(client, keys),
-            Note::Commit { slot, client, pairs, spans } => self.commit_here(from, slot, client, pairs.args(), spans),
+            Note::Commit { slot, client, write, spans } => self.commit_here(from, slot, client, write.args(), spans),
             Note::Ready { index, id } => self.retry_spanning(index, id),
             Note::Unblock { id, how } => self.unblock_here(id, how),
             Note::Letter(letter) => self.take_letter(&letter),
@@ -400,9 +409,9 @@ impl Shard {
     /// This shard's answer to a question.
     pub(crate) fn answer(&mut self, question: Question) -> Answer {
         match question {
-            Question::Report { histograms } => Answer::Report(Box::new(self.report(histograms))),
+            Question::Report { detail } => Answer::Report(Box::new(self.report(detail))),
             Question::ResetStat => {
-                let report = self.report(false);
+                let report = self.report(Detail::Sums);
                 self.core.stats.reset();
                 Answer::Report(Box::new(report))
             }

@@ -7,7 +7,7 @@
 //! - [`input`]: bytes become commands, a batch at a time, so that the cache misses of their keys overlap;
 //! - [`dispatch`]: a command runs here, travels to its owner, or becomes a transaction;
 //! - [`hops`]: messages of other shards, and slices that are lent;
-//! - [`split`] and [`intents`]: commands whose parts run where their keys are;
+//! - [`split`] and [`intents`]: commands whose parts run where their keys are; [`migrate`]: one that goes further;
 //! - [`multi`]: `MULTI`, `EXEC`, `WATCH`;
 //! - [`blocking`]: clients that wait for keys;
 //! - [`script`]: where scripts run; [`busy`]: what becomes of a slow one;
@@ -28,6 +28,7 @@ pub mod evict_clients;
 pub mod hops;
 pub mod input;
 pub mod intents;
+pub mod migrate;
 pub mod multi;
 pub mod output;
 pub mod persist;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use crate::aof::load::LogLoader;
 use crate::args::OwnedArgs;
 use crate::client::{Client, ClientView, Peer, Wait, gate};
+use crate::commands::migrate::{Migrated, Migration};
 use crate::core::Core;
 use crate::db::Slice;
 use crate::db::expire::{ExpireCycle, Pace};
@@ -83,6 +85,8 @@ pub enum Event<'a> {
     LoadWithAll(Box<LoadBatch>),
     /// More of the logs is on disk than was.
     LogSynced,
+    /// A migration of [`Effect::Migrate`] has come to its end.
+    Migrated(u32, Migrated),
     /// The driver's work that a client waited for has ended: an error's text, or nothing.
     WorkDone(u32, Result<(), String>),
 }
@@ -126,12 +130,16 @@ pub enum Effect {
     ShutdownFailed,
     /// Add this to the snapshot's file.
     Snapshot(Box<Chunk>),
-    /// Rewrite the configuration file, then tell the client by [`Event::WorkDone`].
-    RewriteConfig(u32),
+    /// Rewrite the configuration file, with what is as by default too if that is asked for, then tell the client by
+    /// [`Event::WorkDone`].
+    RewriteConfig(u32, bool),
     /// Take the users of the `aclfile` over ([`crate::acl::Users::loaded`]), then tell the client.
     LoadUsers(u32),
     /// Write the users to the `aclfile`, then tell the client.
     SaveUsers(u32),
+    /// Take keys to another server ([`crate::shared::Host::migrate`]) where that holds up nobody, then tell of it under
+    /// this number by [`Event::Migrated`].
+    Migrate(u32, Box<Migration>),
     /// These directives were changed.
     ConfigChanged(Vec<&'static str>),
     /// Nothing more will be appended: close the log's files.
@@ -221,6 +229,8 @@ pub struct Shard {
     pub(crate) cron_loops: u64,
     /// `maxmemory-clients` in bytes, or 0.
     pub(crate) client_memory_limit: usize,
+    /// Turns of the loop, and µs that they worked; the driver counts them.
+    pub turns: [u64; 2],
     /// How many commands had run when the last turn ended.
     pub(crate) commands_at_turn: u64,
     pub(crate) cron_client: u32,
@@ -280,6 +290,7 @@ impl Shard {
             lent_report: Vec::new(),
             cron_loops: 0,
             client_memory_limit: 0,
+            turns: [0, 0],
             commands_at_turn: 0,
             cron_client: 0,
             gate: append::Gate::new(shards),
@@ -339,6 +350,11 @@ impl Shard {
             Event::Parcel(parcel) => self.deliver(parcel),
             Event::Timer => self.server_cron(),
             Event::WorkDone(index, result) => self.work_done(index, result),
+            Event::Migrated(slot, outcome) => self.migrated(slot, &outcome),
+            Event::Shutdown(how) if self.core.cron_paused => {
+                // What signals ask for is a matter of time events, as in Redis.
+                *self.core.shared.shutdown_asked.lock().expect("no holder panics") = Some(how);
+            }
             Event::Shutdown(how) => self.shut_down(None, how),
             Event::Load(batch) => self.take_batch(batch),
             Event::LoadWithAll(batch) => self.begin_own_tx(crate::transaction::Job::Load(batch)),

@@ -298,6 +298,7 @@ impl Shard {
             self.show_exec(index, exec);
         }
         self.post();
+        self.core.wake_up();
         self.serve_ready();
         self.queue_flush(index);
     }
@@ -395,6 +396,42 @@ mod tests {
             assert_eq!(run(conn, "EXEC"), "[nil]");
         }
     }
+    /// Wherever its key is, a command that is refused for want of memory counts as one, and not as one that ran.
+    #[test]
+    fn what_is_refused_for_memory_is_counted_so() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            world.run(conn, "CONFIG SET maxmemory 1");
+            world.host.used_memory.store(1000, std::sync::atomic::Ordering::Relaxed);
+            for key in ["a", "b", "c", "d", "e", "f"] {
+                assert!(world.run(conn, &format!("SET {key} v")).to_string().starts_with("-OOM "));
+            }
+            let info = world.run(conn, "INFO all").text();
+            assert!(info.contains("errorstat_OOM:count=6\r\n"), "{info}");
+            let line = info.lines().find(|line| line.starts_with("cmdstat_set:")).unwrap();
+            assert!(line.starts_with("cmdstat_set:calls=0,") && line.contains("rejected_calls=6,"), "{line}");
+        }
+    }
+
+    /// Time passes inside `EXEC` for those whom it wakes, though not for its own commands.
+    #[test]
+    fn who_waits_does_not_get_what_has_expired_while_exec_slept() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let (conn, waiting) = (world.connect(), world.connect());
+            world.send(waiting, &crate::testing::request(&["BLPOP", "l", "1"]));
+            for line in ["MULTI", "RPUSH l a", "PEXPIRE l 100", "DEBUG SLEEP 0.2", "LLEN l"] {
+                world.run(conn, line);
+            }
+            assert_eq!(world.run(conn, "EXEC").to_string(), "[1 1 OK 1]");
+            world.advance(200);
+            assert!(world.received(waiting).is_empty());
+            world.advance(1000);
+            assert_eq!(world.received(waiting), b"*-1\r\n");
+        }
+    }
+
     /// A key whose time has passed is to those who watch it like one that is not there.
     #[test]
     fn stale_keys_are_watched_as_missing_ones() {

@@ -2,6 +2,7 @@
 
 use super::{LogLevel, Shard};
 use crate::client::{Wait, gate};
+use crate::commands::connection::REPLY_CHUNK_BYTES;
 use crate::config::ClientClass;
 use crate::limits::{SPARE_BUFFER_BYTES, SPARE_BUFFERS_BYTES};
 use crate::resp::Reply;
@@ -15,6 +16,8 @@ const HOLD_BYTES: usize = 16 * 1024;
 pub(crate) struct SpareBuffers {
     buffers: Vec<Vec<u8>>,
     bytes: usize,
+    /// The fewest there were since the last [`SpareBuffers::trim`]: so many nobody needs.
+    fewest: usize,
 }
 
 impl SpareBuffers {
@@ -23,7 +26,15 @@ impl SpareBuffers {
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let buffer = self.buffers.pop().unwrap_or_default();
         self.bytes -= buffer.capacity();
+        self.fewest = self.fewest.min(self.buffers.len());
         buffer
+    }
+
+    /// Gives those back to the allocator that lay unused since the last time.
+    pub(crate) fn trim(&mut self) {
+        let unused = self.fewest.min(self.buffers.len());
+        self.bytes -= self.buffers.drain(..unused).map(|buffer| buffer.capacity()).sum::<usize>();
+        self.fewest = self.buffers.len();
     }
 
     #[inline]
@@ -43,6 +54,9 @@ impl Shard {
         let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
         match client.order.as_deref_mut().filter(|order| !order.is_empty()) {
             None => {
+                if client.out.capacity() == 0 {
+                    client.out = self.spare_buffers.take();
+                }
                 let length = client.out.len();
                 write(&mut Reply::new(&mut client.out, client.resp));
                 client.mute(length);
@@ -182,7 +196,8 @@ impl Shard {
         }
         let now = self.core.now_ms;
         let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
-        let owed = client.output_bytes() as u64;
+        // What Redis keeps in the client itself does not count.
+        let owed = if client.output_bytes() <= REPLY_CHUNK_BYTES { 0 } else { client.output_bytes() as u64 };
         let hard = limit.hard_bytes != 0 && owed > limit.hard_bytes;
         let mut soft = false;
         if limit.soft_bytes != 0 && owed > limit.soft_bytes {
@@ -231,6 +246,58 @@ impl Shard {
         if waited {
             self.end_wait(index);
             self.wake(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SpareBuffers;
+    use crate::testing::{Value, World, request};
+
+    /// Buffers that nobody has needed for a while go back to the allocator; those that are in use come round.
+    #[test]
+    fn spare_buffers_that_lie_unused_are_given_back() {
+        let mut spare = SpareBuffers::default();
+        (0..10).for_each(|_| spare.give(Vec::with_capacity(1000)));
+        spare.trim();
+        assert_eq!(spare.buffers.len(), 10, "they have only come");
+        for _ in 0..3 {
+            let (a, b) = (spare.take(), spare.take());
+            assert!(a.capacity() >= 1000 && b.capacity() >= 1000);
+            spare.give(a);
+            spare.give(b);
+            spare.trim();
+            assert_eq!((spare.buffers.len(), spare.bytes), (2, 2000));
+        }
+        spare.trim();
+        assert_eq!((spare.buffers.len(), spare.bytes), (0, 0));
+        assert_eq!(spare.take().capacity(), 0);
+    }
+
+    /// Commands over the connection use the buffers that they give back.
+    #[test]
+    fn replies_of_home_commands_come_in_spare_buffers() {
+        let mut world = World::new(1);
+        let conn = world.connect();
+        (0..100).for_each(|_| drop(world.run(conn, "INFO")));
+        assert!(world.shards[0].spare_buffers.buffers.len() <= 2);
+    }
+
+    /// What fits the buffer that Redis has in each client does not count against `client-output-buffer-limit`.
+    #[test]
+    fn small_replies_pass_any_output_limit() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let (conn, other) = (world.connect(), world.connect());
+            world.run(conn, &format!("SET small {}", "x".repeat(10_000)));
+            world.run(conn, &format!("SET large {}", "x".repeat(100_000)));
+            world.run(conn, "CONFIG SET client-output-buffer-limit 'normal 10 0 0'");
+            assert_eq!(world.run(conn, "GET small").text().len(), 10_000);
+            assert!(world.run(conn, "INFO stats").text().contains("client_output_buffer_limit_disconnections:0\r\n"));
+            world.send(other, &request(&["GET", "large"]));
+            assert!(Value::parse_all(&world.received(other)).is_empty() && !world.is_open(other));
+            assert!(world.run(conn, "INFO stats").text().contains("client_output_buffer_limit_disconnections:1\r\n"));
         }
     }
 }

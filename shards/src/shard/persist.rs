@@ -197,7 +197,7 @@ impl Shard {
         let save = how.save.unwrap_or(!self.core.config.save.is_empty()) && !loading;
         if self.core.shared.aof.state() == State::Waiting && !how.force {
             // What was written since the log was turned on would be nowhere.
-            self.log(LogLevel::Warning, "Writing initial AOF. Can't exit.");
+            self.log(LogLevel::Warning, "Writing initial AOF, can't exit.");
             return self.shutdown_fails(index);
         }
         if !save {

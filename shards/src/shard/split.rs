@@ -6,7 +6,7 @@
 //! No slice moves, the client's next commands need not wait, and a pipeline of these overlaps like one of `GET`s.
 //!
 //! `MSETNX` asks first: its parts are `EXISTS` that hold the keys alone; then the values are written, or not, as the
-//! keys are let go.
+//! keys are let go. `MIGRATE` goes further still between the two (`migrate.rs`).
 //!
 //! **Order of a client's commands.** Parts travel with its plain requests and keep their order at each owner. A split
 //! write becomes visible when it is let go, that is, after all of its parts have run; so if every earlier command that
@@ -26,31 +26,33 @@ use crate::router::{ShardId, owner_of};
 /// A split command under way.
 #[derive(Debug)]
 pub(crate) struct SplitTx {
-    client: ClientView,
+    pub(super) client: ClientView,
     /// The number of the client's reply.
-    sequence: u64,
+    pub(super) sequence: u64,
     kind: Kind,
     /// Who has a part.
-    owners: Vec<ShardId>,
+    pub(super) owners: Vec<ShardId>,
     missing: usize,
     /// Sum of the parts' integers.
     sum: i64,
     /// An error that a part ended with.
-    error: Option<Vec<u8>>,
+    pub(super) error: Option<Vec<u8>>,
     /// Values: by key, its owner.
-    places: Vec<ShardId>,
+    pub(super) places: Vec<ShardId>,
     /// Values: the parts' replies end to end, and where each begins.
-    bytes: Vec<u8>,
-    parts: Vec<(ShardId, usize)>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) parts: Vec<(ShardId, usize)>,
     /// `MSETNX`: what is to be written.
     pairs: Option<OwnedArgs>,
+    /// `MIGRATE`: what is to be taken where.
+    pub(super) errand: Option<Box<super::migrate::Errand>>,
 }
 
 /// The split commands of one coordinator, by slot.
 #[derive(Debug, Default)]
 pub(crate) struct Splits {
-    slots: Vec<SplitTx>,
-    free: Vec<u32>,
+    pub(super) slots: Vec<SplitTx>,
+    pub(super) free: Vec<u32>,
 }
 
 impl Splits {
@@ -67,7 +69,7 @@ impl Splits {
             split.bytes.clear();
             split.parts.clear();
             (split.client, split.sequence, split.kind) = (client, sequence, kind);
-            (split.missing, split.sum, split.error, split.pairs) = (0, 0, None, None);
+            (split.missing, split.sum, split.error, split.pairs, split.errand) = (0, 0, None, None, None);
             return slot;
         }
         self.slots.push(SplitTx {
@@ -82,6 +84,7 @@ impl Splits {
             bytes: Vec::new(),
             parts: Vec::new(),
             pairs: None,
+            errand: None,
         });
         self.slots.len() as u32 - 1
     }
@@ -89,7 +92,14 @@ impl Splits {
 
 impl Shard {
     /// Sends the parts of a command whose keys lie on several shards.
-    pub(crate) fn start_split(&mut self, index: u32, id: CommandId, args: Args<'_>, kind: Kind) -> Next {
+    pub(crate) fn start_split(
+        &mut self,
+        index: u32,
+        id: CommandId,
+        args: Args<'_>,
+        kind: Kind,
+        prepare: impl FnOnce(&mut SplitTx),
+    ) -> Next {
         let (own, shards) = (self.core.id, self.core.shards);
         let write = self.core.table.row(id).has(flag::WRITE);
         let places = args.places();
@@ -98,7 +108,8 @@ impl Shard {
         let strict = self.core.config.pipeline_order == crate::config::PipelineOrder::Strict;
         let awaited = self.client(index).order.as_ref().map_or(0, |order| order.owners());
         let passes = write && (awaited & !mask != 0 || shards > order::BITS);
-        let waits = awaited != 0 && (strict || kind == Kind::IfNone || passes);
+        let looks_first = matches!(kind, Kind::IfNone | Kind::Migrate);
+        let waits = awaited != 0 && (strict || looks_first || passes);
         if waits {
             self.wait_for(index, Wait::Replies);
             return Next::Again;
@@ -117,7 +128,8 @@ impl Shard {
         let split = &mut self.splits.slots[slot as usize];
         split.note_owners(places, mask);
         split.missing = split.owners.len();
-        if kind == Kind::Values {
+        prepare(split);
+        if matches!(kind, Kind::Values | Kind::Migrate) {
             split.places.extend(places.iter().map(|place| place.owner));
         }
         let (command, tag, with_values) = match kind {
@@ -127,7 +139,7 @@ impl Shard {
         if kind == Kind::IfNone {
             split.pairs = Some(args.to_owned());
         }
-        let span = (write && kind != Kind::IfNone && self.core.effects.on && split.owners.len() > 1).then(|| {
+        let span = (write && !looks_first && self.core.effects.on && split.owners.len() > 1).then(|| {
             let number = self.core.shared.aof.next_number();
             SpanWord { number, participants: split.owners.as_slice().into() }.to_bytes()
         });
@@ -155,9 +167,11 @@ impl Shard {
         }
         self.outbox.set_ordered();
         self.core.stats.splits += 1;
-        self.core.stats.commands[id as usize].calls += 1;
-        self.core.stats.commands_processed += 1;
-        if kind == Kind::IfNone {
+        if kind != Kind::Migrate {
+            self.core.stats.commands[id as usize].calls += 1;
+            self.core.stats.commands_processed += 1;
+        }
+        if looks_first {
             self.wait_for(index, Wait::Replies);
             return Next::Wait;
         }
@@ -225,7 +239,7 @@ impl Shard {
             split.error = Some(reply.to_vec());
         }
         match split.kind {
-            Kind::Values => split.parts.push((from, start)),
+            Kind::Values | Kind::Migrate => split.parts.push((from, start)),
             Kind::Sum | Kind::IfNone => split.sum += integer(reply),
             Kind::Done => {}
         }
@@ -237,7 +251,10 @@ impl Shard {
             }
         }
         if self.splits.slots[slot as usize].missing == 0 {
-            self.finish_split(slot);
+            match self.splits.slots[slot as usize].kind {
+                Kind::Migrate => self.send_migration(slot),
+                _ => self.finish_split(slot),
+            }
         }
     }
 
@@ -261,8 +278,7 @@ impl Shard {
         for owner in &owners {
             match &writes {
                 Some(pairs) => self.commit_pairs(*owner, slot, view, pairs, span.as_deref()),
-                None if *owner == self.core.id => self.release_keys(*owner, slot),
-                None => self.outbox.parcel(*owner).releases.push(slot),
+                None => self.release_at(*owner, slot),
             }
         }
         self.splits.slots[slot as usize].owners = owners;
@@ -277,28 +293,48 @@ impl Shard {
             mine.push(args.at(at));
             mine.push(args.at(at + 1));
         }
-        span.iter().for_each(|word| mine.push(word));
+        self.commit_at(owner, slot, client, mine, span);
+    }
+
+    /// Has an owner run a write on the keys that it holds for this shard, and let go of them.
+    pub(super) fn commit_at(
+        &mut self,
+        owner: ShardId,
+        slot: u32,
+        client: ClientView,
+        mut write: OwnedArgs,
+        span: Option<&[u8]>,
+    ) {
+        span.iter().for_each(|word| write.push(word));
         let spans = span.is_some();
         match owner == self.core.id {
-            true => self.commit_here(owner, slot, client, mine.args(), spans),
-            false => self.outbox.note(owner, Note::Commit { slot, client, pairs: mine, spans }),
+            true => self.commit_here(owner, slot, client, write.args(), spans),
+            false => self.outbox.note(owner, Note::Commit { slot, client, write, spans }),
         }
     }
 
-    /// Writes pairs whose keys `coordinator` holds here, and lets go of them.
+    /// Has an owner let go of the keys that it holds for this shard.
+    pub(super) fn release_at(&mut self, owner: ShardId, slot: u32) {
+        match owner == self.core.id {
+            true => self.release_keys(owner, slot),
+            false => self.outbox.parcel(owner).releases.push(slot),
+        }
+    }
+
+    /// Runs a write on keys that `coordinator` holds here, and lets go of them.
     pub(crate) fn commit_here(
         &mut self,
         coordinator: ShardId,
         slot: u32,
         client: ClientView,
-        pairs: Args<'_>,
+        write: Args<'_>,
         spans: bool,
     ) {
-        let id = table().find(b"mset");
+        let id = table().find(write.at(0));
         let mut out = Vec::new();
-        let (pairs, span) = self.open_span(pairs, spans);
+        let (write, span) = self.open_span(write, spans);
         let keys = crate::db::Keyspace::one(&mut self.slices, self.core.id);
-        super::dispatch::execute(&mut self.core, keys, client, id, pairs, &mut out);
+        super::dispatch::execute(&mut self.core, keys, client, id, write, &mut out);
         self.close_span(span);
         self.serve_ready();
         self.release_keys(coordinator, slot);
@@ -330,6 +366,7 @@ impl SplitTx {
             Kind::Done => reply.ok(),
             Kind::Sum => reply.integer(self.sum),
             Kind::IfNone => reply.integer(written as i64),
+            Kind::Migrate => unreachable!("its reply is the driver's word"),
             Kind::Values => {
                 reply.array(self.places.len());
                 // Behind each part's own count.

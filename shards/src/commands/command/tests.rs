@@ -213,3 +213,13 @@ fn rows_are_those_of_redis() {
     assert!(wrong.is_empty(), "\n{wrong}");
     assert!(ours.len() > 150, "only {} commands compared", ours.len());
 }
+
+#[test]
+fn wrong_counts_of_keys_are_invalid_arguments() {
+    let mut t = Check::new();
+    let invalid = "-ERR Invalid arguments specified for command";
+    t.check("COMMAND GETKEYSANDFLAGS ZINTERSTORE zz 1443677133621497600 asdf", invalid);
+    t.check("COMMAND GETKEYS ZUNIONSTORE d 3 a b", invalid).check("COMMAND GETKEYS SINTERCARD 0 a", invalid);
+    t.check("COMMAND GETKEYS ZUNIONSTORE d 2 a b", r#"["d" "a" "b"]"#).check("COMMAND GETKEYS EVAL x 0", "[]");
+    t.check("COMMAND GETKEYS EVAL x 5 a", "[]");
+}

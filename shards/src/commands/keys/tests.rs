@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::testing::{Conn, World, request};
+use crate::testing::{Check, Conn, World, request};
 
 fn fill(world: &mut World, conn: Conn, keys: usize) {
     (0..keys).for_each(|key| drop(world.call(conn, &["SET", &format!("k{key}"), "v"])));
@@ -83,4 +83,26 @@ fn flushes_that_do_not_wait() {
     assert_eq!(world.received(conn), b"");
     world.run_background();
     assert_eq!(world.received(conn), b"+OK\r\n");
+}
+
+/// As since Redis 8: an unknown type is an error, and keys of other types are left alone even if their time has come.
+#[test]
+fn scan_by_type_looks_at_that_type_alone() {
+    let mut t = Check::new();
+    t.check("DEBUG SET-ACTIVE-EXPIRE 0", "OK").check("SET s v PX 10", "OK").check("HSET h f v", "1");
+    t.check("PEXPIRE h 10", "1").check("SET live v", "OK").advance(20);
+    t.check("SCAN 0 TYPE strings", "-ERR unknown type name 'strings'").check("DBSIZE", "3");
+    t.each(|world, conn| {
+        let (mut cursor, mut found) = ("0".to_string(), Vec::new());
+        loop {
+            let reply = world.run(conn, &format!("SCAN {cursor} TYPE STRING COUNT 100")).items();
+            cursor = reply[0].text();
+            found.extend(reply[1].items().iter().map(crate::testing::Value::text));
+            if cursor == "0" {
+                break;
+            }
+        }
+        assert_eq!(found, ["live"]);
+    });
+    t.check("DBSIZE", "2");
 }

@@ -218,3 +218,31 @@ fn words_of_the_family() {
     t.each(|world, _| world.finish_snapshot());
     t.check("DEBUG RELOAD NOSAVE", "OK").check("GET a", "\"1\"");
 }
+
+/// Whoever has save points has no file that would bring back what was flushed.
+#[test]
+fn flushall_saves_where_there_are_save_points() {
+    for shards in [1, 4] {
+        let mut world = World::with_config(shards, &[("save", "3600 1")]);
+        let conn = world.connect();
+        for i in 0..20 {
+            world.run(conn, &format!("SET key{i} v"));
+        }
+        world.run(conn, "SAVE");
+        let holds = |world: &World| world.disk().file.as_deref().unwrap().windows(4).any(|bytes| bytes == b"key1");
+        assert!(holds(&world));
+        world.run(conn, "SET x y");
+        world.log_effects();
+        assert_eq!(world.run(conn, "FLUSHALL").to_string(), "OK");
+        assert!(!holds(&world));
+        assert!(world.run(conn, "INFO persistence").text().contains("rdb_changes_since_last_save:0\r\n"));
+        assert!(world.effects().iter().any(|line| line == "FLUSHALL"));
+        // Without save points nothing is written.
+        world.run(conn, "CONFIG SET save ''");
+        world.run(conn, "SET x y");
+        world.run(conn, "SAVE");
+        let before = world.disk().file.clone();
+        world.run(conn, "FLUSHALL");
+        assert_eq!(world.disk().file, before);
+    }
+}
