@@ -444,8 +444,10 @@ fn start_loading(server: &Arc<Server>) -> Result<(), String> {
 fn supervise(server: &Server) {
     let mut interrupts = 0;
     loop {
+        let woken_by = signals::wait();
+        // As it is now: the directives may have changed while the server ran.
         let config = server.shared.config();
-        let flags = match signals::wait() {
+        let flags = match woken_by {
             Wake::Term => {
                 log::notice("Received SIGTERM scheduling shutdown...");
                 config.shutdown_on_sigterm

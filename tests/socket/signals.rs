@@ -55,3 +55,19 @@ fn the_kernels_score_follows_the_directives() {
         }
     });
 }
+
+#[test]
+fn what_a_signal_does_can_be_changed_while_the_server_runs() {
+    everywhere(&[1, 4], |placement| {
+        let server = placement.start(&["--shutdown-on-sigterm", "force"]);
+        let mut conn = server.connect();
+        conn.cmd("CONFIG SET shutdown-on-sigterm default rdb-key-save-delay 10000000");
+        (0..10).for_each(|i| drop(conn.cmd(&format!("SET key{i} v"))));
+        assert_eq!(conn.cmd("CONFIG SET appendonly yes"), ok());
+        server.wait_for_log("Background append only file rewriting started");
+        server.signal(libc::SIGTERM);
+        server.wait_for_log("Writing initial AOF, can't exit");
+        assert_eq!(conn.cmd("SET k v"), ok());
+        conn.cmd("CONFIG SET rdb-key-save-delay 0");
+    });
+}
