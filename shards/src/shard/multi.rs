@@ -426,8 +426,10 @@ mod tests {
             }
             assert_eq!(world.run(conn, "EXEC").to_string(), "[1 1 OK 1]");
             world.advance(200);
+            world.end_turns();
             assert!(world.received(waiting).is_empty());
             world.advance(1000);
+            world.end_turns();
             assert_eq!(world.received(waiting), b"*-1\r\n");
         }
     }

@@ -108,7 +108,7 @@ fn a_transaction_is_in_a_snapshot_whole_or_not_at_all() {
 
 #[test]
 fn flushall_gives_a_snapshot_up() {
-    let mut world = World::new(2);
+    let mut world = World::with_config(2, &[("save", "")]);
     let conn = world.connect();
     world.run(conn, "DEBUG POPULATE 2000");
     let field = |world: &mut World, name: &str| {
@@ -236,7 +236,7 @@ fn flushall_saves_where_there_are_save_points() {
         assert_eq!(world.run(conn, "FLUSHALL").to_string(), "OK");
         assert!(!holds(&world));
         assert!(world.run(conn, "INFO persistence").text().contains("rdb_changes_since_last_save:0\r\n"));
-        assert!(world.effects().iter().any(|line| line == "FLUSHALL"));
+        assert!(world.effects().iter().any(|line| line.contains("FLUSHALL")));
         // Without save points nothing is written.
         world.run(conn, "CONFIG SET save ''");
         world.run(conn, "SET x y");
