@@ -269,8 +269,8 @@ fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return Ok(());
     }
     if ctx.apart(from.bytes, to.bytes) {
-        ctx.effect(&[b"SREM", from.bytes, args.at(3)]);
-        ctx.effect(&[b"SADD", to.bytes, args.at(3)]);
+        ctx.effect_in_log(&[b"SREM", from.bytes, args.at(3)]);
+        ctx.effect_in_log(&[b"SADD", to.bytes, args.at(3)]);
     }
     announce(ctx, from);
     let empty = change(ctx, from, source, |set| {

@@ -470,7 +470,7 @@ fn run_script(scripting: &mut Scripting, ctx: &mut Ctx<'_>, args: Args<'_>, call
         eval,
         read_only: ro || (!compat && flags.has(Flags::NO_WRITES)),
         allow_oom: !compat && flags.has(Flags::ALLOW_OOM),
-        repeated: true,
+        repeated: crate::propagate::target::BOTH,
         wrote: false,
         abandoned: false,
         may_abandon,
