@@ -462,7 +462,8 @@ mod tests {
             (&["SET k 1", "GETDEL k"], &["SET k 1".into(), "DEL k".into()]),
             (&["INCRBYFLOAT k 1.5"], &["SET k 1.5 KEEPTTL".into()]),
             (&["HINCRBYFLOAT h f 2.5"], &["HSET h f 2.5".into()]),
-            (&["SADD s a", "SPOP s"], &["SADD s a".into(), "DEL s".into()]),
+            (&["SADD s a", "SPOP s"], &["SADD s a".into(), "SREM s a".into()]),
+            (&["SADD s a", "SPOP s 1"], &["SADD s a".into(), "DEL s".into()]),
             (&["SADD s a b", "SADD s a"], &["SADD s a b".into()]),
         ] {
             assert_eq!(told(&mut world, conn, lines), expected, "{lines:?}");

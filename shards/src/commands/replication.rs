@@ -245,3 +245,176 @@ fn replicaof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
 fn slaveof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     replicaof(shard, index, args)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Check, Conn, Value, World};
+
+    #[test]
+    fn what_a_master_without_replicas_says() {
+        let mut t = Check::new();
+        t.check("ROLE", r#"["master" 0 []]"#);
+        t.check("WAIT 0 100", "0").check("WAIT x 0", "-ERR value is not an integer or out of range");
+        t.check("WAIT 1 -1", "-ERR timeout is negative").check("WAITAOF 0 0 0", "[0 0]");
+        t.check("REPLICAOF NO ONE", "OK").check("SLAVEOF no one", "OK");
+        t.look("REPLICAOF 127.0.0.1 6380", |v| assert!(v.text().contains("not built yet")));
+        t.check("REPLICAOF 127.0.0.1 x", "-ERR Invalid master port");
+        t.check("FAILOVER ABORT", "-ERR No failover in progress.");
+        t.check("FAILOVER", "-ERR FAILOVER requires connected replicas.");
+        t.check("FAILOVER TIMEOUT 0", "-ERR FAILOVER timeout must be greater than 0");
+        t.check("FAILOVER TO", "-ERR syntax error");
+        t.check("REPLCONF capa", "-ERR syntax error").check("REPLCONF capa eof capa psync2", "OK");
+        t.check("REPLCONF x y", "-ERR Unrecognized REPLCONF option: x");
+        t.check("REPLCONF rdb-only 2", "-ERR value is out of range");
+        t.check("REPLCONF rdb-filter-only keys", "-ERR Unsupported rdb-filter-only option: keys");
+        t.check("PSYNC ? x", "-ERR value is not an integer or out of range");
+        t.check("MULTI", "OK").check("SYNC", "-ERR Command not allowed inside a transaction");
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_time() {
+        let mut world = World::new(2);
+        let conn = world.connect();
+        world.send(conn, b"WAIT 1 50\r\nPING\r\n");
+        assert_eq!(world.received(conn), b"");
+        world.advance(60);
+        world.end_turns();
+        assert_eq!(world.received(conn), b":0\r\n+PONG\r\n");
+    }
+
+    /// Lets turns end until nothing more comes of it.
+    fn settle(world: &mut World) {
+        for _ in 0..12 {
+            world.advance(100);
+            world.end_turns();
+        }
+    }
+
+    /// The snapshot's length, and what came behind it.
+    fn after_snapshot(bytes: &[u8]) -> (usize, Vec<u8>) {
+        let start = bytes.iter().position(|byte| *byte == b'$').expect("a length");
+        let end = start + bytes[start..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let len: usize = std::str::from_utf8(&bytes[start + 1..end - 2]).unwrap().parse().unwrap();
+        assert!(bytes[end..].starts_with(b"REDIS"));
+        (len, bytes[end + len..].to_vec())
+    }
+
+    fn lines(bytes: &[u8]) -> Vec<String> {
+        let line = |command: &Value| command.items().iter().map(Value::text).collect::<Vec<_>>().join(" ");
+        Value::parse_all(bytes).iter().map(line).filter(|line| line != "PING").collect()
+    }
+
+    fn told(world: &mut World, replica: Conn) -> Vec<String> {
+        settle(world);
+        lines(&world.received(replica))
+    }
+
+    #[test]
+    fn a_replica_is_sent_a_snapshot_and_then_the_stream() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let (conn, replica) = (world.connect(), world.connect());
+            for n in 0..50 {
+                world.run(conn, &format!("SET before{n} {n}"));
+            }
+            world.send(replica, b"SYNC\r\n");
+            settle(&mut world);
+            let (_, stream) = after_snapshot(&world.received(replica));
+            assert_eq!(lines(&stream), Vec::<String>::new());
+            world.run(conn, "SET a 1");
+            assert_eq!(told(&mut world, replica), ["SELECT 0", "SET a 1"]);
+            world.run(conn, "SUNIONSTORE all none1 none2 none3");
+            world.run(conn, "RENAME a b");
+            world.run(conn, "SELECT 3");
+            world.run(conn, "MULTI");
+            world.run(conn, "SET c 1");
+            world.run(conn, "INCR d");
+            world.run(conn, "EXEC");
+            world.run(conn, "PUBLISH channel word");
+            let expected = ["RENAME a b", "MULTI", "SELECT 3", "SET c 1", "INCR d", "EXEC", "PUBLISH channel word"];
+            assert_eq!(told(&mut world, replica), expected, "{shards} shards");
+            world.run(conn, "MSET k1 1 k2 2 k3 3 k4 4");
+            let mut stream = told(&mut world, replica);
+            if shards > 1 {
+                assert_eq!((stream.remove(0), stream.pop()), ("MULTI".to_string(), Some("EXEC".to_string())));
+            }
+            let words = stream.iter().flat_map(|line| line.split(' ').skip(1));
+            let mut words: Vec<&str> = words.collect();
+            words.sort_unstable();
+            assert_eq!(words, ["1", "2", "3", "4", "k1", "k2", "k3", "k4"]);
+            world.run(conn, "FLUSHALL");
+            assert_eq!(told(&mut world, replica), ["FLUSHALL"]);
+            let info = world.run(conn, "INFO replication").text();
+            assert!(info.contains("connected_slaves:1\r\n") && info.contains(",state=online,"), "{info}");
+            assert!(world.run(conn, "CLIENT LIST").text().contains(" flags=S "));
+            // Whatever it says but for its acknowledgements would be answered into the stream.
+            world.send(replica, b"REPLCONF ACK 5\r\n");
+            assert!(world.is_open(replica) && world.received(replica).is_empty());
+            world.send(replica, b"SET k v\r\n");
+            assert!(!world.is_open(replica));
+            assert!(world.run(conn, "INFO replication").text().contains("connected_slaves:0\r\n"));
+            assert_eq!(world.run(conn, "GET k").to_string(), "nil");
+        }
+    }
+
+    #[test]
+    fn a_replica_goes_on_where_it_was() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let (conn, replica) = (world.connect(), world.connect());
+            world.send(replica, b"REPLCONF listening-port 7000 capa psync2\r\nPSYNC ? -1\r\n");
+            settle(&mut world);
+            let said = String::from_utf8_lossy(&world.received(replica)).into_owned();
+            let line = said.lines().find_map(|line| line.strip_prefix("+FULLRESYNC ")).expect("a full sync");
+            let (id, start) = line.split_once(' ').unwrap();
+            let start: u64 = start.parse().unwrap();
+            world.run(conn, "SET a 1");
+            settle(&mut world);
+            let stream = world.received(replica);
+            let had = start + stream.len() as u64;
+            world.send(conn, b"WAIT 1 0\r\n");
+            world.end_turns();
+            assert_eq!(world.received(conn), b"");
+            assert!(lines(&world.received(replica)).contains(&"REPLCONF GETACK *".to_string()));
+            world.send(replica, format!("REPLCONF ACK {}\r\n", had + 100).as_bytes());
+            world.end_turns();
+            assert_eq!(world.received(conn), b":1\r\n");
+            world.disconnect(replica);
+            world.run(conn, "SET b 2");
+            settle(&mut world);
+            let again = world.connect();
+            world.send(again, format!("REPLCONF capa psync2\r\nPSYNC {id} {}\r\n", had + 1).as_bytes());
+            settle(&mut world);
+            let said = world.received(again);
+            let head = format!("+OK\r\n+CONTINUE {id}\r\n");
+            assert!(said.starts_with(head.as_bytes()), "{}", String::from_utf8_lossy(&said));
+            assert_eq!(lines(&said[head.len()..]), ["REPLCONF GETACK *", "SET b 2"]);
+            let other = world.connect();
+            world.send(other, format!("PSYNC {id} 999999999\r\n").as_bytes());
+            settle(&mut world);
+            assert!(String::from_utf8_lossy(&world.received(other)).contains("+FULLRESYNC "));
+            let info = world.run(conn, "INFO stats").text();
+            for line in ["sync_full:2", "sync_partial_ok:1", "sync_partial_err:1"] {
+                assert!(info.contains(line), "{info}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_snapshot_without_keys_holds_the_functions() {
+        let mut world = World::new(2);
+        let (conn, replica) = (world.connect(), world.connect());
+        world.run(conn, "SET secret-name 1");
+        world.run(conn, "FUNCTION LOAD \"#!lua name=lib\nredis.register_function('f', function() return 1 end)\"");
+        world.send(replica, b"REPLCONF rdb-only 1 rdb-filter-only functions\r\nSYNC\r\n");
+        assert_eq!(world.received(replica), b"+OK\r\n-ERR Filtered replica requires EOF capability\r\n");
+        world.send(replica, b"REPLCONF capa eof\r\nSYNC\r\n");
+        settle(&mut world);
+        let bytes = world.received(replica);
+        let (len, rest) = after_snapshot(&bytes);
+        assert!(len > 0 && rest.is_empty());
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(text.contains("#!lua name=lib") && !text.contains("secret-name"));
+        assert!(!world.is_open(replica), "it has what it wanted");
+    }
+}

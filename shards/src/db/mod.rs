@@ -113,6 +113,11 @@ impl Slice {
     }
 }
 
+/// How it is told that a key's time has come.
+pub fn expired_word(core: &Core) -> &'static [u8] {
+    if core.config.lazyfree_lazy_expire { b"UNLINK" } else { b"DEL" }
+}
+
 /// The slices in a command's hands.
 pub struct Keyspace<'a> {
     slices: &'a mut [Option<Box<Slice>>],
@@ -442,8 +447,7 @@ impl RedisDb {
         if self.delete_untracked_lazily(core, key, core.config.lazyfree_lazy_expire) {
             core.stats.expired_keys += 1;
             core.notify(Event::EXPIRED, "expired", key.bytes, self.id as u16);
-            let word: &[u8] = if core.config.lazyfree_lazy_expire { b"UNLINK" } else { b"DEL" };
-            core.effects.push(self.id as u16, &[word, key.bytes]);
+            core.effects.push(self.id as u16, &[expired_word(core), key.bytes]);
         }
     }
 

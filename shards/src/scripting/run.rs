@@ -256,6 +256,10 @@ impl Run<'_> {
         if self.read_only && (writes || row.has(flag::MAY_REPLICATE)) {
             return refuse(self, "ERR Write commands are not allowed from read-only scripts.");
         }
+        // One that has written goes on: it could not be made up for half of it.
+        if writes && !self.wrote && self.core.shared.replication.too_few(&self.core.config) {
+            return refuse(self, crate::shard::dispatch::NO_REPLICAS);
+        }
         if row.has(flag::DENYOOM)
             && self.core.config.maxmemory != 0
             && self.core.memory_full

@@ -208,7 +208,7 @@ impl Shard {
             report.blocking_keys[1] = names.collect::<std::collections::BTreeSet<_>>().len();
         }
         for client in self.clients() {
-            report.clients += 1;
+            report.clients += usize::from(client.gate & gate::REPLICA == 0);
             report.blocked_clients += client.is_blocked() as usize;
             report.clients_memory += client.memory();
             report.watching_clients += !client.watched.is_empty() as usize;

@@ -135,7 +135,7 @@ pub(crate) fn execute_with(
         ctx.keys.count_changes(ctx.dirty);
     }
     if ctx.core.effects.on {
-        propagate(&mut ctx, args);
+        propagate(&mut ctx, id, args);
     }
     if ctx.core.tracked {
         let row = ctx.core.table.row(id);
@@ -157,7 +157,7 @@ fn track(ctx: &mut Ctx<'_>, row: &'static Command, args: Args<'_>) {
 }
 
 /// Hands what a command did to the slices it did it on.
-fn propagate(ctx: &mut Ctx<'_>, args: Args<'_>) {
+fn propagate(ctx: &mut Ctx<'_>, id: CommandId, args: Args<'_>) {
     let wanted = ctx.core.effects.targets;
     let replaced = std::mem::take(&mut ctx.core.effects.replaced);
     let repeated = if ctx.dirty > 0 { wanted & !replaced } else { 0 };
@@ -177,7 +177,9 @@ fn propagate(ctx: &mut Ctx<'_>, args: Args<'_>) {
         return;
     }
     let mut said = std::mem::take(&mut ctx.core.effects.said);
-    let opened = open_groups(ctx.core, &mut ctx.keys);
+    // What `SCAN` has met and found expired has nothing to do with each other.
+    let apart = ctx.core.table.row(id).has(flag::TOUCHES_ARBITRARY_KEYS);
+    let opened = !apart && open_groups(ctx.core, &mut ctx.keys);
     for Said { db, words, targets } in said.drain(..) {
         tell(ctx.core, &mut ctx.keys, targets & wanted, db, words.args());
     }

@@ -352,6 +352,14 @@ impl Shard {
         }
     }
 
+    /// Lets go of the keys that an owner holds for this shard.
+    pub(super) fn release_at(&mut self, owner: ShardId, slot: u32) {
+        match owner == self.core.id {
+            true => self.release_keys(owner, slot),
+            false => self.outbox.parcel(owner).releases.push(slot),
+        }
+    }
+
     /// Runs a write on keys that `coordinator` holds here, and lets go of them; or says that it has run, if others must
     /// know of it first.
     pub(crate) fn commit_here(
