@@ -299,6 +299,12 @@ impl Shard {
             }
         }
         drop(feed);
+        for at in 0..self.replicas.len() {
+            let index = self.replicas[at];
+            if !gone.contains(&index) && self.send_bulk(index).is_err() {
+                gone.push(index);
+            }
+        }
         for index in gone {
             self.close_now(index);
         }
@@ -309,7 +315,6 @@ impl Shard {
 
     /// Serves one; an error when it cannot be helped any more.
     fn serve_replica(&mut self, feed: &mut Feed, index: u32) -> Result<(), ()> {
-        let shared = self.core.shared.clone();
         let client = self.clients[index as usize].as_deref_mut().expect("replicas that go are taken off");
         let link = client.link.as_deref_mut().expect("a replica has one");
         let Some(at) = feed.replicas.iter().position(|replica| replica.client == client.id) else { return Err(()) };
@@ -348,47 +353,68 @@ impl Shard {
             client.out.extend_from_slice(format!("${bytes}\r\n").as_bytes());
             link.bulk = Some((0, bytes));
         }
-        while let Some((sent, all)) = link.bulk {
-            if client.out.len() + client.in_flight >= SYNC_AHEAD_BYTES && sent < all {
-                break;
-            }
-            if sent < all {
-                let had = client.out.len();
-                let most = SYNC_AHEAD_BYTES.min((all - sent) as usize);
-                let read = shared.host.read_sync(link.sync, sent, most, &mut client.out);
-                if read.is_err() || client.out.len() == had {
-                    let line = format!("Read error sending DB to replica: {}", read.err().unwrap_or_default());
-                    self.effects.push(Effect::Log(LogLevel::Warning, line));
-                    return Err(());
-                }
-                link.bulk = Some((sent + (client.out.len() - had) as u64, all));
-                continue;
-            }
-            link.bulk = None;
-            let pending = std::mem::take(&mut link.pending);
-            let replica = &mut feed.replicas[at];
-            let (sync, name) = (replica.sync, replica.name());
-            if replica.rdb_only {
-                replica.state = State::Transmitted;
-                client.gate |= gate::CLOSE_AFTER_REPLY;
-                let line = format!("RDB transfer completed, rdb only replica ({name}) should be disconnected asap");
-                self.effects.push(Effect::Log(LogLevel::Notice, line));
-            } else {
-                (replica.state, replica.heard_ms, link.online) = (State::Online, self.core.now_ms, true);
-                client.out.extend_from_slice(&pending);
-                shared.replication.count_good(feed, &self.core.config, self.core.now_ms);
-                let line = format!("Synchronization with replica {name} succeeded");
-                self.effects.push(Effect::Log(LogLevel::Notice, line));
-            }
-            if !feed.needs(sync) {
-                shared.host.drop_sync(sync);
-            }
-        }
-        let more = self.client(index).out.len() > before;
+        let more = client.out.len() > before;
         if more {
             self.queue_flush(index);
         }
         Ok(())
+    }
+
+    /// Takes over more of a snapshot's file, as much as the socket has taken. Not while the feed is locked, for the file
+    /// may lie on a slow disk. An error when it cannot be read.
+    fn send_bulk(&mut self, index: u32) -> Result<(), ()> {
+        let shared = self.core.shared.clone();
+        let client = self.clients[index as usize].as_deref_mut().expect("replicas that go are taken off");
+        let id = client.id;
+        let link = client.link.as_deref_mut().expect("a replica has one");
+        let Some((mut sent, all)) = link.bulk else { return Ok(()) };
+        let before = client.out.len();
+        while sent < all && client.out.len() + client.in_flight < SYNC_AHEAD_BYTES {
+            let had = client.out.len();
+            let most = SYNC_AHEAD_BYTES.min((all - sent) as usize);
+            let read = shared.host.read_sync(link.sync, sent, most, &mut client.out);
+            if read.is_err() || client.out.len() == had {
+                let line = format!("Read error sending DB to replica: {}", read.err().unwrap_or_default());
+                self.effects.push(Effect::Log(LogLevel::Warning, line));
+                return Err(());
+            }
+            sent += (client.out.len() - had) as u64;
+        }
+        link.bulk = (sent < all).then_some((sent, all));
+        if sent == all {
+            let pending = std::mem::take(&mut link.pending);
+            client.out.extend_from_slice(&pending);
+            link.online = true;
+            let mut feed = shared.replication.feed();
+            let Some(replica) = feed.replica(id) else { return Err(()) };
+            let (sync, name) = (replica.sync, replica.name());
+            let line = if replica.rdb_only {
+                replica.state = State::Transmitted;
+                client.gate |= gate::CLOSE_AFTER_REPLY;
+                format!("RDB transfer completed, rdb only replica ({name}) should be disconnected asap")
+            } else {
+                (replica.state, replica.heard_ms) = (State::Online, self.core.now_ms);
+                shared.replication.count_good(&feed, &self.core.config, self.core.now_ms);
+                format!("Synchronization with replica {name} succeeded")
+            };
+            if !feed.needs(sync) {
+                shared.host.drop_sync(sync);
+            }
+            self.effects.push(Effect::Log(LogLevel::Notice, line));
+        }
+        if self.client(index).out.len() > before {
+            self.queue_flush(index);
+        }
+        Ok(())
+    }
+
+    /// Whether a snapshot is being sent to a replica at home here.
+    pub(crate) fn sends_bulk(&self) -> bool {
+        let sends = |index: &u32| {
+            let link = self.clients[*index as usize].as_deref().and_then(|client| client.link.as_deref());
+            link.is_some_and(|link| link.bulk.is_some())
+        };
+        self.replicas.iter().any(sends)
     }
 
     /// A client that is a replica goes.

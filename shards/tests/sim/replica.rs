@@ -178,7 +178,10 @@ fn act(sim: &mut Sim, client: usize, writers: &mut [Writer], knew: &mut HashMap<
             return sim.send(client, &["GET", &read]);
         }
         // Single keys, and what is no write.
-        2 => return sim.send(client, &["INCR", &format!("count{}", sim.rng.below(20))]),
+        2 => {
+            let count = format!("count{}", sim.rng.below(20));
+            return sim.send(client, &["INCR", &count]);
+        }
         3 => return sim.send(client, &["PUBLISH", "channel", &n]),
         4 => {
             writer.gone = true;

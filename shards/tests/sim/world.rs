@@ -194,7 +194,9 @@ impl Sim {
             let client = client.expect("output goes to a client");
             if client.open {
                 client.received.extend_from_slice(&bytes);
-                while let Some((value, used)) = Value::parse(&client.received).filter(|_| !client.raw) {
+                while !client.raw
+                    && let Some((value, used)) = Value::parse(&client.received)
+                {
                     client.received.drain(..used);
                     client.replies.push_back(value);
                 }
