@@ -77,8 +77,6 @@ pub struct Core {
     pub slept_us: u64,
     /// Monotonic time of this turn in µs.
     pub now_us: u64,
-    /// µs that commands of this turn have slept, which are not yet in its time.
-    pub slept_us: u64,
     /// [`Core::now_us`] of the first turn with the present [`Core::now_ms`].
     ms_began_us: u64,
     /// The 24-bit clock that entries are stamped with.

@@ -293,11 +293,6 @@ impl Shard {
             close_groups(&self.core, &mut Keyspace::several(&mut self.slices));
         }
         self.core.deny_blocking = false;
-        if self.core.slept_us != 0 {
-            // Time stood still for the queue; whom it has woken sees that it has passed.
-            let slept = self.core.slept_us;
-            self.core.set_time(self.core.now_ms + (slept / 1000) as i64, self.core.now_us + slept);
-        }
         if let Some(client) = self.clients[index as usize].as_deref_mut() {
             client.set_caching(false);
             self.show_exec(index, exec);
