@@ -85,7 +85,7 @@ const LINES: &[&str] = &[
     "EXPIRE renamed 5000",
     "GETEX copied PX 100000",
     "PUBLISH channel message",
-    "EVAL \"redis.call('SET', KEYS[1], 1) redis.call('SET', KEYS[2], 2) return redis.call('SPOP', 'numbers')\" 2 e1 e2",
+    "EVAL redis.call('SET',KEYS[1],1)redis.call('SET',KEYS[2],2)return(redis.call('SPOP','numbers')) 2 e1 e2",
     "SELECT 3",
     "SET other 1",
     "MOVE other 4",
@@ -209,13 +209,10 @@ fn writes_wait_for_replicas_where_they_must() {
         let server = start(placement, &["--min-replicas-to-write", "1"]);
         let master = RefCell::new(server.connect());
         let text = "NOREPLICAS Not enough good replicas to write.";
-        let mut cmd = |line: &str| master.borrow_mut().cmd(line);
+        let cmd = |line: &str| master.borrow_mut().cmd(line);
         assert_eq!(cmd("SET k v").error(), text);
         assert_eq!(cmd("GET k"), Value::Null);
-        assert_eq!(
-            cmd("EVAL \"return redis.call('SET', KEYS[1], 1)\" 1 k").error().split(' ').next(),
-            Some("NOREPLICAS")
-        );
+        assert_eq!(cmd("EVAL return(redis.call('SET',KEYS[1],1)) 1 k").error().split(' ').next(), Some("NOREPLICAS"));
         assert_eq!(cmd("MULTI"), ok());
         assert_eq!(cmd("SET k v").error(), text);
         assert!(cmd("EXEC").error().starts_with("EXECABORT"));
