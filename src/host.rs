@@ -8,6 +8,7 @@ use ringshard_shards::commands::migrate::{Migrated, Migration};
 use ringshard_shards::config::Config;
 use ringshard_shards::propagate::Piece;
 use ringshard_shards::rdb::file::Source;
+use ringshard_shards::router::ShardId;
 use ringshard_shards::shared::{AllocatorFacts, Host, HostFacts, LogPart};
 use ringshard_shards::snapshot::SnapshotFile;
 
@@ -19,6 +20,7 @@ use crate::persistence::aof::{self, Log};
 use crate::persistence::disk::Disk;
 use crate::persistence::load;
 use crate::persistence::rdb::SnapshotOnDisk;
+use crate::persistence::sync::SyncFiles;
 use crate::tls::Tls;
 
 /// The process.
@@ -31,6 +33,10 @@ pub struct Process {
     pub background: Background,
     /// The file system.
     pub disk: Arc<dyn Disk>,
+    /// Snapshots that replicas are sent.
+    pub syncs: Arc<SyncFiles>,
+    /// Has a shard turn, once there are shards.
+    pub wake_shard: OnceLock<Box<dyn Fn(ShardId) + Send + Sync>>,
     /// The log's files, once there is all that they need.
     pub log: OnceLock<Arc<Log>>,
     /// What TLS connections begin with.
@@ -188,6 +194,28 @@ impl Host for Process {
 
     fn create_snapshot(&self, config: &Config) -> Result<Box<dyn SnapshotFile>, String> {
         Ok(Box::new(SnapshotOnDisk::create(&self.disk, config)?))
+    }
+
+    fn create_sync(&self, config: &Config, sync: u64) -> Result<Box<dyn SnapshotFile>, String> {
+        Ok(Box::new(SnapshotOnDisk::create_sync(&self.disk, &self.syncs, config, sync)?))
+    }
+
+    fn sync_bytes(&self, sync: u64) -> Option<u64> {
+        self.syncs.bytes(sync)
+    }
+
+    fn read_sync(&self, sync: u64, offset: u64, most: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        self.syncs.read(sync, offset, most, out)
+    }
+
+    fn drop_sync(&self, sync: u64) {
+        self.syncs.drop_file(sync);
+    }
+
+    fn wake(&self, shard: ShardId) {
+        if let Some(wake) = self.wake_shard.get() {
+            wake(shard);
+        }
     }
 
     fn begin_generation(&self, config: &Config, generation: u64, anew: bool) -> Result<(), String> {

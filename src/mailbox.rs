@@ -35,7 +35,7 @@ pub enum Mail {
     LoadWithAll(Box<LoadBatch>),
     /// `CONFIG SET` has exchanged the listening sockets: for the shard that accepts.
     Listen,
-    /// More of the log is on disk.
+    /// More of the log is on disk, or a full sync's snapshot is whole: the end of the turn looks.
     LogSynced,
     /// Keys of the receiver's client have been to another server, or not.
     Migrated(u32, Migrated),

@@ -255,6 +255,8 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         oom_score: OomScore::default(),
         listening: listening.clone(),
         listen_anew: OnceLock::new(),
+        syncs: Arc::default(),
+        wake_shard: OnceLock::new(),
     });
     if let Err(text) = host.oom_score.apply(&values) {
         log::warning(text);
@@ -278,6 +280,8 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
     let log = log.map_err(|error| format!("Can't start a thread: {error}"))?;
     let _ = host.log.set(log.clone());
     let acceptor = mailboxes.clone();
+    let bells = mailboxes.clone();
+    let _ = host.wake_shard.set(Box::new(move |shard| bells.of(shard as usize).push(Mail::LogSynced)));
     let _ = host.listen_anew.set(Box::new(move || acceptor.of(0).push(Mail::Listen)));
     let server = Arc::new(Server {
         shared,

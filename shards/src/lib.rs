@@ -25,6 +25,7 @@ pub mod propagate;
 pub mod pubsub;
 pub mod quote;
 pub mod rdb;
+pub mod replication;
 pub mod resp;
 pub mod router;
 pub mod scripting;

@@ -42,5 +42,8 @@ pub const ACL_RULES_MAX: usize = 16 * 1024;
 /// Bytes of a refused key, channel or name that `ACL LOG` keeps.
 pub const ACL_LOG_OBJECT_BYTES: usize = 4096;
 
+/// Bytes of a full sync's snapshot that are handed to a replica's output ahead of what its socket takes.
+pub const SYNC_AHEAD_BYTES: usize = 256 * 1024;
+
 /// Hash slots, as in Redis Cluster.
 pub const SLOTS: u16 = 16384;

@@ -367,6 +367,9 @@ pub enum Note {
     },
     /// The script of this client that was sent back has run.
     HasRun(u64),
+    /// There is more for the receiver's replicas, or they have told more to those who wait for them: the end of its turn
+    /// looks.
+    Stream,
     /// A command ran long; its client's home knows the rest of the entry.
     Slow(Box<SlowEntry>),
     /// A command was refused when it was to run again; its client's home knows the rest of the entry.

@@ -3,7 +3,9 @@
 //! A command is repeated in its own words unless these are not deterministic or not true to what it did; then it says
 //! others ([`crate::commands::Ctx::effect`]). Effects are kept with the slice that owns their key
 //! ([`EffectLog`], which moves with a lent slice), so that each shard's log stands by itself: replaying the logs of
-//! all shards, in any order, gives the same keys. Counterpart: `propagateNow` and `alsoPropagate` in `server.c`.
+//! all shards, in any order, gives the same keys. Replicas get one stream for all shards ([`crate::replication`]), in
+//! which a command over several slices stands in its own words. Counterpart: `propagateNow` and `alsoPropagate` in
+//! `server.c`.
 
 use std::sync::Arc;
 
@@ -73,23 +75,78 @@ pub fn append_words(core: &Core, keys: &mut Keyspace<'_>, db: u16, words: Args<'
     }
 }
 
+/// Who is told of an effect: bits.
+pub mod target {
+    /// The append-only log.
+    pub const LOG: u8 = 1;
+    /// Replicas.
+    pub const STREAM: u8 = 2;
+    /// Both, as nearly always.
+    pub const BOTH: u8 = LOG | STREAM;
+}
+
+/// One effect that a command says of itself.
+#[derive(Debug)]
+pub struct Said {
+    /// On which database.
+    pub db: u16,
+    /// In which words.
+    pub words: OwnedArgs,
+    /// To whom: bits of [`target`].
+    pub targets: u8,
+}
+
 /// The effects of the command that runs now, until they are handed to their slices.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Effects {
     /// Whether anyone wants effects. When nobody does, nothing is written down.
     pub on: bool,
-    /// The command's own words are not to be repeated.
-    pub(crate) replaced: bool,
-    /// Words said so far, each with its database.
-    pub(crate) said: Vec<(u16, OwnedArgs)>,
+    /// Whether the log does.
+    pub log: bool,
+    /// Whether replicas do.
+    pub stream: bool,
+    /// To whom the command's own words are not to be repeated: bits of [`target`].
+    pub(crate) replaced: u8,
+    /// What was said so far.
+    pub(crate) said: Vec<Said>,
+    /// Who may be told at all (`redis.set_repl`).
+    pub(crate) targets: u8,
+}
+
+impl Default for Effects {
+    fn default() -> Self {
+        Effects { on: false, log: false, stream: false, replaced: 0, said: Vec::new(), targets: target::BOTH }
+    }
 }
 
 impl Effects {
+    /// Says who wants effects from now on.
+    pub fn set(&mut self, log: bool, stream: bool) {
+        (self.log, self.stream, self.on) = (log, stream, log || stream);
+    }
+
     /// Writes down one effect on database `db`, behind those before it.
     pub fn push(&mut self, db: u16, words: &[&[u8]]) {
+        self.push_to(target::BOTH, db, words);
+    }
+
+    /// The same for some only.
+    pub fn push_to(&mut self, targets: u8, db: u16, words: &[&[u8]]) {
         if self.on {
-            self.said.push((db, OwnedArgs::from_words(words)));
+            self.said.push(Said { db, words: OwnedArgs::from_words(words), targets });
         }
+    }
+}
+
+/// Hands words to those slices' logs that they are about, and to the stream for replicas.
+pub fn tell(core: &Core, keys: &mut Keyspace<'_>, targets: u8, db: u16, words: Args<'_>) {
+    if targets & target::LOG != 0 && keys.slices().next().is_some_and(|slice| slice.log.on) {
+        append_words(core, keys, db, words);
+    }
+    if targets & target::STREAM != 0
+        && let Some(stream) = keys.stream()
+    {
+        stream.append(db, words.iter_from(0));
     }
 }
 
@@ -171,7 +228,7 @@ impl EffectLog {
     /// Writes the time down, once a second, outside of groups.
     #[inline]
     pub fn stamp(&mut self, core: &Core) {
-        if core.config.aof_timestamp_enabled {
+        if core.config.aof_timestamp_enabled && self.on {
             let seconds = core.now_ms / 1000;
             if self.group.is_none() && seconds != self.stamped {
                 self.stamped = seconds;
@@ -289,12 +346,18 @@ pub fn open_groups(core: &Core, keys: &mut Keyspace<'_>) -> bool {
         slice.log.stamp(core);
         opened |= slice.log.open_group();
     }
+    if opened && let Some(stream) = keys.stream() {
+        stream.open_group();
+    }
     opened
 }
 
 /// Ends the groups that [`open_groups`] began. If anything was written and several slices are in hand, all of them are
 /// told, also those that were only read: what was written may come from what they held.
 pub fn close_groups(core: &Core, keys: &mut Keyspace<'_>) {
+    if let Some(stream) = keys.stream() {
+        stream.close_group();
+    }
     let spans = !core.leaves_out(Fault::NoMarks)
         && keys.slices().nth(1).is_some()
         && keys.slices().any(|slice| slice.log.group_has_commands());
@@ -308,6 +371,9 @@ pub fn close_groups(core: &Core, keys: &mut Keyspace<'_>) {
 
 /// Drops the groups that [`open_groups`] began.
 pub fn abandon_groups(keys: &mut Keyspace<'_>) {
+    if let Some(stream) = keys.stream() {
+        stream.abandon_group();
+    }
     keys.slices().for_each(|slice| slice.log.abandon_group());
 }
 
@@ -396,7 +462,8 @@ mod tests {
             (&["SET k 1", "GETDEL k"], &["SET k 1".into(), "DEL k".into()]),
             (&["INCRBYFLOAT k 1.5"], &["SET k 1.5 KEEPTTL".into()]),
             (&["HINCRBYFLOAT h f 2.5"], &["HSET h f 2.5".into()]),
-            (&["SADD s a", "SPOP s"], &["SADD s a".into(), "DEL s".into()]),
+            (&["SADD s a", "SPOP s"], &["SADD s a".into(), "SREM s a".into()]),
+            (&["SADD s a", "SPOP s 1"], &["SADD s a".into(), "DEL s".into()]),
             (&["SADD s a b", "SADD s a"], &["SADD s a b".into()]),
         ] {
             assert_eq!(told(&mut world, conn, lines), expected, "{lines:?}");

@@ -17,6 +17,7 @@ use crate::latency::LatencyMonitor;
 use crate::propagate::Piece;
 use crate::pubsub::Registry;
 use crate::rdb::file::Source;
+use crate::replication::Replication;
 use crate::router::ShardId;
 use crate::slowlog::SlowLog;
 use crate::snapshot::{Persistence, SnapshotFile};
@@ -85,6 +86,35 @@ pub trait Host: Send + Sync {
     fn create_base(&self, config: &Config, generation: u64) -> Result<Box<dyn SnapshotFile>, String> {
         let _ = (config, generation);
         Err("there is nowhere to write to".into())
+    }
+    /// A new file for a snapshot that replicas are sent, by its number. It has no name, and is kept until it is dropped.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    fn create_sync(&self, config: &Config, sync: u64) -> Result<Box<dyn SnapshotFile>, String> {
+        let _ = (config, sync);
+        Err("there is nowhere to write to".into())
+    }
+    /// The length of such a file, once it is whole.
+    fn sync_bytes(&self, sync: u64) -> Option<u64> {
+        let _ = sync;
+        None
+    }
+    /// Adds up to `most` bytes of it to `out`, from `offset` on.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    fn read_sync(&self, sync: u64, offset: u64, most: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        let _ = (sync, offset, most, out);
+        Err("there is nothing to read".into())
+    }
+    /// Nobody needs it any more.
+    fn drop_sync(&self, sync: u64) {
+        let _ = sync;
+    }
+    /// Has a shard's loop turn soon.
+    fn wake(&self, shard: ShardId) {
+        let _ = shard;
     }
     /// Takes what logs have to write; for what cannot wait for the end of the turn.
     fn append(&self, pieces: Vec<Piece>) {
@@ -230,8 +260,8 @@ pub struct Shared {
     pub start_ms: i64,
     /// 40 hexadecimal digits that name this run.
     pub run_id: String,
-    /// 40 hexadecimal digits that name the history of this data for replicas.
-    pub replication_id: Mutex<String>,
+    /// Replicas.
+    pub replication: Replication,
     /// Path of the configuration file, or empty.
     pub config_file: String,
     /// `CLIENT PAUSE`: until when, Unix ms, and whether only writes.
@@ -336,7 +366,7 @@ impl Shared {
             peak_memory: AtomicUsize::new(0),
             startup_memory: AtomicUsize::new(0),
             start_ms,
-            replication_id: Mutex::new(run_id.clone()),
+            replication: Replication::new(shards, crate::replication::new_id(&mut rng)),
             run_id,
             config_file: String::new(),
             pause: Pause::default(),

@@ -60,6 +60,10 @@ pub struct Persistence {
     pub snapshot: AtomicU64,
     /// What the running one is for: 0 for a file of its own, else the base file of this generation of logs.
     pub base_of: AtomicU64,
+    /// It is for replicas, and no file of its own.
+    pub for_replicas: AtomicBool,
+    /// How its values are written.
+    pub version: AtomicU64,
     /// One is to begin as soon as nothing else is written in the background.
     pub scheduled: AtomicBool,
     /// Snapshots up to this number are given up, or done.
@@ -103,6 +107,8 @@ impl Persistence {
             saving: AtomicBool::new(false),
             snapshot: AtomicU64::new(0),
             base_of: AtomicU64::new(0),
+            for_replicas: AtomicBool::new(false),
+            version: AtomicU64::new(0),
             scheduled: AtomicBool::new(false),
             over: AtomicU64::new(0),
             pending: counters(),
@@ -126,7 +132,7 @@ impl Persistence {
 
     /// Gives up the running snapshot, if there is one that is not for the log.
     pub fn give_up_own(&self) {
-        if self.base_of.load(Acquire) == 0 {
+        if self.base_of.load(Acquire) == 0 && !self.for_replicas.load(Acquire) {
             self.give_up();
         }
     }
@@ -188,6 +194,7 @@ pub struct Assembly {
     id: u64,
     /// See [`Persistence::base_of`].
     base_of: u64,
+    for_replicas: bool,
     file: Option<Result<Box<dyn SnapshotFile>, String>>,
     /// Shards that have given their last piece.
     ended: usize,
@@ -222,6 +229,9 @@ impl Assembly {
             _ => Some(outcome == Outcome::Saved),
         };
         match self.base_of {
+            _ if self.for_replicas => {
+                end_sync(shared, chunk.snapshot, good == Some(true));
+            }
             0 => persistence.ended(chunk.snapshot, now_ms, good),
             _ => rewrite_ended(shared, chunk.snapshot, now_ms, good),
         }
@@ -234,23 +244,33 @@ impl Assembly {
         self.base_of != 0
     }
 
+    /// Whether the last one was for replicas.
+    pub fn is_for_replicas(&self) -> bool {
+        self.for_replicas
+    }
+
     fn add(&mut self, shared: &Shared, chunk: &Chunk, now_ms: i64) -> Outcome {
         if chunk.snapshot != self.id {
             let config = shared.config();
             let base_of = shared.persistence.base_of.load(Acquire);
+            let for_replicas = shared.persistence.for_replicas.load(Acquire);
             let made = match base_of {
+                _ if for_replicas => shared.host.create_sync(&config, chunk.snapshot),
                 0 => shared.host.create_snapshot(&config),
                 generation => shared.host.create_base(&config, generation),
             };
-            let file = made.and_then(|mut file| {
-                if base_of == 0 || config.aof_use_rdb_preamble {
-                    file.write(&file_head(shared, &config, now_ms, base_of != 0))?;
-                } else {
-                    file.write(&crate::aof::rewrite::head(shared, &config, now_ms))?;
+            let head = match base_of == 0 || config.aof_use_rdb_preamble {
+                true => {
+                    let mut style = Style::of(&config);
+                    if for_replicas {
+                        style.version = shared.persistence.version.load(Acquire) as u16;
+                    }
+                    styled_head(shared, style, now_ms, base_of != 0, true)
                 }
-                Ok(file)
-            });
-            *self = Assembly { id: chunk.snapshot, base_of, file: Some(file), ended: 0 };
+                false => crate::aof::rewrite::head(shared, &config, now_ms),
+            };
+            let file = made.and_then(|mut file| file.write(&head).map(|()| file));
+            *self = Assembly { id: chunk.snapshot, base_of, for_replicas, file: Some(file), ended: 0 };
         }
         if shared.persistence.is_over(chunk.snapshot) {
             return Outcome::GivenUp;
@@ -293,7 +313,10 @@ pub trait SnapshotFile: Send {
 
 /// The beginning of a file of this server.
 pub fn file_head(shared: &Shared, config: &Config, now_ms: i64, base: bool) -> Vec<u8> {
-    let style = Style::of(config);
+    styled_head(shared, Style::of(config), now_ms, base, true)
+}
+
+fn styled_head(shared: &Shared, style: Style, now_ms: i64, base: bool, functions: bool) -> Vec<u8> {
     let fields = [
         ("redis-ver", crate::REDIS_VERSION.to_string()),
         ("redis-bits", usize::BITS.to_string()),
@@ -302,6 +325,9 @@ pub fn file_head(shared: &Shared, config: &Config, now_ms: i64, base: bool) -> V
         ("aof-base", u8::from(base).to_string()),
     ];
     let mut head = file::head(style, &fields);
+    if !functions {
+        return head;
+    }
     shared.scripts.with_libraries(|libraries| {
         for library in libraries.by_name.values() {
             head.push(opcode::FUNCTION);
@@ -330,7 +356,57 @@ pub fn begin<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) -
         return Err("ERR Background save already in progress".into());
     }
     persistence.base_of.store(0, Release);
+    persistence.for_replicas.store(false, Release);
     Ok(begin_walk(core, slices, Manner::of(core)))
+}
+
+/// Makes the cut of a full sync, if nothing else is written in the background; values are written as this RDB version
+/// has them. All slices are in hand. Returns the snapshot's number.
+pub fn begin_sync<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>, version: u16) -> Option<u64> {
+    let shared = core.shared.clone();
+    let persistence = &shared.persistence;
+    if shared.aof.rewriting.load(Acquire) || persistence.saving.swap(true, AcqRel) {
+        return None;
+    }
+    persistence.base_of.store(0, Release);
+    persistence.for_replicas.store(true, Release);
+    persistence.version.store(u64::from(version), Release);
+    let mut manner = Manner::of(core);
+    manner.style.version = version;
+    Some(begin_walk(core, slices, manner))
+}
+
+/// Writes the snapshot of a replica that wants no keys. It takes no walk. Returns its number, or nothing while something
+/// else is written.
+///
+/// # Errors
+/// What to say in the log.
+pub fn write_filtered(core: &mut Core, functions: bool, version: u16) -> Result<Option<u64>, String> {
+    let shared = core.shared.clone();
+    if shared.persistence.saving.load(Acquire) {
+        return Ok(None);
+    }
+    // No snapshot begins while all slices are in the caller's hands.
+    let id = shared.persistence.snapshot.fetch_add(1, AcqRel) + 1;
+    shared.persistence.over.fetch_max(id, AcqRel);
+    let mut style = Style::of(&core.config);
+    style.version = version;
+    let mut file = shared.host.create_sync(&core.config, id)?;
+    file.write(&styled_head(&shared, style, core.now_ms, false, functions))?;
+    file.finish()?;
+    Ok(Some(id))
+}
+
+/// A full sync's snapshot has come to its end, good or not.
+fn end_sync(shared: &Shared, id: u64, good: bool) {
+    shared.persistence.over.fetch_max(id, AcqRel);
+    let bytes = if good { shared.host.sync_bytes(id) } else { None };
+    let (homes, needed) = shared.replication.sync_ended(id, bytes);
+    if !needed {
+        shared.host.drop_sync(id);
+    }
+    shared.persistence.saving.store(false, Release);
+    homes.into_iter().for_each(|home| shared.host.wake(home));
 }
 
 /// Begins a rewrite of the log: the cut, from which on effects belong to a new generation of files, and the snapshot of
@@ -374,12 +450,13 @@ pub fn begin_rewrite<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut S
     aof.generation.store(generation, Release);
     aof.rewrite_since_ms.store(core.now_ms, Relaxed);
     persistence.base_of.store(generation, Release);
+    persistence.for_replicas.store(false, Release);
     let mut slices: Vec<_> = slices.collect();
     for slice in &mut slices {
         slice.log.on = logs;
         slice.log.cut(slice.owner, generation);
     }
-    core.effects.on = logs;
+    core.effects.set(logs, core.effects.stream);
     let manner = Manner { commands: !core.config.aof_use_rdb_preamble, ..Manner::of(core) };
     begin_walk(core, slices.into_iter(), manner);
     core.for_driver.push(Effect::Log(
@@ -438,7 +515,7 @@ fn begin_walk<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>, 
     persistence.progress[0].store(0, Relaxed);
     persistence.progress[1].store(keys, Relaxed);
     persistence.since_ms.store(core.now_ms, Relaxed);
-    if persistence.base_of.load(Acquire) == 0 {
+    if persistence.base_of.load(Acquire) == 0 && !persistence.for_replicas.load(Acquire) {
         persistence.last_try.store(core.now_ms / 1000, Relaxed);
     }
     persistence.snapshot.store(id, Release);

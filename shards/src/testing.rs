@@ -15,7 +15,7 @@
 //! `testing`, for the simulator and whoever else needs a server in memory.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -76,6 +76,8 @@ pub struct FakeHost {
     pub disk: Arc<Mutex<Disk>>,
     /// The `aclfile`.
     pub aclfile: Mutex<Vec<u8>>,
+    /// Snapshots that replicas are sent.
+    pub syncs: Arc<Mutex<BTreeMap<u64, Vec<u8>>>>,
 }
 
 /// A disk with room for one file.
@@ -103,6 +105,7 @@ impl Disk {
 struct MemoryFile {
     bytes: Vec<u8>,
     disk: Arc<Mutex<Disk>>,
+    sync: Option<(u64, Arc<Mutex<BTreeMap<u64, Vec<u8>>>>)>,
 }
 
 impl SnapshotFile for MemoryFile {
@@ -116,6 +119,10 @@ impl SnapshotFile for MemoryFile {
         self.bytes.extend_from_slice(&tail);
         let mut disk = self.disk.lock().unwrap();
         disk.operate()?;
+        if let Some((sync, syncs)) = &self.sync {
+            syncs.lock().unwrap().insert(*sync, std::mem::take(&mut self.bytes));
+            return Ok(());
+        }
         disk.file = Some(std::mem::take(&mut self.bytes));
         Ok(())
     }
@@ -183,7 +190,28 @@ impl Host for FakeHost {
 
     fn create_snapshot(&self, _: &Config) -> Result<Box<dyn SnapshotFile>, String> {
         self.disk.lock().unwrap().operate()?;
-        Ok(Box::new(MemoryFile { bytes: Vec::new(), disk: self.disk.clone() }))
+        Ok(Box::new(MemoryFile { bytes: Vec::new(), disk: self.disk.clone(), sync: None }))
+    }
+
+    fn create_sync(&self, _: &Config, sync: u64) -> Result<Box<dyn SnapshotFile>, String> {
+        self.disk.lock().unwrap().operate()?;
+        let sync = Some((sync, self.syncs.clone()));
+        Ok(Box::new(MemoryFile { bytes: Vec::new(), disk: self.disk.clone(), sync }))
+    }
+
+    fn sync_bytes(&self, sync: u64) -> Option<u64> {
+        self.syncs.lock().unwrap().get(&sync).map(|file| file.len() as u64)
+    }
+
+    fn read_sync(&self, sync: u64, offset: u64, most: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        let syncs = self.syncs.lock().unwrap();
+        let file = syncs.get(&sync).ok_or("the file is gone")?;
+        out.extend(file[offset as usize..].iter().take(most));
+        Ok(())
+    }
+
+    fn drop_sync(&self, sync: u64) {
+        self.syncs.lock().unwrap().remove(&sync);
     }
 
     fn open_snapshot(&self, _: &Config) -> Result<Option<Box<dyn Source>>, String> {
@@ -488,7 +516,7 @@ impl World {
     /// Has every shard write down what its commands do (see [`World::effects`]).
     pub fn log_effects(&mut self) {
         for shard in &mut self.shards {
-            shard.core.effects.on = true;
+            shard.core.effects.set(true, false);
             shard.slices.iter_mut().flatten().for_each(|slice| slice.log.on = true);
         }
     }

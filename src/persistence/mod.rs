@@ -8,3 +8,4 @@ pub mod check;
 pub mod disk;
 pub mod load;
 pub mod rdb;
+pub mod sync;

@@ -19,6 +19,7 @@ use ringshard_shards::snapshot::{Assembly, Outcome, SnapshotFile};
 
 use super::aof::Log;
 use super::disk::{Disk, DiskFile};
+use super::sync::SyncFiles;
 use crate::net::os_text;
 use crate::{clock, log};
 
@@ -32,6 +33,8 @@ enum Place {
     Snapshot(PathBuf),
     /// It is what the logs of this generation build on.
     Base(Arc<Log>, u64),
+    /// Replicas are sent it.
+    Sync(Arc<SyncFiles>, u64),
 }
 
 /// A snapshot's file under its temporary name.
@@ -121,6 +124,39 @@ impl SnapshotOnDisk {
         })
     }
 
+    /// Makes the file of a full sync.
+    ///
+    /// # Errors
+    /// What to say in the log.
+    pub fn create_sync(
+        disk: &Arc<dyn Disk>,
+        files: &Arc<SyncFiles>,
+        config: &Config,
+        sync: u64,
+    ) -> Result<Self, String> {
+        let temporary = Path::new(&config.dir).join(format!("temp-sync-{}-{sync}.rdb", std::process::id()));
+        let file = disk.create(&temporary).map_err(|error| {
+            format!(
+                "Failed opening the temp RDB file {} (in server root dir {}) for replicas: {}",
+                temporary.display(),
+                config.dir,
+                os_text(&error)
+            )
+        })?;
+        Ok(SnapshotOnDisk {
+            disk: disk.clone(),
+            file,
+            temporary,
+            place: Place::Sync(files.clone(), sync),
+            config: Arc::new(config.clone()),
+            sum: config.rdbchecksum.then_some(0),
+            framed: true,
+            // It is of no use to anyone after a crash.
+            sync_bits: false,
+            unsynced: 0,
+        })
+    }
+
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.sum = self.sum.map(|sum| crc64::update(sum, bytes));
@@ -137,8 +173,12 @@ impl SnapshotOnDisk {
         if self.framed {
             self.file.write_all(&file::tail(self.sum)).map_err(error_text)?;
         }
+        if let Place::Sync(files, sync) = &self.place {
+            return files.keep(*sync, &self.temporary).map_err(error_text);
+        }
         self.file.sync().map_err(error_text)?;
         match &self.place {
+            Place::Sync(..) => unreachable!("kept above"),
             Place::Base(log, generation) => log.finish_rewrite(&self.temporary, &self.config, *generation),
             Place::Snapshot(path) => {
                 self.disk.rename(&self.temporary, path).map_err(error_text)?;
@@ -153,6 +193,7 @@ impl SnapshotOnDisk {
 fn write_error(place: &Place, error: &io::Error) -> String {
     match place {
         Place::Snapshot(_) => format!("Write error saving DB on disk: {}", os_text(error)),
+        Place::Sync(..) => format!("Write error saving DB for replicas: {}", os_text(error)),
         Place::Base(..) => format!("Write error writing append only file on disk: {}", os_text(error)),
     }
 }

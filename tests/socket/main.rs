@@ -22,6 +22,7 @@ mod migrate;
 mod order;
 mod protocol;
 mod refused;
+mod replication;
 mod signals;
 mod snapshot;
 mod tls;

@@ -29,6 +29,20 @@ fn key_of(world: &World, shard: u16) -> String {
     names.find(|name| crate::router::owner_of(name.as_bytes(), shards) == shard).unwrap()
 }
 
+/// Tracking keys, and ending that, is no way out of the rules.
+#[test]
+fn tracking_keeps_a_client_restricted() {
+    let mut world = World::new(2);
+    let admin = world.connect();
+    world.run(admin, "ACL SETUSER bob on >pw ~* +get +client");
+    let bob = login(&mut world, 0, "bob");
+    for line in ["CLIENT TRACKING ON", "CLIENT TRACKING OFF", "CLIENT TRACKING ON BCAST", "CLIENT TRACKING OFF"] {
+        assert_eq!(world.run(bob, line).to_string(), "OK");
+        let reply = world.run(bob, "SET k v").to_string();
+        assert!(reply.starts_with("-NOPERM"), "{line}: {reply}");
+    }
+}
+
 // ---- Every command that has keys -------------------------------------------------------------------------------
 
 const KINDS: [&str; 6] = ["str", "list", "set", "zset", "hash", "stream"];

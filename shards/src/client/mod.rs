@@ -10,6 +10,7 @@ use crate::commands::connection::REPLY_CHUNK_BYTES;
 use crate::limits::SPARE_BUFFER_BYTES;
 use crate::message::Answer;
 use crate::pubsub::{Kind, Subscriptions};
+use crate::replication::replica::{Introduction, Link};
 use crate::resp::{Parser, Reply};
 use crate::router::ShardId;
 use crate::shard::append::HeldOutput;
@@ -51,8 +52,10 @@ pub mod gate {
     pub const TRACKING: u32 = 1 << 11;
     /// `MONITOR`.
     pub const MONITOR: u32 = 1 << 12;
+    /// It has become a replica: it is sent a stream, and no replies.
+    pub const REPLICA: u32 = 1 << 16;
     /// The keys that the next command reads are noted for it, see [`crate::tracking`].
-    pub const NOTES_READS: u32 = 1 << 14;
+    pub const NOTES_READS: u32 = 1 << 17;
 
     /// No more commands of this client are run.
     pub const CLOSING: u32 = CLOSE_AFTER_REPLY | CLOSE_NOW;
@@ -303,6 +306,10 @@ pub struct Client {
     pub script_sent: bool,
     /// The keys it waits for.
     pub blocked: Option<Box<BlockedClient>>,
+    /// What it said of itself by `REPLCONF`.
+    pub introduction: Option<Box<Introduction>>,
+    /// What it is sent as a replica.
+    pub link: Option<Box<Link>>,
 }
 
 impl Client {
@@ -344,6 +351,8 @@ impl Client {
             subscriptions: None,
             script_sent: false,
             blocked: None,
+            introduction: None,
+            link: None,
         }
     }
 
@@ -369,7 +378,11 @@ impl Client {
 
     /// Its type in `CLIENT LIST` and `CLIENT KILL`.
     pub fn type_name(&self) -> &'static str {
-        if self.gate & gate::SUBSCRIBED != 0 { "pubsub" } else { "normal" }
+        match self.gate {
+            bits if bits & gate::REPLICA != 0 => "replica",
+            bits if bits & gate::SUBSCRIBED != 0 => "pubsub",
+            _ => "normal",
+        }
     }
 
     /// Whether it waits for keys, or for the end of a pause.
@@ -417,6 +430,7 @@ impl Client {
             + self.multi.as_ref().map_or(0, |multi| multi.bytes)
             + self.subscriptions.as_ref().map_or(0, |all| all.memory())
             + self.tracking.as_ref().map_or(0, |tracking| tracking.memory())
+            + self.link.as_ref().map_or(0, |link| link.pending.len())
             + self.watched.iter().map(|w| w.key.capacity() + 32).sum::<usize>()
     }
 
@@ -430,7 +444,8 @@ impl Client {
     /// Bytes owed to the client.
     pub fn output_bytes(&self) -> usize {
         let held = self.held.as_ref().map_or(0, |held| held.bytes());
-        self.out.len() + held + self.in_flight + self.order.as_ref().map_or(0, |order| order.held_bytes())
+        let pending = self.link.as_ref().map_or(0, |link| link.pending.len());
+        self.out.len() + held + pending + self.in_flight + self.order.as_ref().map_or(0, |order| order.held_bytes())
     }
 }
 

@@ -8,6 +8,7 @@ use crate::aof::State;
 use crate::aof::load::LogLoader;
 use crate::args::Args;
 use crate::number::parse_i64;
+use crate::shard::append::WaitsFor;
 use crate::shard::{Effect, LogLevel, Shard};
 use crate::shared::LogPart;
 use crate::snapshot;
@@ -86,7 +87,7 @@ fn waitaof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     if local > 0 && shard.core.shared.aof.state() == State::Off {
         return Err("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.".into());
     }
-    match shard.wait_for_log(index, local > 0, replicas, timeout) {
+    match shard.wait_for_log(index, WaitsFor::Disks { local: local > 0 }, replicas, timeout) {
         true => Err(CommandError::NoReply),
         false => Ok(()),
     }

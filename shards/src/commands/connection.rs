@@ -380,6 +380,7 @@ pub fn client_info(
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut flags = String::new();
     for (bit, letter) in [
+        (gate::REPLICA, 'S'),
         (gate::MONITOR, 'O'),
         (gate::SUBSCRIBED, 'P'),
         (gate::MULTI, 'x'),

@@ -77,7 +77,7 @@ pub static TABLE: &[Command] = &[
         2,
         "Writes all directives to the file.",
     ),
-    home("debug|replicate", refuse, -3, "Sends something to replicas alone."),
+    home("debug|replicate", replicate, -3, "Sends something to replicas alone."),
     home("debug|help", debug_help, 2, "Lists the subcommands."),
     switch(
         "debug|set-active-expire",
@@ -238,10 +238,14 @@ fn oom(shard: &mut Shard, _: u32, _: Args<'_>) -> CommandResult {
     crash(shard, "Out Of Memory: DEBUG OOM".into())
 }
 
+fn replicate(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
+    shard.replicate(&args.iter_from(2).collect::<Vec<_>>());
+    ok(shard, index)
+}
+
 fn change_repl_id(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
-    let digit = |n: u64| char::from_digit((n >> 60) as u32, 16).unwrap_or('0');
-    let id: String = (0..40).map(|_| digit(shard.core.rng.next_u64())).collect();
-    *shard.core.shared.replication_id.lock().expect("no holder panics") = id;
+    let id = crate::replication::new_id(&mut shard.core.rng);
+    shard.core.shared.replication.feed().id = id;
     shard.log(LogLevel::Notice, "Changing replication IDs after receiving DEBUG change-repl-id");
     ok(shard, index)
 }

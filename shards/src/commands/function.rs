@@ -102,6 +102,10 @@ fn changed(shard: &mut Shard, index: u32, args: Args<'_>) {
         return;
     }
     let db = shard.client(index).db;
+    shard.tell_replicas(db, args.iter_from(0));
+    if !shard.core.effects.log {
+        return;
+    }
     if shard.core.shards == 1 {
         if let Some(slice) = shard.slices.iter_mut().flatten().next() {
             slice.log.append(db, args.iter_from(0));

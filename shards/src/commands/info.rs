@@ -414,7 +414,11 @@ fn stats(text: &mut Text, core: &Core, report: &ShardReport) {
     text.line("instantaneous_input_repl_kbps", "0.00");
     text.line("instantaneous_output_repl_kbps", "0.00");
     text.line("rejected_connections", stats.rejected_connections);
-    text.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    for (field, count) in
+        ["sync_full", "sync_partial_ok", "sync_partial_err"].into_iter().zip(&core.shared.replication.syncs)
+    {
+        text.line(field, count.load(Relaxed));
+    }
     text.line("expired_subkeys", stats.expired_subkeys);
     text.line("expired_keys", stats.expired_keys);
     text.line("expired_stale_perc", format_args!("{:.2}", report.stale_percent));
@@ -466,20 +470,38 @@ fn stats(text: &mut Text, core: &Core, report: &ShardReport) {
 }
 
 fn replication(text: &mut Text, core: &Core, _: &ShardReport) {
+    let shared = core.shared.clone();
+    let feed = shared.replication.feed();
     text.section("Replication");
     text.line("role", "master");
-    text.line("connected_slaves", 0);
-    if core.config.min_replicas_to_write > 0 && core.config.min_replicas_max_lag > 0 {
-        text.line("min_slaves_good_slaves", 0);
+    text.line("connected_slaves", feed.replicas.len());
+    if crate::replication::is_demanding(&core.config) {
+        text.line("min_slaves_good_slaves", shared.replication.good.load(Relaxed));
+    }
+    for (n, replica) in feed.replicas.iter().enumerate() {
+        let online = replica.state == crate::replication::replica::State::Online;
+        let lag = if online { core.now_ms / 1000 - replica.heard_ms / 1000 } else { 0 };
+        text.line(
+            &format!("slave{n}"),
+            format_args!(
+                "ip={},port={},state={},offset={},lag={lag}",
+                replica.address,
+                replica.port,
+                replica.state.name(),
+                replica.acknowledged
+            ),
+        );
     }
     text.line("master_failover_state", "no-failover");
-    text.line("master_replid", core.shared.replication_id.lock().expect("no holder panics"));
+    text.line("master_replid", &feed.id);
     text.line("master_replid2", "0".repeat(40));
-    text.line("master_repl_offset", 0);
+    text.line("master_repl_offset", feed.offset());
     text.line("second_repl_offset", -1);
-    text.line("repl_backlog_active", 0);
+    text.line("repl_backlog_active", u8::from(feed.active));
     text.line("repl_backlog_size", core.config.repl_backlog_size);
-    text.zeros(&["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);
+    let (bytes, first) = (feed.backlog_bytes(), feed.offset() - feed.backlog_bytes() + 1);
+    text.line("repl_backlog_first_byte_offset", if feed.active { first } else { 0 });
+    text.line("repl_backlog_histlen", bytes);
 }
 
 fn cpu(text: &mut Text, core: &Core, _: &ShardReport) {

@@ -355,7 +355,7 @@ fn expire_generic(ctx: &mut Ctx<'_>, args: Args<'_>, seconds: bool, absolute: bo
     }
     if at <= ctx.core.now_ms {
         db.delete(key);
-        ctx.effect(&[b"DEL", key.bytes]);
+        ctx.effect(&[crate::db::expired_word(ctx.core), key.bytes]);
         ctx.changed(Event::GENERIC, "del", key.bytes);
     } else {
         db.before_write(key.bytes);
@@ -566,10 +566,10 @@ fn move_key(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn randomkey(ctx: &mut Ctx<'_>, _: Args<'_>) -> CommandResult {
     let now = ctx.core.now_ms;
     let core = &mut *ctx.core;
-    let sizes: Vec<usize> = ctx.keys.dbs(ctx.client.db).map(|db| db.dict.len()).collect();
-    let total: usize = sizes.iter().sum();
-    // As in Redis: when all keys have a time to live, a bounded number of expired ones is met before one is given.
-    for attempt in 0..100 {
+    // Keys whose time has come go, as in Redis. Where they must stay, a bounded number is met before one is given.
+    let mut attempt = 0;
+    loop {
+        let total: usize = ctx.keys.dbs(ctx.client.db).map(|db| db.dict.len()).sum();
         if total == 0 {
             break;
         }
@@ -577,16 +577,21 @@ fn randomkey(ctx: &mut Ctx<'_>, _: Args<'_>) -> CommandResult {
         let mut chosen = None;
         for db in ctx.keys.dbs(ctx.client.db) {
             if pick < db.dict.len() {
-                chosen = db.dict.random(&mut || core.rng.next_u64());
+                chosen = db.dict.random(&mut || core.rng.next_u64()).map(|entry| (db, entry));
                 break;
             }
             pick -= db.dict.len();
         }
-        let Some(entry) = chosen else { break };
+        let Some((db, entry)) = chosen else { break };
         let live = entry.expire_at().is_none_or(|at| at > now);
-        if live || attempt == 99 {
+        attempt += 1;
+        if live || attempt == 100 {
             ctx.reply.bulk(entry.key());
             return Ok(());
+        }
+        if !core.keeps_expired {
+            let name = entry.key().to_vec();
+            db.expire_now(core, Key { hash: core.hasher.hash(&name), bytes: &name });
         }
     }
     ctx.reply.null();

@@ -604,8 +604,8 @@ fn move_element(ctx: &mut Ctx<'_>, args: Args<'_>, source: EntryPtr, from: End, 
     ctx.reply.bulk(element);
     if ctx.apart(source_key.bytes, target_key.bytes) {
         let push: &[u8] = if to == End::Front { b"LPUSH" } else { b"RPUSH" };
-        ctx.effect(&[push, target_key.bytes, element]);
-        ctx.effect(&[pop_name(from), source_key.bytes]);
+        ctx.effect_in_log(&[push, target_key.bytes, element]);
+        ctx.effect_in_log(&[pop_name(from), source_key.bytes]);
     }
     let add = |list: &mut List| {
         list.expect(element.len(), 1, &limits);
@@ -756,8 +756,10 @@ fn blmove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return wait(ctx, args, 1, 2, deadline_ms, TimeoutReply::Null);
     };
     move_element(ctx, args, source, from, to)?;
-    if !ctx.apart(args.at(1), args.at(2)) {
-        ctx.effect(&[b"LMOVE", args.at(1), args.at(2), args.at(3), args.at(4)]);
+    let words = [b"LMOVE", args.at(1), args.at(2), args.at(3), args.at(4)];
+    match ctx.apart(args.at(1), args.at(2)) {
+        true => ctx.effect_in_stream(&words),
+        false => ctx.effect(&words),
     }
     Ok(())
 }
@@ -769,8 +771,10 @@ fn brpoplpush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return wait(ctx, args, 1, 2, deadline_ms, TimeoutReply::Null);
     };
     move_element(ctx, args, source, End::Back, End::Front)?;
-    if !ctx.apart(args.at(1), args.at(2)) {
-        ctx.effect(&[b"RPOPLPUSH", args.at(1), args.at(2)]);
+    let words = [b"RPOPLPUSH", args.at(1), args.at(2)];
+    match ctx.apart(args.at(1), args.at(2)) {
+        true => ctx.effect_in_stream(&words),
+        false => ctx.effect(&words),
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ pub mod memory;
 pub mod migrate;
 pub mod monitor;
 pub mod pubsub;
+pub mod replication;
 pub mod save;
 pub mod script;
 pub mod server;
@@ -52,6 +53,7 @@ use crate::args::Args;
 use crate::client::ClientView;
 use crate::core::Core;
 use crate::db::{Keyspace, RedisDb};
+use crate::propagate::{Said, target};
 use crate::resp::Reply;
 
 pub use error::{CommandError, CommandResult};
@@ -124,17 +126,34 @@ impl Ctx<'_> {
     /// Says what stands for this command in the log and on replicas instead of its own words; several such effects
     /// are repeated in order. Their keys must lie in one slice, for each goes to one; without a key it goes to all.
     pub fn effect(&mut self, words: &[&[u8]]) {
-        self.core.effects.replaced = self.core.effects.on;
+        self.no_effect();
         self.core.effects.push(self.client.db, words);
     }
 
-    /// Says that `key` of database `db` is now what it is: gone, or its whole value. For what was copied from keys that
-    /// may lie in other slices.
-    pub fn effect_state(&mut self, db: u16, key: &[u8]) {
-        self.core.effects.replaced = self.core.effects.on;
+    /// The same for the log alone: what stands there for a command over several slices, of which each log tells its
+    /// part. Replicas are told the command itself.
+    pub fn effect_in_log(&mut self, words: &[&[u8]]) {
         if self.core.effects.on {
+            self.core.effects.replaced |= target::LOG;
+            self.core.effects.push_to(target::LOG, self.client.db, words);
+        }
+    }
+
+    /// What replicas are told instead of the command's own words.
+    pub fn effect_in_stream(&mut self, words: &[&[u8]]) {
+        if self.core.effects.on {
+            self.core.effects.replaced |= target::STREAM;
+            self.core.effects.push_to(target::STREAM, self.client.db, words);
+        }
+    }
+
+    /// Says to the log that `key` of database `db` is now what it is: gone, or its whole value. For what was copied from
+    /// keys that may lie in other slices.
+    pub fn effect_state(&mut self, db: u16, key: &[u8]) {
+        if self.core.effects.on {
+            self.core.effects.replaced |= target::LOG;
             let words = crate::propagate::state_words(self.core, self.keys.db(db, key), key);
-            self.core.effects.said.push((db, words));
+            self.core.effects.said.push(Said { db, words, targets: target::LOG });
         }
     }
 
@@ -146,7 +165,9 @@ impl Ctx<'_> {
 
     /// This command's own words are not repeated.
     pub fn no_effect(&mut self) {
-        self.core.effects.replaced = self.core.effects.on;
+        if self.core.effects.on {
+            self.core.effects.replaced = target::BOTH;
+        }
     }
 }
 

@@ -142,14 +142,22 @@ fn sunsubscribe(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult 
     unsubscribe_from(shard, index, args, Kind::Sharded)
 }
 
+/// Those who listen at a replica get the message too.
+fn tell_replicas(shard: &mut Shard, index: u32, args: Args<'_>) {
+    let db = shard.client(index).db;
+    shard.tell_replicas(db, args.iter_from(0));
+}
+
 fn publish(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     let receivers = shard.core.publish(Kind::Channel, args.at(1), args.at(2));
+    tell_replicas(shard, index, args);
     shard.client(index).reply().integer(receivers as i64);
     Ok(())
 }
 
 fn spublish(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     let receivers = shard.core.publish(Kind::Sharded, args.at(1), args.at(2));
+    tell_replicas(shard, index, args);
     shard.client(index).reply().integer(receivers as i64);
     Ok(())
 }

@@ -1,11 +1,10 @@
-//! The server as a whole: its time, its end, its role, and what of persistence and replication is not built yet.
+//! The server as a whole: its time, its end, and the modules that it does not have.
 //!
-//! Commands whose feature is missing say so in one form ([`not_built`]); a client that asks for a snapshot must not
-//! believe it has one. Counterpart: parts of `server.c`, `rdb.c`, `aof.c`, `replication.c`, `module.c`.
+//! Commands whose feature is missing say so in one form ([`not_built`]); a client that asks for a failover must not
+//! believe it has one. Counterpart: parts of `server.c`, `module.c`.
 
-use super::{Command, CommandError, CommandResult, Group, acl, flag, help};
+use super::{Command, CommandError, CommandResult, Group, flag, help};
 use crate::args::Args;
-use crate::number::parse_i64;
 use crate::shard::{LogLevel, Shard, Shutdown};
 
 use flag::*;
@@ -21,32 +20,11 @@ pub static TABLE: &[Command] = &[
         "Returns the server's time.",
         "",
     ),
-    Command::home("role", role, 1, NOSCRIPT | LOADING | STALE | FAST, SERVER)
-        .categories(acl::ADMIN | acl::DANGEROUS)
-        .doc("2.8.12", "O(1)", "Returns the server's role in replication.", ""),
     Command::home("shutdown", shutdown, -1, ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY, SERVER).doc(
         "1.0.0",
         "O(N) with a snapshot, N being the number of keys; O(1) without",
         "Ends the server.",
         "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
-    ),
-    Command::home("wait", wait, 3, BLOCKING, Group::Generic).only_categories(acl::CONNECTION).doc(
-        "3.0.0",
-        "O(1)",
-        "Waits until replicas have what the connection wrote.",
-        "numreplicas timeout",
-    ),
-    Command::home("replicaof", replicaof, 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, SERVER).doc(
-        "5.0.0",
-        "O(1)",
-        "Makes the server a replica of another, or a master again.",
-        "<host port | NO ONE>",
-    ),
-    Command::home("slaveof", slaveof, 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, SERVER).doc(
-        "1.0.0",
-        "O(1)",
-        "The old name of REPLICAOF.",
-        "<host port | NO ONE>",
     ),
     Command::container("module", SERVER).doc("4.0.0", "Depends on the subcommand.", "Loads and lists modules.", ""),
     Command::home("module|list", module_list, 2, ADMIN | NOSCRIPT, SERVER).doc(
@@ -90,15 +68,6 @@ fn time(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-fn role(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
-    let mut reply = shard.client(index).reply();
-    reply.array(3);
-    reply.bulk(b"master");
-    reply.integer(0);
-    reply.array(0);
-    Ok(())
-}
-
 fn shutdown(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     let (mut save, mut nosave, mut now, mut force, mut abort) = (false, false, false, false, false);
     for i in 1..args.len() {
@@ -127,37 +96,6 @@ fn shutdown(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     shard.shut_down(Some(index), Shutdown { save, now, force });
     // Redis's clients take the closed connection for the answer.
     Err(CommandError::NoReply)
-}
-
-fn timeout_arg(text: &[u8]) -> CommandResult {
-    match parse_i64(text) {
-        None => Err("ERR timeout is not an integer or out of range".into()),
-        Some(ms) if ms < 0 => Err("ERR timeout is negative".into()),
-        Some(_) => Ok(()),
-    }
-}
-
-/// There are no replicas and none can come, so what Redis says when the time is up is certain at once.
-fn wait(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
-    parse_i64(args.at(1)).ok_or(CommandError::NotInteger)?;
-    timeout_arg(args.at(2))?;
-    shard.client(index).reply().integer(0);
-    Ok(())
-}
-
-fn replicaof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
-    if args.is(1, "no") && args.is(2, "one") {
-        shard.client(index).reply().ok();
-        return Ok(());
-    }
-    if parse_i64(args.at(2)).is_none_or(|port| !(0..=65535).contains(&port)) {
-        return Err("ERR Invalid master port".into());
-    }
-    Err(not_built("Replication"))
-}
-
-fn slaveof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
-    replicaof(shard, index, args)
 }
 
 fn module_list(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
@@ -222,14 +160,7 @@ mod tests {
     fn what_the_server_says_of_itself() {
         let mut t = Check::new();
         t.check("TIME", r#"["1700000000" "0"]"#).advance(1500).check("TIME", r#"["1700000001" "500000"]"#);
-        t.check("ROLE", r#"["master" 0 []]"#).check("LASTSAVE", "1700000000").check("MODULE LIST", "[]");
-        t.check("WAIT 0 100", "0")
-            .check("WAIT 3 0", "0")
-            .check("WAIT x 0", "-ERR value is not an integer or out of range");
-        t.check("WAIT 1 -1", "-ERR timeout is negative").check("WAITAOF 0 1 0", "[0 0]");
-        t.check("REPLICAOF NO ONE", "OK").check("SLAVEOF no one", "OK");
-        t.look("REPLICAOF 127.0.0.1 6380", |v| assert!(v.text().contains("not built yet")));
-        t.check("REPLICAOF 127.0.0.1 x", "-ERR Invalid master port");
+        t.check("LASTSAVE", "1700000000").check("MODULE LIST", "[]");
     }
 
     #[test]

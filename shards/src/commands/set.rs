@@ -269,8 +269,8 @@ fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return Ok(());
     }
     if ctx.apart(from.bytes, to.bytes) {
-        ctx.effect(&[b"SREM", from.bytes, args.at(3)]);
-        ctx.effect(&[b"SADD", to.bytes, args.at(3)]);
+        ctx.effect_in_log(&[b"SREM", from.bytes, args.at(3)]);
+        ctx.effect_in_log(&[b"SADD", to.bytes, args.at(3)]);
     }
     announce(ctx, from);
     let empty = change(ctx, from, source, |set| {
@@ -373,8 +373,19 @@ fn spop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     ctx.core.notify(Event::SET, "spop", key.bytes, ctx.client.db);
     if popped == size {
         set_of(&entry).for_each(|member| reply_member(&mut ctx.reply, member));
+        // One member alone is told as such, and more than one as the key, as Redis does.
+        let mut last = None;
+        if count.is_none() && ctx.core.effects.on {
+            set_of(&entry).for_each(|member| last = Some(member.as_bytes(&mut itoa::Buffer::new()).to_vec()));
+        }
         delete_empty(ctx, key);
-        ctx.effect(&[b"DEL", key.bytes]);
+        match last {
+            Some(member) => ctx.effect(&[b"SREM", key.bytes, &member]),
+            None => {
+                let word: &[u8] = if ctx.core.config.lazyfree_lazy_server_del { b"UNLINK" } else { b"DEL" };
+                ctx.effect(&[word, key.bytes]);
+            }
+        }
         return Ok(());
     }
     announce(ctx, key);

@@ -284,6 +284,8 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     db.set_string(ctx.core, key, args.at(2), ttl);
     match ttl {
+        // Told as it was sent, as Redis does: there is nothing to put in other words.
+        Ttl::At(at) if at > ctx.core.now_ms && (3..args.len()).any(|i| args.is(i, "pxat")) => {}
         Ttl::At(at) if at > ctx.core.now_ms => effect_with_time(ctx, key, args.at(2), at),
         Ttl::At(_) => ctx.effect(&[b"DEL", key.bytes]),
         // What it answered with is nothing to repeat.
@@ -382,7 +384,7 @@ fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     match expire_at {
         Some(at) if at <= ctx.core.now_ms => {
             db.delete(key);
-            ctx.effect(&[b"DEL", key.bytes]);
+            ctx.effect(&[crate::db::expired_word(ctx.core), key.bytes]);
             ctx.changed(Event::GENERIC, "del", key.bytes);
         }
         Some(at) => {

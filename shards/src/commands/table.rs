@@ -33,6 +33,7 @@ static FAMILIES: &[&[Command]] = &[
     super::stream_group::TABLE,
     super::stream_info::TABLE,
     super::server::TABLE,
+    super::replication::TABLE,
     super::aof::TABLE,
     super::save::TABLE,
     super::info::TABLE,

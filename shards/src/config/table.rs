@@ -792,25 +792,25 @@ directives! {
             "repl-diskless-load", words::<ReplDisklessLoad>(), DENY_LOADING, NotYet;
         /// Ping replicas every so many seconds.
         repl_ping_replica_period: u32 = 10,
-            "repl-ping-replica-period" | "repl-ping-slave-period", int(1, INT_MAX), MUTABLE, NotYet;
+            "repl-ping-replica-period" | "repl-ping-slave-period", int(1, INT_MAX), MUTABLE, Yes;
         /// Give up a silent link after so many seconds.
         repl_timeout: u32 = 60,
-            "repl-timeout", int(1, INT_MAX), MUTABLE, NotYet;
+            "repl-timeout", int(1, INT_MAX), MUTABLE, Yes;
         /// Send fewer and later packets to replicas.
         repl_disable_tcp_nodelay: bool = false,
             "repl-disable-tcp-nodelay", Kind::Bool, MUTABLE, NotYet;
         /// How much of the stream is kept for replicas that come back.
         repl_backlog_size: u64 = MB,
-            "repl-backlog-size", memory(1, LONG_MAX), MUTABLE, NotYet;
+            "repl-backlog-size", memory(1, LONG_MAX), MUTABLE, Yes;
         /// For how many seconds it is kept with no replica connected; 0 means for ever.
         repl_backlog_ttl: u64 = 3600,
-            "repl-backlog-ttl", int(0, i64::MAX), MUTABLE, NotYet;
+            "repl-backlog-ttl", int(0, i64::MAX), MUTABLE, Yes;
         /// Refuse writes with fewer replicas than this; 0 means never.
         min_replicas_to_write: u32 = 0,
-            "min-replicas-to-write" | "min-slaves-to-write", int(0, INT_MAX), MUTABLE, NotYet;
+            "min-replicas-to-write" | "min-slaves-to-write", int(0, INT_MAX), MUTABLE, Yes;
         /// A replica counts if it was heard from within so many seconds.
         min_replicas_max_lag: u32 = 10,
-            "min-replicas-max-lag" | "min-slaves-max-lag", int(0, INT_MAX), MUTABLE, NotYet;
+            "min-replicas-max-lag" | "min-slaves-max-lag", int(0, INT_MAX), MUTABLE, Yes;
         /// What to do when a replicated or logged command fails.
         propagation_error_behavior: PropagationErrorBehavior = PropagationErrorBehavior::Ignore,
             "propagation-error-behavior", words::<PropagationErrorBehavior>(), MUTABLE, NotYet;

@@ -167,7 +167,8 @@ fn evict_one(core: &mut Core, keys: &mut Keyspace<'_>, policy: MaxmemoryPolicy) 
         if slice.dbs[db].delete_lazily(core, key, core.config.lazyfree_lazy_eviction) {
             core.stats.evicted_keys += 1;
             core.notify(Event::EVICTED, "evicted", &name, db as u16);
-            core.effects.push(db as u16, &[b"DEL", &name]);
+            let word: &[u8] = if core.config.lazyfree_lazy_eviction { b"UNLINK" } else { b"DEL" };
+            core.effects.push(db as u16, &[word, &name]);
             return Some(name.len());
         }
     }

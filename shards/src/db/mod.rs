@@ -19,7 +19,8 @@ use crate::core::{Core, Event};
 use crate::dict::{Dict, Element, Hasher};
 use crate::entry::{Encoding, EntryPtr, Kind, StrRef};
 use crate::object::Object;
-use crate::propagate::EffectLog;
+use crate::propagate::{EffectLog, Said, target};
+use crate::replication::stream::StreamLog;
 use crate::router::{ShardId, owner_of};
 use crate::stats::DbReport;
 use crate::tracking::{Touched, TrackingTable};
@@ -38,8 +39,10 @@ pub struct Slice {
     pub blocked: blocked::Blocked,
     /// Clients that may have kept keys.
     pub tracking: TrackingTable,
-    /// What writes did, for the log and for replicas.
+    /// What writes did, for the log.
     pub log: EffectLog,
+    /// What they did, for replicas.
+    pub stream: StreamLog,
     /// Changes ever made here, as `server.dirty` counts them.
     pub changes: u64,
     /// The snapshot whose walk is on.
@@ -62,6 +65,7 @@ impl Slice {
             blocked: blocked::Blocked::default(),
             tracking: TrackingTable::default(),
             log: EffectLog::default(),
+            stream: StreamLog::default(),
             changes: 0,
             snapshot: None,
             walk_db: 0,
@@ -81,8 +85,13 @@ impl Slice {
         }
         self.log.stamp(core);
         let mut said = std::mem::take(&mut core.effects.said);
-        for (db, words) in said.drain(..) {
-            self.log.append(db, words.args().iter_from(0));
+        for Said { db, words, targets } in said.drain(..) {
+            if self.log.on && targets & target::LOG != 0 {
+                self.log.append(db, words.args().iter_from(0));
+            }
+            if self.stream.on && targets & target::STREAM != 0 {
+                self.stream.append(db, words.args().iter_from(0));
+            }
         }
         core.effects.said = said;
     }
@@ -102,6 +111,11 @@ impl Slice {
             })
             .collect()
     }
+}
+
+/// How it is told that a key's time has come.
+pub fn expired_word(core: &Core) -> &'static [u8] {
+    if core.config.lazyfree_lazy_expire { b"UNLINK" } else { b"DEL" }
 }
 
 /// The slices in a command's hands.
@@ -177,6 +191,12 @@ impl<'a> Keyspace<'a> {
     #[inline]
     pub fn lone(&mut self) -> Option<&mut Slice> {
         self.slices[self.only?].as_deref_mut()
+    }
+
+    /// Where what is done now is told for replicas, if there are any: all that is done with several slices in hand is
+    /// told in one place, so that its order is kept.
+    pub fn stream(&mut self) -> Option<&mut StreamLog> {
+        self.slices().next().map(|slice| &mut slice.stream).filter(|stream| stream.on)
     }
 
     /// The places of all slices, also of those that are not in hand.
@@ -427,7 +447,7 @@ impl RedisDb {
         if self.delete_untracked_lazily(core, key, core.config.lazyfree_lazy_expire) {
             core.stats.expired_keys += 1;
             core.notify(Event::EXPIRED, "expired", key.bytes, self.id as u16);
-            core.effects.push(self.id as u16, &[b"DEL", key.bytes]);
+            core.effects.push(self.id as u16, &[expired_word(core), key.bytes]);
         }
     }
 

@@ -220,7 +220,7 @@ fn set_repl(lua: Lua) -> Result<c_int, Raise> {
         return raise(lua, "ERR Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.");
     }
     if let Some(run) = running(lua) {
-        run.repeated = flags != 0;
+        run.repeated = flags as u8;
     }
     Ok(0)
 }

@@ -342,6 +342,9 @@ fn prepare(core: &Core, flags: Flags, ro: bool) -> CommandResult {
     if ro && !flags.has(Flags::NO_WRITES) {
         return Err("ERR Can not execute a script with write flag using *_ro command.".into());
     }
+    if !flags.has(Flags::NO_WRITES) && core.shared.replication.too_few(&core.config) {
+        return Err(crate::shard::dispatch::NO_REPLICAS.into());
+    }
     if core.config.maxmemory != 0 && core.memory_full && !flags.has(Flags::ALLOW_OOM) && !flags.has(Flags::NO_WRITES) {
         return Err("OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'".into());
     }
@@ -470,7 +473,7 @@ fn run_script(scripting: &mut Scripting, ctx: &mut Ctx<'_>, args: Args<'_>, call
         eval,
         read_only: ro || (!compat && flags.has(Flags::NO_WRITES)),
         allow_oom: !compat && flags.has(Flags::ALLOW_OOM),
-        repeated: true,
+        repeated: crate::propagate::target::BOTH,
         wrote: false,
         abandoned: false,
         may_abandon,

@@ -76,8 +76,9 @@ pub(super) struct Run<'a> {
     pub(super) eval: bool,
     pub(super) read_only: bool,
     pub(super) allow_oom: bool,
-    /// Whether its writes are repeated in the log and on replicas (`redis.set_repl`).
-    pub(super) repeated: bool,
+    /// Whether its writes are repeated in the log and on replicas: bits of [`crate::propagate::target`], which are those
+    /// of `redis.set_repl`.
+    pub(super) repeated: u8,
     /// It has written.
     pub(super) wrote: bool,
     /// A key's slice is not in hand: the run is given up, to begin anew with all.
@@ -255,6 +256,10 @@ impl Run<'_> {
         if self.read_only && (writes || row.has(flag::MAY_REPLICATE)) {
             return refuse(self, "ERR Write commands are not allowed from read-only scripts.");
         }
+        // One that has written goes on: it could not be made up for half of it.
+        if writes && !self.wrote && self.core.shared.replication.too_few(&self.core.config) {
+            return refuse(self, crate::shard::dispatch::NO_REPLICAS);
+        }
         if row.has(flag::DENYOOM)
             && self.core.config.maxmemory != 0
             && self.core.memory_full
@@ -290,9 +295,11 @@ impl Run<'_> {
         let ticks = host.ticks();
         let start = ticks();
         let on = self.core.effects.on;
-        self.core.effects.on = on && self.repeated;
+        self.core.effects.on = on && self.repeated != 0;
+        let targets = std::mem::replace(&mut self.core.effects.targets, self.repeated);
         execute(&mut self.core, self.keys.again(), self.client, id, args, out);
         self.core.effects.on = on;
+        self.core.effects.targets = targets;
         let stats = &mut self.core.stats;
         stats.commands_processed += 1;
         stats.commands[id as usize].calls += 1;

@@ -20,14 +20,29 @@ use crate::core::Fault;
 use crate::router::ShardId;
 use crate::snapshot;
 
-/// A client that waits for the log, by `WAITAOF`.
+/// What a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    /// `WAIT`: replicas have done what it did.
+    Replicas,
+    /// `WAITAOF`: that is on their disks, and on this server's if so.
+    Disks {
+        /// Whether on this server's.
+        local: bool,
+    },
+}
+
+/// A client that waits for the log or for replicas.
 #[derive(Debug)]
 pub(crate) struct LogWaiter {
     index: u32,
     id: u64,
+    what: WaitsFor,
     needs: Vec<u64>,
-    /// How many replicas it wants too, of which there are none.
+    /// How many replicas it wants.
     replicas: i64,
+    /// Up to where in their stream.
+    offset: u64,
     /// Unix ms, 0 for none.
     deadline_ms: i64,
 }
@@ -108,9 +123,10 @@ impl Shard {
 
     /// Whether effects are wanted, as a slice that has come says.
     pub(crate) fn heed_logging(&mut self, owner: ShardId) {
-        let on = self.slices[owner as usize].as_deref().is_some_and(|slice| slice.log.on);
-        if on != self.core.effects.on {
-            self.core.effects.on = on;
+        let Some(slice) = self.slices[owner as usize].as_deref() else { return };
+        let (log, stream) = (slice.log.on, slice.stream.on);
+        if (log, stream) != (self.core.effects.log, self.core.effects.stream) {
+            self.core.effects.set(log, stream);
             self.refresh_gate();
         }
     }
@@ -156,6 +172,7 @@ impl Shard {
 
     /// Hands what the log has to the driver, if the slice is at home.
     pub(crate) fn drain_log(&mut self) {
+        self.drain_streams();
         let own = self.core.id;
         let Some(slice) = self.slices[own as usize].as_deref_mut().filter(|slice| !slice.log.is_empty()) else {
             return;
@@ -178,6 +195,9 @@ impl Shard {
             if self.gate.on && !self.outbox.is_empty() {
                 self.outbox.set_needs(&self.gate.needs);
             }
+        }
+        if !self.replicas.is_empty() {
+            self.serve_replicas();
         }
         if self.gate.is_busy() || !self.log_waiters.is_empty() {
             self.look_at_gate();
@@ -253,22 +273,24 @@ impl Shard {
         out
     }
 
-    /// `WAITAOF`: what a client has done so far is to be on disk. True when the client waits.
-    pub(crate) fn wait_for_log(&mut self, index: u32, local: bool, replicas: i64, timeout_ms: i64) -> bool {
+    /// `WAIT` and `WAITAOF`: what a client has done so far is to be done by replicas, or on disk. True when the client
+    /// waits.
+    pub(crate) fn wait_for_log(&mut self, index: u32, what: WaitsFor, replicas: i64, timeout_ms: i64) -> bool {
         self.note_own_position();
+        self.drain_streams();
         let aof = &self.core.shared.aof;
         let needs = self.gate.needs.iter().enumerate().map(|(shard, need)| (*need).max(aof.logged(shard))).collect();
+        let offset = self.core.shared.replication.feed().offset();
         let id = self.client(index).id;
         let deadline_ms = if timeout_ms == 0 { 0 } else { self.core.now_ms.saturating_add(timeout_ms) };
-        let waiter = LogWaiter { index, id, needs, replicas, deadline_ms };
-        let done = match replicas {
-            0 => !local || self.is_on_disk(&waiter),
-            // There are no replicas; a wait without an end would have none.
-            _ => timeout_ms == 0,
-        };
-        if done || self.core.deny_blocking {
+        let waiter = LogWaiter { index, id, what, needs, replicas, offset, deadline_ms };
+        if self.core.deny_blocking || self.is_fulfilled(&waiter) {
             self.answer_log_waiter(&waiter);
             return false;
+        }
+        if replicas > 0 {
+            self.core.shared.replication.waits[self.core.id as usize].0.store(true, Release);
+            self.ask_replicas();
         }
         self.wait_for(index, Wait::Log);
         self.log_waiters.push(waiter);
@@ -279,32 +301,49 @@ impl Shard {
         self.core.shared.aof.state() == State::On && self.is_stable(&waiter.needs)
     }
 
+    /// How many replicas have what a client waits for.
+    fn replicas_with(&self, waiter: &LogWaiter) -> i64 {
+        let feed = self.core.shared.replication.feed();
+        let has = feed.count(|replica| match waiter.what {
+            WaitsFor::Replicas => replica.acknowledged >= waiter.offset,
+            WaitsFor::Disks { .. } => replica.on_disk >= waiter.offset,
+        });
+        has as i64
+    }
+
+    fn is_fulfilled(&self, waiter: &LogWaiter) -> bool {
+        (waiter.what != WaitsFor::Disks { local: true } || self.is_on_disk(waiter))
+            && (waiter.replicas <= 0 || self.replicas_with(waiter) >= waiter.replicas)
+    }
+
     fn answer_log_waiter(&mut self, waiter: &LogWaiter) {
-        let local = self.is_on_disk(waiter);
+        let (local, replicas) = (self.is_on_disk(waiter), self.replicas_with(waiter));
         let Some(client) = self.client_by_id(waiter.index, waiter.id) else { return };
         let mut reply = client.reply();
-        reply.array(2);
-        reply.integer(i64::from(local));
-        reply.integer(0);
+        if waiter.what != WaitsFor::Replicas {
+            reply.array(2);
+            reply.integer(i64::from(local));
+        }
+        reply.integer(replicas);
         self.queue_flush(waiter.index);
     }
 
-    /// Ends the waits for the log that are fulfilled, or whose time has run out.
+    /// Ends the waits that are fulfilled, or whose time has run out.
     fn end_log_waits(&mut self) {
         let now = self.core.now_ms;
         let mut waiters = std::mem::take(&mut self.log_waiters);
         waiters.retain(|waiter| {
-            let (on, deadline) = (self.core.shared.aof.state() != State::Off, waiter.deadline_ms);
-            let done = waiter.replicas == 0 && self.is_on_disk(waiter);
             if self.client_by_id(waiter.index, waiter.id).is_none() {
                 return false;
             }
-            if !done && on && (deadline == 0 || deadline > now) {
+            let off = self.core.shared.aof.state() == State::Off && waiter.what == WaitsFor::Disks { local: true };
+            let late = waiter.deadline_ms != 0 && waiter.deadline_ms <= now;
+            if !off && !late && !self.is_fulfilled(waiter) {
                 return true;
             }
-            match on {
-                true => self.answer_log_waiter(waiter),
-                false => {
+            match off {
+                false => self.answer_log_waiter(waiter),
+                true => {
                     let text = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
                     self.reply_in_order(waiter.index, |reply| reply.error(text));
                 }
@@ -312,6 +351,9 @@ impl Shard {
             self.wake(waiter.index);
             false
         });
+        if !waiters.iter().any(|waiter| waiter.replicas > 0) {
+            self.core.shared.replication.waits[self.core.id as usize].0.store(false, Release);
+        }
         self.log_waiters = waiters;
     }
 
@@ -355,7 +397,7 @@ impl Shard {
             }
             slice.log.on = false;
         }
-        self.core.effects.on = false;
+        self.core.effects.set(false, self.core.effects.stream);
         if state != State::Off {
             self.effects.push(Effect::StopLog);
         }

@@ -23,7 +23,7 @@ use crate::commands::{Command, CommandId, Group, Key};
 use crate::core::Fault;
 use crate::db::Keyspace;
 use crate::db::blocked::{BlockId, Ready, Waiter};
-use crate::entry::Kind;
+use crate::entry::{EntryPtr, Kind};
 use crate::message::{Note, ReplyHead};
 use crate::resp::Reply;
 use crate::router::{self, OwnerSet, Owners, ShardId, owner_of};
@@ -221,7 +221,11 @@ impl Shard {
         let hashed = Key { bytes: key, hash: self.core.hasher.hash(key) };
         for id in ids {
             let slice = self.slices[own].as_deref_mut().expect("waiters are served at home");
-            let found = slice.dbs[db as usize].find(&mut self.core, hashed).map(|entry| entry.kind());
+            // A key whose time has come is left for a command to find.
+            let now = self.core.now_ms;
+            let live = |entry: &EntryPtr| entry.expire_at().is_none_or(|at| at > now);
+            let entry = slice.dbs[db as usize].dict.find(hashed.hash, key).filter(live);
+            let found = entry.map(|entry| entry.kind());
             if found.is_none() && !slice.blocked.any_on_delete() {
                 return;
             }

@@ -71,6 +71,7 @@ impl Shard {
             self.core.shared.keys[self.core.id as usize].0.store(keys, Relaxed);
         }
         self.persistence_cron();
+        self.replication_cron();
         if self.cron_loops.is_multiple_of(self.core.config.hz.max(1) as u64) {
             self.spare_buffers.trim();
             self.outbox.trim();
@@ -92,7 +93,8 @@ impl Shard {
             let wanted = client.parser.wanted(client.query.pending().len());
             client.query.shrink(idle_s > 2, wanted);
             let timeout = self.core.config.timeout as i64;
-            if timeout > 0 && idle_s > timeout && client.gate & (gate::SUBSCRIBED | gate::WAITING) == 0 {
+            if timeout > 0 && idle_s > timeout && client.gate & (gate::SUBSCRIBED | gate::WAITING | gate::REPLICA) == 0
+            {
                 let line = "Closing idle client";
                 self.log(super::LogLevel::Verbose, line);
                 self.close_now(index);
@@ -206,7 +208,7 @@ impl Shard {
             report.blocking_keys[1] = names.collect::<std::collections::BTreeSet<_>>().len();
         }
         for client in self.clients() {
-            report.clients += 1;
+            report.clients += usize::from(client.gate & gate::REPLICA == 0);
             report.blocked_clients += client.is_blocked() as usize;
             report.clients_memory += client.memory();
             report.watching_clients += !client.watched.is_empty() as usize;

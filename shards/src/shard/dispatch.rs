@@ -14,7 +14,7 @@ use crate::commands::{Command, CommandError, CommandId, CommandResult, Ctx, Rout
 use crate::core::Core;
 use crate::db::{Keyspace, Slice, evict};
 use crate::message::Note;
-use crate::propagate::{append_words, close_groups, open_groups};
+use crate::propagate::{Said, close_groups, open_groups, target, tell};
 use crate::resp::Reply;
 use crate::router::{self, OwnerSet, Owners, ShardId};
 use crate::shard::Effect;
@@ -135,7 +135,7 @@ pub(crate) fn execute_with(
         ctx.keys.count_changes(ctx.dirty);
     }
     if ctx.core.effects.on {
-        propagate(&mut ctx, args);
+        propagate(&mut ctx, id, args);
     }
     if ctx.core.tracked {
         let row = ctx.core.table.row(id);
@@ -157,26 +157,34 @@ fn track(ctx: &mut Ctx<'_>, row: &'static Command, args: Args<'_>) {
 }
 
 /// Hands what a command did to the slices it did it on.
-fn propagate(ctx: &mut Ctx<'_>, args: Args<'_>) {
-    let repeated = !std::mem::take(&mut ctx.core.effects.replaced) && ctx.dirty > 0;
+fn propagate(ctx: &mut Ctx<'_>, id: CommandId, args: Args<'_>) {
+    let wanted = ctx.core.effects.targets;
+    let replaced = std::mem::take(&mut ctx.core.effects.replaced);
+    let repeated = if ctx.dirty > 0 { wanted & !replaced } else { 0 };
     let silent = ctx.core.effects.said.is_empty();
-    if silent && !repeated {
+    if silent && repeated == 0 {
         return;
     }
     if silent && let Some(slice) = ctx.keys.lone() {
         // By far the most common: a write on one slice, in its own words.
-        slice.log.stamp(ctx.core);
-        return slice.log.append(ctx.client.db, args.iter_from(0));
+        if slice.log.on && repeated & target::LOG != 0 {
+            slice.log.stamp(ctx.core);
+            slice.log.append(ctx.client.db, args.iter_from(0));
+        }
+        if slice.stream.on && repeated & target::STREAM != 0 {
+            slice.stream.append(ctx.client.db, args.iter_from(0));
+        }
+        return;
     }
     let mut said = std::mem::take(&mut ctx.core.effects.said);
-    let opened = open_groups(ctx.core, &mut ctx.keys);
-    for (db, words) in said.drain(..) {
-        append_words(ctx.core, &mut ctx.keys, db, words.args());
+    // What `SCAN` has met and found expired has nothing to do with each other.
+    let apart = ctx.core.table.row(id).has(flag::TOUCHES_ARBITRARY_KEYS);
+    let opened = !apart && open_groups(ctx.core, &mut ctx.keys);
+    for Said { db, words, targets } in said.drain(..) {
+        tell(ctx.core, &mut ctx.keys, targets & wanted, db, words.args());
     }
     ctx.core.effects.said = said;
-    if repeated {
-        append_words(ctx.core, &mut ctx.keys, ctx.client.db, args);
-    }
+    tell(ctx.core, &mut ctx.keys, repeated, ctx.client.db, args);
     if opened {
         close_groups(ctx.core, &mut ctx.keys);
     }
@@ -361,7 +369,34 @@ impl Shard {
         }
     }
 
+    /// What a replica says behind its `SYNC`: `REPLCONF ACK`, which is not answered. A reply would be taken for a part of
+    /// the stream.
+    #[cold]
+    fn check_replica(&mut self, index: u32, id: CommandId, args: Args<'_>) -> Next {
+        let name = if id == UNKNOWN { "<unknown>" } else { self.core.table.row(id).name };
+        match name {
+            "replconf" if args.len() > 2 && (args.is(1, "ack") || args.is(1, "getack")) => {
+                self.dispatch(index, id, args)
+            }
+            "sync" | "psync" => Next::Done,
+            _ => {
+                let (table, now) = (self.core.table, self.core.now_ms);
+                let client = self.client(index);
+                let user = client.user;
+                let user = self.core.user_name(user).to_vec();
+                let info = crate::commands::connection::client_info(self.client(index), &user, None, table, now).line;
+                let line = format!("Replica generated a reply to command '{name}', disconnecting it: {info}");
+                self.log(super::LogLevel::Warning, line);
+                self.close_now(index);
+                Next::Closed
+            }
+        }
+    }
+
     fn check(&mut self, index: u32, id: CommandId, args: Args<'_>) -> Next {
+        if self.client(index).gate & gate::REPLICA != 0 {
+            return self.check_replica(index, id, args);
+        }
         if id == UNKNOWN {
             return self.reject(index, id, unknown_command(args));
         }
@@ -425,6 +460,9 @@ impl Shard {
             && let Some(text) = self.refused_by_persistence(index, row)
         {
             return self.reject(index, id, text.into_owned());
+        }
+        if self.guarded && self.core.shared.replication.too_few(&self.core.config) && self.is_write(index, row) {
+            return self.reject(index, id, NO_REPLICAS.into());
         }
         if self.client(index).gate & gate::MONITOR != 0
             && row.flags & (flag::WRITE | flag::READONLY | flag::MAY_REPLICATE) != 0
@@ -761,6 +799,14 @@ impl Shard {
                 self.stop_log();
                 return false;
             }
+            Job::Follow | Job::Unfollow => {
+                self.follow(matches!(job, Job::Follow));
+                return false;
+            }
+            Job::Sync => {
+                self.cut_for_replicas();
+                return false;
+            }
             Job::Shutdown(how) => return self.save_and_shut_down(client, how),
             Job::Load(batch) => {
                 self.load_with_all(*batch);
@@ -849,6 +895,15 @@ impl Shard {
         writes
     }
 
+    /// Whether a command, or what is queued for `EXEC`, writes.
+    pub(crate) fn is_write(&mut self, index: u32, row: &'static Command) -> bool {
+        let table = self.core.table;
+        let writes = |id: CommandId| table.row(id).has(flag::WRITE);
+        let multi = &self.client(index).multi;
+        let mut queue = multi.iter().flat_map(|multi| &multi.queue);
+        row.has(flag::WRITE) || row.name == "exec" && queue.any(|queued| writes(queued.command))
+    }
+
     /// Whether a command writes, or does what replicas would be told of; a script that does not says so.
     fn may_write(&mut self, row: &'static Command, args: Args<'_>) -> bool {
         match row.has(flag::SCRIPT) {
@@ -888,6 +943,9 @@ impl Shard {
         std::mem::replace(&mut self.slices[owner as usize], slice)
     }
 }
+
+/// Redis's `noreplicaserr`.
+pub(crate) const NO_REPLICAS: &str = "NOREPLICAS Not enough good replicas to write.";
 
 const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 

@@ -26,7 +26,8 @@ impl Shard {
     /// Counts anew what a client holds.
     pub(crate) fn count_memory(&mut self, index: u32) {
         let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
-        let bytes = client.memory();
+        // Replicas have a bound of their own.
+        let bytes = if client.gate & gate::REPLICA != 0 { 0 } else { client.memory() };
         let before = std::mem::replace(&mut client.counted_bytes, bytes);
         let memory = &self.core.shared.client_memory[self.core.id as usize].0;
         memory.total.fetch_add(bytes, Relaxed);
@@ -63,7 +64,7 @@ impl Shard {
             if limit == 0 || total <= limit {
                 return;
             }
-            let may_go = |client: &&Client| !client.no_evict && client.gate & gate::CLOSING == 0;
+            let may_go = |client: &&Client| !client.no_evict && client.gate & (gate::CLOSING | gate::REPLICA) == 0;
             let largest = self.clients().filter(may_go).max_by_key(|client| client.counted_bytes);
             let (bytes, index) = largest.map_or((0, 0), |client| (client.counted_bytes, client.index));
             memory[own].0.largest.store(bytes, Relaxed);

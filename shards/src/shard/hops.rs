@@ -267,6 +267,7 @@ impl Shard {
             Note::RunAgain { client, sequence, command, args } => {
                 self.run_script_again(client, sequence, from, command, args)
             }
+            Note::Stream => {}
             Note::HasRun(client) => self.let_go_on(client),
             Note::Slow(entry) => self.log_slow(*entry),
             Note::Evict => self.evict_own(),
@@ -329,6 +330,7 @@ impl Shard {
 
     /// Sends slices in hand home.
     pub(crate) fn give_back(&mut self, owners: Vec<ShardId>) {
+        self.drain_streams();
         let own = self.core.id;
         let mut home = None;
         for owner in owners {

@@ -126,14 +126,19 @@ impl Shard {
         });
         // As with all that splits, the reply is written before the keys are let go, and leaves after it.
         self.fulfil_with(view.index, view.id, sequence, |out| answer(&mut Reply::new(out, view.resp)));
+        if span.is_some() {
+            self.begin_commit(slot, &participants);
+        }
         for (owner, write) in writes {
             match write {
                 Some(write) => self.commit_at(owner, slot, view, write, span.as_deref()),
                 None => self.release_at(owner, slot),
             }
         }
-        self.splits.slots[slot as usize].owners = owners;
-        self.splits.free.push(slot);
+        if span.is_none() {
+            self.splits.slots[slot as usize].owners = owners;
+            self.splits.free.push(slot);
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 //! - [`evict_clients`]: what they may hold together;
 //! - [`persist`]: snapshots, loading, and the end;
 //! - [`append`]: the log of what its slice's writes did, and output that waits for it;
+//! - [`replicas`]: the same for replicas, and their connections;
 //! - [`cron`]: what happens from time to time.
 
 pub mod access;
@@ -32,6 +33,7 @@ pub mod migrate;
 pub mod multi;
 pub mod output;
 pub mod persist;
+pub mod replicas;
 pub mod script;
 pub mod split;
 
@@ -48,6 +50,7 @@ use crate::db::expire::{ExpireCycle, Pace};
 use crate::db::snapshot::Chunk;
 use crate::message::{Answer, Outbox, Parcel};
 use crate::pubsub::Subscribers;
+use crate::replication::stream::Unit;
 use crate::router::ShardId;
 use crate::shared::Shared;
 use crate::snapshot::LoadBatch;
@@ -83,7 +86,7 @@ pub enum Event<'a> {
     Load(Box<LoadBatch>),
     /// A part of a log, to be run with the slices of all shards.
     LoadWithAll(Box<LoadBatch>),
-    /// More of the logs is on disk than was.
+    /// More of the logs is on disk than was, or a full sync's snapshot is whole.
     LogSynced,
     /// A migration of [`Effect::Migrate`] has come to its end.
     Migrated(u32, Migrated),
@@ -240,6 +243,13 @@ pub struct Shard {
     pub(crate) log_waiters: Vec<append::LogWaiter>,
     /// What the log is to tell of libraries once the slice is home, with its number.
     pub(crate) late_effects: Vec<(u64, OwnedArgs)>,
+    /// Clients of this shard that are replicas.
+    pub(crate) replicas: Vec<u32>,
+    /// What replicas are to be told that was said while no slice was in hand.
+    pub(crate) late_units: Vec<Unit>,
+    /// The second of the last look at replicas, and how many such looks there were.
+    pub(crate) replication_second: i64,
+    pub(crate) replication_seconds: u64,
     /// Loads the log that this shard is given, or with all slices in hand any.
     pub(crate) log_loader: Option<Box<LogLoader>>,
     /// Ticks at which a snapshot's walk may go on.
@@ -296,6 +306,10 @@ impl Shard {
             gate: append::Gate::new(shards),
             log_waiters: Vec::new(),
             late_effects: Vec::new(),
+            replicas: Vec::new(),
+            late_units: Vec::new(),
+            replication_second: 0,
+            replication_seconds: 0,
             log_loader: None,
             walk_again: 0,
             frozen: Vec::new(),
@@ -337,7 +351,8 @@ impl Shard {
             || self.core.shared.persistence.loading.load(Relaxed)
             || self.core.shared.scripts.busy(None).is_some()
             || self.core.shared.persistence.refuses_writes(config)
-            || self.core.shared.aof.broken.load(Relaxed);
+            || self.core.shared.aof.broken.load(Relaxed)
+            || crate::replication::is_demanding(config);
     }
 
     /// Takes one event in.
@@ -471,6 +486,7 @@ impl Shard {
         }
         if self.clients[index as usize].is_some() {
             self.end_monitor(index);
+            self.end_replica(index);
             self.end_tracking(index);
         }
         let Some(client) = self.clients[index as usize].take() else { return };

@@ -173,6 +173,10 @@ impl Shard {
         client.last_interaction_ms = now;
         self.core.stats.net_output_bytes += bytes as u64;
         self.core.stats.writes_processed += 1;
+        if client.link.as_deref().is_some_and(|link| link.bulk.is_some()) {
+            // There is room for more of the snapshot, which the end of the next turn gives it.
+            return self.queue_flush(index);
+        }
         if client.gate & gate::CLOSE_AFTER_REPLY != 0 && client.output_bytes() == 0 {
             self.close_now(index);
         }
@@ -187,10 +191,15 @@ impl Shard {
     /// from the time event for the soft limit.
     pub fn check_output_limit(&mut self, index: u32) {
         let class = match self.clients[index as usize].as_deref() {
+            Some(client) if client.gate & gate::REPLICA != 0 => ClientClass::Replica,
             Some(client) if client.gate & gate::SUBSCRIBED != 0 => ClientClass::Pubsub,
             _ => ClientClass::Normal,
         };
-        let limit = self.core.config.client_output_buffer_limit[class as usize];
+        let mut limit = self.core.config.client_output_buffer_limit[class as usize];
+        if class == ClientClass::Replica && limit.hard_bytes != 0 {
+            // Else a replica could not be sent all that it may ask for.
+            limit.hard_bytes = limit.hard_bytes.max(self.core.config.repl_backlog_size);
+        }
         if limit.hard_bytes == 0 && limit.soft_bytes == 0 {
             return;
         }

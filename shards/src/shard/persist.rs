@@ -22,7 +22,8 @@ use crate::transaction::{Job, Tx, TxId};
 /// with its clients.
 const WALK_US: u64 = 150;
 
-/// How long a loop sleeps at most while the walk waits for the disk, in µs.
+/// How long a loop sleeps at most while the walk waits for the disk, or a replica's socket takes what it was given: a
+/// send that succeeds wakes no loop. In µs.
 const STALLED_US: u64 = 1000;
 
 impl Shard {
@@ -54,8 +55,16 @@ impl Shard {
         }
     }
 
-    /// How long the loop may sleep for the sake of a running snapshot, in µs.
+    /// How long the loop may sleep for the sake of a running snapshot, or of one that is sent to a replica, in µs.
     pub fn snapshot_timeout_us(&self) -> Option<u64> {
+        let walk = self.walk_timeout_us();
+        match self.sends_bulk() {
+            true => Some(walk.unwrap_or(STALLED_US).min(STALLED_US)),
+            false => walk,
+        }
+    }
+
+    fn walk_timeout_us(&self) -> Option<u64> {
         let own = self.core.id as usize;
         self.slices[own].as_deref()?.snapshot?;
         let stalled = self.core.shared.persistence.pending[own].0.load(Relaxed) > PENDING_MAX;

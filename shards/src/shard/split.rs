@@ -19,7 +19,7 @@ use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::spec::Split as Kind;
 use crate::commands::{CommandId, flag, table};
 use crate::core::Fault;
-use crate::message::{ALONE, Note, SPANS, SPLIT, SpanWord};
+use crate::message::{ALONE, Note, ReplyHead, SPANS, SPLIT, SpanWord};
 use crate::resp::Reply;
 use crate::router::{ShardId, owner_of};
 
@@ -46,6 +46,8 @@ pub(crate) struct SplitTx {
     pairs: Option<OwnedArgs>,
     /// `MIGRATE`: what is to be taken where.
     pub(super) errand: Option<Box<super::migrate::Errand>>,
+    /// It is being written.
+    commits: bool,
 }
 
 /// The split commands of one coordinator, by slot.
@@ -69,7 +71,8 @@ impl Splits {
             split.bytes.clear();
             split.parts.clear();
             (split.client, split.sequence, split.kind) = (client, sequence, kind);
-            (split.missing, split.sum, split.error, split.pairs, split.errand) = (0, 0, None, None, None);
+            (split.missing, split.sum, split.error, split.pairs) = (0, 0, None, None);
+            (split.errand, split.commits) = (None, false);
             return slot;
         }
         self.slots.push(SplitTx {
@@ -85,6 +88,7 @@ impl Splits {
             parts: Vec::new(),
             pairs: None,
             errand: None,
+            commits: false,
         });
         self.slots.len() as u32 - 1
     }
@@ -185,10 +189,13 @@ impl Shard {
         }
         let span = SpanWord::from_bytes(args.at(args.len() - 1));
         // The log may have been turned off, or on, since the parts were sent.
-        let slice = self.slices[self.core.id as usize].as_deref_mut().filter(|slice| slice.log.on);
-        let span = slice.map(|slice| {
+        let slice = self.slices[self.core.id as usize].as_deref_mut();
+        let span = slice.filter(|slice| slice.log.on || slice.stream.on).map(|slice| {
             slice.log.stamp(&self.core);
             slice.log.open_group();
+            if slice.stream.on {
+                slice.stream.open_part();
+            }
             span
         });
         (args.only(args.len() - 1), span)
@@ -198,7 +205,10 @@ impl Shard {
     pub(crate) fn close_span(&mut self, span: Option<SpanWord>) {
         if let Some(SpanWord { number, participants }) = span {
             let slice = self.slices[self.core.id as usize].as_deref_mut().expect("the part ran on it");
-            match self.core.leaves_out(Fault::NoMarks) {
+            if slice.stream.on {
+                slice.stream.close_part(number, participants.len());
+            }
+            match self.core.leaves_out(Fault::NoMarks) || !slice.log.on {
                 true => slice.log.close_group(),
                 false => slice.log.close_spanning_group(number, &participants),
             }
@@ -244,14 +254,16 @@ impl Shard {
             Kind::Done => {}
         }
         split.missing -= 1;
-        if self.core.leaves_out(Fault::EarlyRelease) {
+        if self.core.leaves_out(Fault::EarlyRelease) && !split.commits {
             match from == self.core.id {
                 true => self.release_keys(from, slot),
                 false => self.outbox.parcel(from).releases.push(slot),
             }
         }
         if self.splits.slots[slot as usize].missing == 0 {
-            match self.splits.slots[slot as usize].kind {
+            let split = &self.splits.slots[slot as usize];
+            match split.kind {
+                Kind::Migrate if split.commits => self.end_commit(slot),
                 Kind::Migrate => self.send_migration(slot),
                 _ => self.finish_split(slot),
             }
@@ -263,26 +275,53 @@ impl Shard {
         let (view, sequence) = (split.client, split.sequence);
         let writes = split.pairs.take().filter(|_| split.sum == 0 && split.error.is_none());
         let owners = std::mem::take(&mut split.owners);
+        if let Some(pairs) = &writes
+            && self.core.effects.on
+            && owners.len() > 1
+            && !self.core.leaves_out(Fault::EarlyRelease)
+        {
+            // It is told of, by all owners together: they hold the keys until all have written.
+            (split.commits, split.missing) = (true, owners.len());
+            let number = self.core.shared.aof.next_number();
+            let span = SpanWord { number, participants: owners.as_slice().into() }.to_bytes();
+            for owner in &owners {
+                self.commit_pairs(*owner, slot, view, pairs, Some(&span));
+            }
+            self.splits.slots[slot as usize].owners = owners;
+            return;
+        }
+        let written = writes.is_some() || split.commits;
         let mut splits = std::mem::take(&mut self.splits.slots);
-        self.fulfil_with(view.index, view.id, sequence, |out| splits[slot as usize].write_reply(out, writes.is_some()));
+        self.fulfil_with(view.index, view.id, sequence, |out| splits[slot as usize].write_reply(out, written));
         self.splits.slots = splits;
         if self.core.leaves_out(Fault::EarlyRelease) {
             self.splits.slots[slot as usize].owners = owners;
             return self.splits.free.push(slot);
         }
         // Slots are given away again only after this: a release is sent before any part that uses the slot anew.
-        let span = (writes.is_some() && self.core.effects.on && owners.len() > 1).then(|| {
-            let number = self.core.shared.aof.next_number();
-            SpanWord { number, participants: owners.as_slice().into() }.to_bytes()
-        });
         for owner in &owners {
             match &writes {
-                Some(pairs) => self.commit_pairs(*owner, slot, view, pairs, span.as_deref()),
+                Some(pairs) => self.commit_pairs(*owner, slot, view, pairs, None),
                 None => self.release_at(*owner, slot),
             }
         }
         self.splits.slots[slot as usize].owners = owners;
         self.splits.free.push(slot);
+    }
+
+    /// What several owners had to write together is written: they let go of the keys.
+    pub(super) fn end_commit(&mut self, slot: u32) {
+        let owners = std::mem::take(&mut self.splits.slots[slot as usize].owners);
+        owners.iter().for_each(|owner| self.release_at(*owner, slot));
+        self.splits.slots[slot as usize].owners = owners;
+        self.splits.free.push(slot);
+    }
+
+    /// Has part of a split command's owners write together: they say when they have.
+    pub(super) fn begin_commit(&mut self, slot: u32, owners: &[ShardId]) {
+        let split = &mut self.splits.slots[slot as usize];
+        (split.commits, split.missing) = (true, owners.len());
+        split.owners = owners.to_vec();
     }
 
     /// `MSETNX` found no key: an owner writes its pairs and lets go of the keys.
@@ -313,7 +352,7 @@ impl Shard {
         }
     }
 
-    /// Has an owner let go of the keys that it holds for this shard.
+    /// Lets go of the keys that an owner holds for this shard.
     pub(super) fn release_at(&mut self, owner: ShardId, slot: u32) {
         match owner == self.core.id {
             true => self.release_keys(owner, slot),
@@ -321,7 +360,8 @@ impl Shard {
         }
     }
 
-    /// Runs a write on keys that `coordinator` holds here, and lets go of them.
+    /// Runs a write on keys that `coordinator` holds here, and lets go of them; or says that it has run, if others must
+    /// know of it first.
     pub(crate) fn commit_here(
         &mut self,
         coordinator: ShardId,
@@ -337,7 +377,16 @@ impl Shard {
         super::dispatch::execute(&mut self.core, keys, client, id, write, &mut out);
         self.close_span(span);
         self.serve_ready();
-        self.release_keys(coordinator, slot);
+        if !spans {
+            return self.release_keys(coordinator, slot);
+        }
+        if coordinator == self.core.id {
+            let start = self.splits.slots[slot as usize].bytes.len();
+            return self.part_done(coordinator, slot, start);
+        }
+        let replies = &mut self.outbox.parcel(coordinator).replies;
+        let sequence = SPLIT | u64::from(slot);
+        replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len: 0 });
     }
 }
 

@@ -92,6 +92,12 @@ pub enum Job {
     Rewrite,
     /// There is to be no log any longer.
     StopLog,
+    /// Writes are to be noted for replicas from here on.
+    Follow,
+    /// And no longer.
+    Unfollow,
+    /// The cut of a full sync.
+    Sync,
     /// A part of a log whose commands are run with all slices.
     Load(Box<crate::snapshot::LoadBatch>),
     /// The last snapshot, and then the end.

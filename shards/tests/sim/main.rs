@@ -22,6 +22,7 @@ mod history;
 mod linear;
 mod lists;
 mod registers;
+mod replica;
 mod world;
 
 /// Runs `check` with many seeds; says which failed.

@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use ringshard_shards::aof::State;
 use ringshard_shards::client::Peer;
-use ringshard_shards::config::{AppendFsync, Config, PipelineOrder};
+use ringshard_shards::config::{AppendFsync, Config, PipelineOrder, ProtectedAction};
 use ringshard_shards::core::{Fault, Rng};
 use ringshard_shards::message::Parcel;
 use ringshard_shards::router::{ShardId, owner_of};
 use ringshard_shards::shard::{Effect, Event, Input, Shard};
 use ringshard_shards::shared::Shared;
-use ringshard_shards::snapshot::{LoadBatch, LogBatch};
+use ringshard_shards::snapshot::{Assembly, LoadBatch, LogBatch};
 use ringshard_shards::testing::{FakeHost, START_MS, Value, request};
 
 /// How a world is made.
@@ -49,7 +49,9 @@ pub struct SimClient {
     index: u32,
     pub open: bool,
     unsent: Vec<u8>,
-    received: Vec<u8>,
+    pub received: Vec<u8>,
+    /// What it receives is no replies: it is left as it is.
+    pub raw: bool,
     /// Replies not yet handed to the workload.
     pub replies: VecDeque<Value>,
 }
@@ -59,7 +61,7 @@ pub struct Sim {
     pub rng: Rng,
     pub shards: Vec<Shard>,
     pub clients: Vec<SimClient>,
-    _shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
     /// Steps so far: the time of the history.
     pub step: u64,
     setup: Setup,
@@ -70,6 +72,7 @@ pub struct Sim {
     slowness: Vec<u64>,
     places: Vec<u32>,
     pub logs: Vec<SimLog>,
+    assembly: Assembly,
 }
 
 /// Most steps of a run that is to become quiet: far more than any needs.
@@ -78,7 +81,7 @@ const PATIENCE: u64 = 200_000;
 impl Sim {
     pub fn new(setup: Setup) -> Sim {
         let mut rng = Rng::new(setup.seed ^ 0x5eed);
-        let mut config = Config::default();
+        let mut config = Config { enable_debug_command: ProtectedAction::Yes, ..Config::default() };
         if setup.logged {
             (config.appendonly, config.appendfsync) = (true, AppendFsync::Always);
         }
@@ -91,7 +94,7 @@ impl Sim {
         let mut sim = Sim {
             shards: shards.collect(),
             clients: Vec::new(),
-            _shared: shared,
+            shared,
             step: 0,
             setup,
             channels: (0..setup.shards).map(|_| (0..setup.shards).map(|_| VecDeque::new()).collect()).collect(),
@@ -100,12 +103,13 @@ impl Sim {
             slowness: (0..setup.shards).map(|_| if rng.below(4) == 0 { 8 } else { 1 }).collect(),
             places: vec![0; setup.shards],
             logs: vec![SimLog::default(); setup.shards],
+            assembly: Assembly::default(),
             rng,
         };
         sim.shards.iter_mut().for_each(|shard| shard.core.fault = setup.fault);
         if setup.logged {
-            sim._shared.aof.set_state(State::On);
-            sim._shared.bump_epoch();
+            sim.shared.aof.set_state(State::On);
+            sim.shared.bump_epoch();
             (0..setup.shards).for_each(|shard| sim.event(shard, Event::Load(Box::new(LoadBatch::begin_logging()))));
         }
         (0..setup.clients).for_each(|_| {
@@ -126,6 +130,7 @@ impl Sim {
             open: true,
             unsent: Vec::new(),
             received: Vec::new(),
+            raw: false,
             replies: VecDeque::new(),
         });
         self.event(shard, Event::Connected(index, peer));
@@ -189,7 +194,9 @@ impl Sim {
             let client = client.expect("output goes to a client");
             if client.open {
                 client.received.extend_from_slice(&bytes);
-                while let Some((value, used)) = Value::parse(&client.received) {
+                while !client.raw
+                    && let Some((value, used)) = Value::parse(&client.received)
+                {
                     client.received.drain(..used);
                     client.replies.push_back(value);
                 }
@@ -197,9 +204,16 @@ impl Sim {
             self.shards[at].step(Event::Sent(index, len));
         }
         for effect in std::mem::take(&mut self.shards[at].effects) {
-            if let Effect::Close(index) = effect {
-                let client = self.clients.iter_mut().find(|c| c.shard as usize == at && c.index == index);
-                client.expect("a client is closed").open = false;
+            match effect {
+                Effect::Close(index) => {
+                    let client = self.clients.iter_mut().find(|c| c.shard as usize == at && c.index == index);
+                    client.expect("a client is closed").open = false;
+                }
+                Effect::Snapshot(chunk) => {
+                    let shared = self.shared.clone();
+                    self.assembly.take(&shared, *chunk, START_MS);
+                }
+                _ => {}
             }
         }
     }
@@ -224,9 +238,9 @@ impl Sim {
         // What came while the last sync was under way may not be in this one.
         let rest = (log.bytes.len() - log.synced) as u64;
         log.synced += 1 + self.rng.below(rest) as usize;
-        self._shared.aof.synced(at as ShardId, log.synced as u64);
+        self.shared.aof.synced(at as ShardId, log.synced as u64);
         for shard in 0..self.shards.len() {
-            if self._shared.aof.listens[shard].0.swap(false, SeqCst) {
+            if self.shared.aof.listens[shard].0.swap(false, SeqCst) {
                 self.event(shard, Event::LogSynced);
             }
         }
@@ -251,7 +265,7 @@ impl Sim {
             let part = LogBatch { origin: (shard as ShardId, of), begins: true, bytes };
             self.event(shard, Event::Load(Box::new(LoadBatch::of_log(part))));
         }
-        let error = self._shared.persistence.loading_error.lock().unwrap().clone();
+        let error = self.shared.persistence.loading_error.lock().unwrap().clone();
         assert_eq!(error, None);
     }
 
