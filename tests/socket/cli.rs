@@ -225,7 +225,7 @@ fn it_converses_at_a_terminal() {
 
         let mut monitor = start(&["monitor"]);
         monitor.sees("OK\r\n");
-        assert_eq!(other.cmd("SET seen \"by all\""), ok());
+        assert_eq!(other.call(&["SET", "seen", "by all"]), ok());
         monitor.sees("\"SET\" \"seen\" \"by all\"\r\n");
         monitor.press("\x03");
         monitor.ends();
