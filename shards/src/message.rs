@@ -88,6 +88,18 @@ pub struct RequestBatch {
 }
 
 impl RequestBatch {
+    /// Whether the note ends what a request among these begins. A client that is still there waits for all that it has
+    /// sent before it ends its watches: its requests here come after that.
+    pub fn is_ended_by(&self, note: &Note) -> bool {
+        match note {
+            Note::Unblock { id, .. } => {
+                self.heads.iter().any(|head| head.client.id == id.client && head.sequence == id.sequence)
+            }
+            Note::Unwatch { client, gone: true, .. } => self.heads.iter().any(|head| head.client.id == *client),
+            _ => false,
+        }
+    }
+
     /// Adds a request.
     #[inline]
     pub fn push(&mut self, client: ClientView, sequence: u64, command: CommandId, args: Args<'_>) {
@@ -320,6 +332,8 @@ pub enum Note {
         client: u64,
         /// The keys.
         keys: Vec<crate::client::WatchedKey>,
+        /// Whether the client has gone, and may have left requests that are still on their way.
+        gone: bool,
     },
     /// A key that a client of the receiver waits for is ready; its other keys are elsewhere.
     Ready {

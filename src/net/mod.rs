@@ -20,6 +20,8 @@ pub struct Listener {
     socket: Socket,
     /// No other listener of this process has or had it.
     pub id: u32,
+    /// The address of a TCP socket, as the configuration has it.
+    address: Option<SocketAddr>,
     /// Path of a unix socket.
     pub unix_path: Option<String>,
     /// Whether TLS is spoken.
@@ -27,9 +29,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    fn new(socket: Socket, unix_path: Option<String>, tls: bool) -> Self {
+    fn new(socket: Socket, address: Option<SocketAddr>, unix_path: Option<String>, tls: bool) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        Listener { socket, id: NEXT.fetch_add(1, Relaxed), unix_path, tls }
+        Listener { socket, id: NEXT.fetch_add(1, Relaxed), address, unix_path, tls }
+    }
+
+    fn is_at(&self, address: SocketAddr, tls: bool) -> bool {
+        self.address == Some(address) && self.tls == tls
     }
 
     /// The descriptor.
@@ -65,7 +71,7 @@ pub struct Accepted {
 /// # Errors
 /// A line for the log: which address, and why.
 pub fn listen(config: &Config) -> Result<Vec<Arc<Listener>>, String> {
-    let mut listeners = listen_tcp(config).map_err(|(port, tls)| {
+    let mut listeners = listen_tcp(config, &[]).map_err(|(port, tls)| {
         format!("Failed listening on port {port} ({}), aborting.", if tls { "tls" } else { "tcp" })
     })?;
     if let Some(path) = config.unixsocket.as_deref().filter(|path| !path.is_empty()) {
@@ -79,31 +85,52 @@ pub fn listen(config: &Config) -> Result<Vec<Arc<Listener>>, String> {
     Ok(listeners)
 }
 
-/// Opens the sockets of `port`, `tls-port` and `bind`: all, but for optional ones that cannot be, or none. Why not is in
-/// the log, and which port is returned, and whether it is that of TLS.
-fn listen_tcp(config: &Config) -> Result<Vec<Arc<Listener>>, (u16, bool)> {
+/// The ports to listen on, and whether TLS is spoken there.
+fn ports(config: &Config) -> impl Iterator<Item = (u16, bool)> {
+    [(config.port, false), (config.tls_port, true)].into_iter().filter(|(port, _)| *port != 0)
+}
+
+/// Opens the sockets of `port`, `tls-port` and `bind`: all, but for optional ones that cannot be, or none. Those of `open`
+/// are taken as they are. Why not is in the log, and which port is returned, and whether it is that of TLS.
+fn listen_tcp(config: &Config, open: &[Arc<Listener>]) -> Result<Vec<Arc<Listener>>, (u16, bool)> {
     let mut listeners = Vec::new();
-    for (port, tls) in [(config.port, false), (config.tls_port, true)] {
-        if port != 0 && !config.bind.is_empty() {
-            listen_on(config, port, tls, &mut listeners).map_err(|()| (port, tls))?;
+    for (port, tls) in ports(config) {
+        if !config.bind.is_empty() {
+            listen_on(config, port, tls, open, &mut listeners).map_err(|()| (port, tls))?;
         }
     }
     Ok(listeners)
 }
 
+/// The address that a word of `bind` means.
+fn address_of(bind: &str) -> Result<IpAddr, String> {
+    match bind.strip_prefix('-').unwrap_or(bind) {
+        "*" => Ok(IpAddr::from([0, 0, 0, 0])),
+        "::*" => Ok(IpAddr::from([0u16; 8])),
+        text => text.parse().map_err(|_| "Name or service not known".to_string()),
+    }
+}
+
 /// Listens on a port of every address.
-fn listen_on(config: &Config, port: u16, tls: bool, listeners: &mut Vec<Arc<Listener>>) -> Result<(), ()> {
+fn listen_on(
+    config: &Config,
+    port: u16,
+    tls: bool,
+    open: &[Arc<Listener>],
+    listeners: &mut Vec<Arc<Listener>>,
+) -> Result<(), ()> {
     let before = listeners.len();
     for bind in &config.bind {
         let (address, optional) = match bind.strip_prefix('-') {
             Some(address) => (address, true),
             None => (bind.as_str(), false),
         };
-        let ip: Result<IpAddr, String> = match address {
-            "*" => Ok(IpAddr::from([0, 0, 0, 0])),
-            "::*" => Ok(IpAddr::from([0u16; 8])),
-            text => text.parse().map_err(|_| "Name or service not known".to_string()),
-        };
+        let ip = address_of(bind);
+        let at = ip.as_ref().ok().map(|ip| SocketAddr::new(*ip, port));
+        if let Some(listener) = open.iter().find(|listener| at.is_some_and(|at| listener.is_at(at, tls))) {
+            listeners.push(listener.clone());
+            continue;
+        }
         let opened = ip.and_then(|ip| {
             tcp(SocketAddr::new(ip, port), config.tcp_backlog as i32).map_err(|e| (e, ip)).or_else(|(e, ip)| {
                 match e.raw_os_error() {
@@ -115,7 +142,7 @@ fn listen_on(config: &Config, port: u16, tls: bool, listeners: &mut Vec<Arc<List
             })
         });
         match opened {
-            Ok(Some(socket)) => listeners.push(Arc::new(Listener::new(socket, None, tls))),
+            Ok(Some(socket)) => listeners.push(Arc::new(Listener::new(socket, at, None, tls))),
             Ok(None) => {}
             Err(text) => {
                 crate::log::warning(format!(
@@ -144,22 +171,33 @@ impl Listening {
         self.now.lock().expect("no holder panics").clone()
     }
 
-    /// Listens where this configuration says instead. On failure all is as before.
+    /// Listens where this configuration says instead. Sockets that it keeps go on, with what waits in their backlogs. On
+    /// failure all is as before.
     ///
     /// # Errors
     /// Nothing more: why is in the log.
     pub fn exchange(&self, config: &Config) -> Result<(), ()> {
         let mut now = self.now.lock().expect("no holder panics");
-        let (mut kept, old): (Vec<_>, Vec<_>) = now.drain(..).partition(|listener| listener.unix_path.is_some());
+        let wanted: Vec<(IpAddr, u16, bool)> = ports(config)
+            .flat_map(|(port, tls)| {
+                config.bind.iter().filter_map(move |bind| Some((address_of(bind).ok()?, port, tls)))
+            })
+            .collect();
+        let stays = |listener: &Arc<Listener>| {
+            let at = |(ip, port, tls): &(IpAddr, u16, bool)| listener.is_at(SocketAddr::new(*ip, *port), *tls);
+            wanted.iter().any(at)
+        };
+        let (mut listeners, tcp): (Vec<_>, Vec<_>) = now.drain(..).partition(|listener| listener.unix_path.is_some());
+        let (kept, old): (Vec<_>, Vec<_>) = tcp.into_iter().partition(stays);
         // The new addresses may overlap with the old ones.
         old.iter().for_each(|listener| listener.stop());
-        let opened = listen_tcp(config);
+        let opened = listen_tcp(config, &kept);
         if opened.is_err() {
             old.iter().for_each(|listener| listener.resume(config.tcp_backlog as i32));
         }
         let done = if opened.is_ok() { Ok(()) } else { Err(()) };
-        kept.extend(opened.unwrap_or(old));
-        *now = kept;
+        listeners.extend(opened.unwrap_or_else(|_| [kept, old].concat()));
+        *now = listeners;
         done
     }
 }
@@ -189,7 +227,7 @@ fn unix(path: &str, mode: u32, backlog: i32) -> io::Result<Listener> {
         std::fs::set_permissions(Path::new(path), std::fs::Permissions::from_mode(mode))?;
     }
     socket.listen(backlog)?;
-    Ok(Listener::new(socket, Some(path.to_string()), false))
+    Ok(Listener::new(socket, None, Some(path.to_string()), false))
 }
 
 /// What the accept loop knows.

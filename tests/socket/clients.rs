@@ -1,13 +1,15 @@
-//! Client libraries that others wrote, unmodified: redis-py, ioredis, and the `redis` crate.
+//! Client libraries and job queues that others wrote, unmodified: redis-py, RQ, Celery, ioredis, node-redis, BullMQ, and
+//! the `redis` crate.
 //!
-//! The first two are programs in `tests/clients`; `scripts/test` installs what they import and says where.
+//! All but the last are programs in `tests/clients`; `scripts/test` installs what they import and says where.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use redis::{Commands, Connection, Iter};
+use redis::{AsyncCommands, Commands, Connection, Iter};
 
-use crate::harness::{Server, everywhere};
+use crate::harness::{Placement, event_loops, everywhere, wait_until};
+use crate::tls::Pki;
 
 /// A program of `tests/clients`.
 fn script(name: &str) -> PathBuf {
@@ -24,8 +26,8 @@ fn given(variable: &str, skipped: &str) -> Option<PathBuf> {
 }
 
 /// Runs a client's program against a server; it counts its own tests in its last line.
-fn run(server: &Server, mut command: Command) {
-    let out = command.arg(server.port.to_string()).output().expect("the client's program runs");
+fn run(mut command: Command, words: &[&str]) {
+    let out = command.args(words).output().expect("the client's program runs");
     let text = String::from_utf8_lossy(&out.stdout);
     let last = text.lines().last().unwrap_or_default();
     assert!(
@@ -36,26 +38,75 @@ fn run(server: &Server, mut command: Command) {
     eprintln!("{last}");
 }
 
+/// One and four shards on the better loop; and, where asked for, four on the other.
+fn placements(both_loops: bool) -> Vec<Placement> {
+    let loops = event_loops();
+    let mut all: Vec<Placement> = [1, 4].map(|shards| Placement { event_loop: loops[0], shards }).into();
+    if both_loops {
+        all.extend(loops[1..].iter().map(|event_loop| Placement { event_loop, shards: 4 }));
+    }
+    all
+}
+
+/// Runs a Python program on a server that speaks plain text, TLS and through a unix socket, and may stand between.
+fn python(name: &str, first: impl Fn(Placement) -> Vec<&'static str>, both_loops: bool) {
+    let Some(python) = given("RINGSHARD_TEST_PYTHON", name) else { return };
+    on_all_sockets(both_loops, |placement, words| {
+        let mut command = Command::new(&python);
+        command.env("PYTHONDONTWRITEBYTECODE", "1").arg(script(name)).args(first(placement));
+        run(command, words);
+    });
+}
+
+fn node(name: &str, both_loops: bool) {
+    let Some(modules) = given("RINGSHARD_TEST_NODE_MODULES", name) else { return };
+    on_all_sockets(both_loops, |_, words| {
+        let mut command = Command::new("node");
+        command.env("NODE_PATH", &modules).arg(script(name));
+        run(command, words);
+    });
+}
+
+/// Starts servers that speak plain text, TLS and through a unix socket, and says where: the words of a client's program.
+fn on_all_sockets(both_loops: bool, test: impl Fn(Placement, &[&str])) {
+    let pki = Pki::new();
+    for placement in placements(both_loops) {
+        eprintln!("-- {placement:?}");
+        let unix = pki.path("socket");
+        let (server, tls_port) = pki.start(placement, &["--unixsocket", &unix]);
+        test(placement, &[&server.port.to_string(), &tls_port.to_string(), &pki.path(""), &unix]);
+    }
+}
+
+/// With its parser in Python, and with hiredis.
 #[test]
 fn redis_py() {
-    let Some(python) = given("RINGSHARD_TEST_PYTHON", "redis-py") else { return };
-    everywhere(&[1, 4], |placement| {
-        let server = placement.start(&[]);
-        let mut command = Command::new(&python);
-        command.arg(script("redis_py.py"));
-        run(&server, command);
-    });
+    python("redis_py.py", |placement| vec![if placement.shards == 1 { "python" } else { "hiredis" }], true);
 }
 
 #[test]
 fn ioredis() {
-    let Some(modules) = given("RINGSHARD_TEST_NODE_MODULES", "ioredis") else { return };
-    everywhere(&[1, 4], |placement| {
-        let server = placement.start(&[]);
-        let mut command = Command::new("node");
-        command.env("NODE_PATH", &modules).arg(script("ioredis.js"));
-        run(&server, command);
-    });
+    node("ioredis.js", true);
+}
+
+#[test]
+fn node_redis() {
+    node("node_redis.js", true);
+}
+
+#[test]
+fn bullmq() {
+    node("bullmq.js", true);
+}
+
+#[test]
+fn rq() {
+    python("rq_jobs.py", |_| Vec::new(), false);
+}
+
+#[test]
+fn celery() {
+    python("celery_jobs.py", |_| Vec::new(), false);
 }
 
 #[test]
@@ -65,6 +116,9 @@ fn redis_crate() {
         for parameters in ["", "?protocol=resp3"] {
             let client = redis::Client::open(format!("redis://127.0.0.1:{}/{parameters}", server.port)).unwrap();
             converse(&mut client.get_connection().unwrap()).unwrap();
+            listen(&client).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(converse_async(&client)).unwrap();
         }
     });
 }
@@ -101,5 +155,80 @@ fn converse(con: &mut Connection) -> redis::RedisResult<()> {
         pipe.set("sum", sum).ignore().get("sum").query(con)
     })?;
     assert_eq!(sum, (13,));
+    Ok(())
+}
+
+/// Scripts, streams and pub/sub.
+fn listen(client: &redis::Client) -> redis::RedisResult<()> {
+    let con = &mut client.get_connection()?;
+    let script =
+        redis::Script::new("redis.call('SET', KEYS[2], ARGV[1]) return redis.call('INCRBY', KEYS[1], ARGV[1])");
+    for turn in 1..=3 {
+        if turn == 3 {
+            redis::cmd("SCRIPT").arg("FLUSH").exec(con)?;
+        }
+        assert_eq!(script.key("scripted").key("other").arg(5).invoke::<i64>(con)?, 5 * turn);
+    }
+    let id: String = con.xadd("stream", "*", &[("field", "value")])?;
+    let entries: redis::streams::StreamRangeReply = con.xrange_all("stream")?;
+    assert_eq!((entries.ids.len(), &entries.ids[0].id), (1, &id));
+    con.xgroup_create::<_, _, _, ()>("stream", "group", "0")?;
+    let options = redis::streams::StreamReadOptions::default().group("group", "me").count(10).block(1000);
+    let read: Option<redis::streams::StreamReadReply> = con.xread_options(&["stream"], &[">"], &options)?;
+    assert_eq!(read.expect("there is one").keys[0].ids[0].id, id);
+    assert_eq!(con.xack::<_, _, _, i64>("stream", "group", &[&id])?, 1);
+
+    let mut listener = client.get_connection()?;
+    let mut listener = listener.as_pubsub();
+    listener.subscribe(&["a", "b"])?;
+    listener.psubscribe("c*")?;
+    // With RESP3 the library does not wait until it has subscribed.
+    let heard = |channels: [i64; 2], patterns: i64| {
+        wait_until("all is subscribed", || {
+            let mut con = client.get_connection().unwrap();
+            let numbers: (String, i64, String, i64) =
+                redis::cmd("PUBSUB").arg("NUMSUB").arg(&["a", "b"]).query(&mut con).unwrap();
+            let pattern: i64 = redis::cmd("PUBSUB").arg("NUMPAT").query(&mut con).unwrap();
+            ([numbers.1, numbers.3], pattern) == (channels, patterns)
+        });
+    };
+    heard([1, 1], 1);
+    for channel in ["a", "b", "cc"] {
+        assert_eq!(con.publish::<_, _, i64>(channel, channel.to_uppercase())?, 1);
+    }
+    for channel in ["a", "b", "cc"] {
+        let message = listener.get_message()?;
+        assert_eq!(message.get_channel_name(), channel);
+        assert_eq!(message.get_payload::<String>()?, channel.to_uppercase());
+    }
+    listener.unsubscribe(&["a", "b"])?;
+    heard([0, 0], 1);
+    assert_eq!(con.publish::<_, _, i64>("a", "unheard")?, 0);
+    Ok(())
+}
+
+/// Many commands at once over one connection, and what waits beside them.
+async fn converse_async(client: &redis::Client) -> redis::RedisResult<()> {
+    let mut con = client.get_multiplexed_async_connection().await?;
+    redis::cmd("FLUSHALL").exec_async(&mut con).await?;
+    let tasks: Vec<_> = (0..200)
+        .map(|i| {
+            let mut con = con.clone();
+            async move {
+                con.set::<_, _, ()>(format!("key:{i}"), i).await?;
+                con.incr::<_, _, i64>(format!("key:{i}"), 1).await
+            }
+        })
+        .collect();
+    let tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
+    for (i, task) in tasks.into_iter().enumerate() {
+        assert_eq!(task.await.expect("it does not panic")?, i as i64 + 1);
+    }
+    let (sum, all): (i64, Vec<i64>) =
+        redis::pipe().atomic().incr("key:1", 10).mget(&["key:0", "key:199"]).query_async(&mut con).await?;
+    assert_eq!((sum, all), (12, vec![1, 200]));
+    let script = redis::Script::new("return redis.call('MGET', unpack(KEYS))");
+    let values: Vec<i64> = script.key("key:3").key("key:4").invoke_async(&mut con).await?;
+    assert_eq!(values, [4, 5]);
     Ok(())
 }

@@ -11,6 +11,7 @@ mod acl;
 mod aof;
 mod atomic;
 mod benchmark;
+mod cli;
 mod clients;
 mod crash;
 mod crowd;

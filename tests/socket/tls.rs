@@ -16,12 +16,12 @@ use crate::harness::{Dir, Placement, Server, everywhere, free_port, installed};
 use crate::wire::{Conn, Value, bulk, ok};
 
 /// An authority and what it has signed, as files.
-struct Pki {
+pub struct Pki {
     dir: Dir,
 }
 
 impl Pki {
-    fn new() -> Pki {
+    pub fn new() -> Pki {
         let dir = Dir::new();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -36,6 +36,7 @@ impl Pki {
                 let key = KeyPair::generate().unwrap();
                 let mut params = CertificateParams::new(vec![format!("{name}.test")]).unwrap();
                 params.distinguished_name.push(DnType::CommonName, name);
+                params.use_authority_key_identifier_extension = true;
                 params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
                 params.extended_key_usages.push(match name {
                     "client" => ExtendedKeyUsagePurpose::ClientAuth,
@@ -49,12 +50,12 @@ impl Pki {
         Pki { dir }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.dir.join(name).to_str().unwrap().to_owned()
     }
 
     /// A server with a plain port and a TLS port.
-    fn start(&self, placement: Placement, more: &[&str]) -> (Server, u16) {
+    pub fn start(&self, placement: Placement, more: &[&str]) -> (Server, u16) {
         let port = free_port();
         let text = port.to_string();
         let files = ["server.crt", "server.key", "ca.crt"].map(|name| self.path(name));
@@ -203,6 +204,88 @@ fn certificates_change_while_it_runs_and_bad_ones_do_not() {
         let mut old = pki.connect(port, None);
         old.ask("PING", "+PONG\r\n").unwrap();
         assert_eq!(old.0.conn.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+    });
+}
+
+/// The inode of the socket that listens on a port of 127.0.0.1, if one does.
+fn listening(port: u16) -> Option<String> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let address = format!("0100007F:{port:04X}");
+    line.filter(|words| words[1] == address && words[3] == "0A").map(|words| words[9].to_owned()).next()
+}
+
+#[test]
+fn the_tls_port_is_moved_closed_and_opened_while_it_runs() {
+    let pki = Pki::new();
+    fs::write(pki.path("bad.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    everywhere(&[1, 4], |placement| {
+        let (server, first) = pki.start(placement, &["--tls-auth-clients", "no", "--bind", "127.0.0.1"]);
+        let mut admin = server.connect();
+        let mut before = pki.connect(first, None);
+        before.ask("PING", "+PONG\r\n").unwrap();
+        let plain = listening(server.port);
+        assert!(plain.is_some() && listening(first).is_some());
+        let works = |port: u16| (0..5).all(|_| pki.connect(port, None).ask("PING", "+PONG\r\n").is_ok());
+
+        let second = free_port();
+        assert_eq!(admin.cmd(&format!("CONFIG SET tls-port {second}")), ok());
+        assert!(works(second));
+        assert!(TcpStream::connect(("127.0.0.1", first)).is_err(), "no more at the old one");
+        before.ask("PING", "+PONG\r\n").unwrap();
+        assert_eq!(listening(server.port), plain, "the plain one was not touched");
+
+        // A port that another has.
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let busy = taken.local_addr().unwrap().port().to_string();
+        let refused = admin.call(&["CONFIG", "SET", "tls-port", &busy]);
+        let expected = "ERR CONFIG SET failed (possibly related to argument 'tls-port') - Unable to listen on this port. \
+                        Check server logs.";
+        assert_eq!(refused.error(), expected);
+        assert!(works(second));
+        // The plain one moves, that of TLS stays where it is.
+        assert!(admin.cmd(&format!("CONFIG SET port {busy}")).error().contains("Unable to listen"));
+        let tls = listening(second);
+        assert!(tls.is_some() && works(second));
+        let moved = free_port();
+        assert_eq!(admin.cmd(&format!("CONFIG SET port {moved}")), ok());
+        assert_eq!(listening(second), tls, "the one for TLS was not touched");
+        let mut admin = Conn::tcp(TcpStream::connect(("127.0.0.1", moved)).unwrap());
+
+        // Off, and on again: not with a certificate that is none, then with a good one.
+        assert_eq!(admin.cmd("CONFIG SET tls-port 0"), ok());
+        assert!(TcpStream::connect(("127.0.0.1", second)).is_err());
+        before.ask("PING", "+PONG\r\n").unwrap();
+        let third = free_port().to_string();
+        let bad = pki.path("bad.pem");
+        let refused = admin.call(&["CONFIG", "SET", "tls-port", &third, "tls-cert-file", &bad]);
+        assert!(refused.error().contains("Unable to update TLS configuration. Check server logs."));
+        assert_eq!(listening(third.parse().unwrap()), None);
+        let get = admin.cmd("CONFIG GET tls-port");
+        assert_eq!(get, Value::Array(vec![bulk("tls-port"), bulk("0")]));
+        assert_eq!(admin.cmd(&format!("CONFIG SET tls-port {third}")), ok());
+        assert!(works(third.parse().unwrap()));
+        before.ask("PING", "+PONG\r\n").unwrap();
+    });
+}
+
+#[test]
+fn tls_can_begin_while_it_runs() {
+    let pki = Pki::new();
+    everywhere(&[1, 4], |placement| {
+        let server = placement.start(&["--bind", "127.0.0.1"]);
+        let mut admin = server.connect();
+        let port = free_port();
+        let refused = admin.cmd(&format!("CONFIG SET tls-port {port}"));
+        assert!(refused.error().contains("Unable to update TLS configuration. Check server logs."));
+        server.wait_for_log("No tls-cert-file configured!");
+        assert_eq!(listening(port), None);
+        let [text, cert, key] = [port.to_string(), pki.path("server.crt"), pki.path("server.key")];
+        let mut set = vec!["CONFIG", "SET", "tls-port", &text, "tls-cert-file", &cert, "tls-key-file", &key];
+        set.extend(["tls-auth-clients", "no"]);
+        assert_eq!(admin.call(&set), ok());
+        pki.connect(port, None).ask("PING", "+PONG\r\n").unwrap();
+        assert_eq!(admin.cmd("PING"), Value::Simple("PONG".into()));
     });
 }
 

@@ -262,6 +262,191 @@ fn no_command_touches_a_key_it_does_not_name() {
     }
 }
 
+/// Commands by what their keys need: `{R}` to be read, `{W}` to be written, `{B}` both, `{A}` any of these, as
+/// `ACL DRYRUN` of Redis 7.0 has it.
+const NEEDS: &[&str] = &[
+    "GET {R}",
+    "GETDEL {B}",
+    "GETEX {B}",
+    "GETSET {B} v",
+    "SET {W} v",
+    "SET {B} v GET",
+    "SETEX {W} 10 v",
+    "SETRANGE {W} 0 v",
+    "APPEND {W} v",
+    "INCR {B}",
+    "STRLEN {A}",
+    "MGET {R} {R} {R}",
+    "MSET {W} 1 {W} 2 {W} 3",
+    "MSETNX {W} 1 {W} 2",
+    "LCS {R} {R}",
+    "BITCOUNT {R}",
+    "BITOP AND {W} {R} {R}",
+    "BITOP NOT {W} {R}",
+    "BITFIELD {R} GET u8 0",
+    "BITFIELD {B} SET u8 0 1",
+    "BITFIELD_RO {R} GET u8 0",
+    "PFADD {W} e",
+    "PFCOUNT {R} {R}",
+    "PFMERGE {B} {R} {R}",
+    "DEL {W} {W}",
+    "UNLINK {W} {W}",
+    "EXISTS {A} {A}",
+    "TOUCH {A} {A}",
+    "WATCH {A} {A}",
+    "TYPE {A}",
+    "TTL {R}",
+    "EXPIRE {W} 10",
+    "PERSIST {W}",
+    "RENAME {B} {W}",
+    "RENAMENX {B} {W}",
+    "COPY {R} {W}",
+    "COPY {R} {W} DB 1 REPLACE",
+    "MOVE {B} 1",
+    "DUMP {R}",
+    "RESTORE {W} 0 payload REPLACE",
+    "OBJECT ENCODING {A}",
+    "MEMORY USAGE {A}",
+    "SORT {R} STORE {W}",
+    "SORT {R} LIMIT 0 1 ALPHA STORE {W}",
+    "SORT_RO {R}",
+    "LPUSH {W} e",
+    "LPOP {B}",
+    "LLEN {A}",
+    "LINDEX {R} 0",
+    "LRANGE {R} 0 -1",
+    "LSET {W} 0 e",
+    "LPOS {R} e",
+    "RPOPLPUSH {B} {W}",
+    "LMOVE {B} {W} LEFT LEFT",
+    "BLMOVE {B} {W} LEFT LEFT 0.01",
+    "BRPOPLPUSH {B} {W} 0.01",
+    "BLPOP {B} {B} 0.01",
+    "BRPOP {B} 0.01",
+    "LMPOP 2 {B} {B} LEFT",
+    "BLMPOP 0.01 3 {B} {B} {B} LEFT COUNT 2",
+    "SADD {W} m",
+    "SMEMBERS {R}",
+    "SMOVE {B} {W} m",
+    "SPOP {B}",
+    "SINTER {R} {R}",
+    "SINTERCARD 2 {R} {R} LIMIT 1",
+    "SUNIONSTORE {W} {R} {R}",
+    "SDIFFSTORE {W} {R}",
+    "ZADD {W} 1 m",
+    "ZINCRBY {B} 1 m",
+    "ZRANGE {R} 0 -1",
+    "ZRANGESTORE {W} {R} 0 -1",
+    "ZUNION 2 {R} {R} WEIGHTS 1 2",
+    "ZUNIONSTORE {W} 2 {R} {R} AGGREGATE MIN",
+    "ZINTERSTORE {W} 1 {R}",
+    "ZDIFFSTORE {W} 2 {R} {R}",
+    "ZINTERCARD 2 {R} {R}",
+    "ZPOPMIN {B}",
+    "ZMPOP 2 {B} {B} MIN",
+    "BZMPOP 0.01 2 {B} {B} MIN",
+    "BZPOPMAX {B} {B} 0.01",
+    "HSET {W} f v",
+    "HGETALL {R}",
+    "HINCRBY {B} f 1",
+    "HDEL {W} f",
+    "GEOADD {W} 1 1 m",
+    "GEOSEARCH {R} FROMLONLAT 1 1 BYRADIUS 1 km",
+    "GEOSEARCHSTORE {W} {R} FROMLONLAT 1 1 BYRADIUS 1 km",
+    "GEORADIUS {R} 1 1 1 km STORE {W}",
+    "GEORADIUS {R} 1 1 1 km COUNT 1 STOREDIST {W}",
+    "GEORADIUSBYMEMBER {R} m 1 km STORE {W}",
+    "XADD {W} * f v",
+    "XRANGE {R} - +",
+    "XREAD COUNT 1 STREAMS {R} {R} 0 0",
+    "XREAD BLOCK 10 STREAMS {R} 0",
+    "XREADGROUP GROUP STREAMS c COUNT 1 STREAMS {R} {R} > >",
+    "XGROUP CREATE {W} g 0",
+    "XACK {W} g 1-1",
+    "XCLAIM {W} g c 0 1-1",
+    "XAUTOCLAIM {W} g c 0 0",
+    "XINFO STREAM {R}",
+    "XDEL {W} 1-1",
+    "EVAL return+1 2 {B} {B}",
+    "EVAL_RO return+1 2 {R} {R}",
+    "EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 2 {B} {B}",
+    "EVALSHA_RO e0e1f9fabfc9d4800c877a703b823ac0578ff8db 1 {R}",
+    "FCALL nosuch 2 {B} {B}",
+    "FCALL_RO nosuch 1 {R}",
+];
+
+#[test]
+fn every_key_of_every_command_needs_the_right_kind_of_permission() {
+    for shards in [1, 4] {
+        let mut world = World::new(shards);
+        let admin = world.connect();
+        for (name, rules) in [("neither", ""), ("reader", "%R~foreign"), ("writer", "%W~foreign")] {
+            world.run(admin, &format!("ACL SETUSER {name} on nopass +@all ~allowed:* {rules}"));
+        }
+        let mut cases = 0;
+        for line in NEEDS {
+            let words: Vec<&str> = line.split(' ').collect();
+            let is_key = |word: &str| word.starts_with('{');
+            for at in (0..words.len()).filter(|at| is_key(words[*at])) {
+                let named = |(i, word): (usize, &&str)| match is_key(word) {
+                    true if i == at => "foreign".to_string(),
+                    true => format!("allowed:{i}"),
+                    false => word.replace('+', if *word == "+" { "+" } else { " " }),
+                };
+                let call: Vec<String> = words.iter().enumerate().map(named).collect();
+                let need = words[at];
+                for (user, refused) in [
+                    ("neither", true),
+                    ("reader", matches!(need, "{W}" | "{B}")),
+                    ("writer", matches!(need, "{R}" | "{B}")),
+                ] {
+                    // A connection of its own, for it may be left waiting.
+                    let conn = login(&mut world, shards - 1, user);
+                    let reply = String::from_utf8_lossy(&world.call(conn, &call)).into_owned();
+                    assert_eq!(reply.starts_with(KEY), refused, "{call:?} as {user}, {shards} shard(s): {reply}");
+                    let mut script = vec!["EVAL".to_string(), "return redis.pcall(unpack(ARGV))".into(), "0".into()];
+                    script.extend(call.iter().cloned());
+                    let reply = String::from_utf8_lossy(&world.call(conn, &script)).into_owned();
+                    let told = reply.contains("NOPERM ACL failure in script: No permissions to access a key");
+                    assert!(!refused || told || reply.contains("not allowed from script"), "{script:?}: {reply}");
+                    assert!(refused || !told, "{script:?} as {user}: {reply}");
+                    world.disconnect(conn);
+                    cases += 1;
+                }
+            }
+        }
+        assert!(cases > 400, "{cases} cases");
+    }
+}
+
+#[test]
+fn patterns_that_read_other_keys_ask_for_all() {
+    for shards in [1, 4] {
+        let mut world = World::new(shards);
+        let admin = world.connect();
+        world.run(admin, "ACL SETUSER some on nopass +@all ~allowed:* %R~other:*");
+        world.run(admin, "ACL SETUSER all on nopass +@all %R~* ~allowed:*");
+        world.run(admin, "RPUSH allowed:l 1 2");
+        for (key, value) in [("other:1", "b"), ("other:2", "a"), ("secret:1", "s1"), ("secret:2", "s2")] {
+            world.run(admin, &format!("SET {key} {value}"));
+        }
+        let (some, all) = (login(&mut world, shards - 1, "some"), login(&mut world, shards - 1, "all"));
+        for options in ["BY other:*", "GET other:*", "GET secret:*", "GET # GET secret:*->f", "BY secret:* GET #"] {
+            for command in ["SORT", "SORT_RO"] {
+                let line = format!("{command} allowed:l {options} ALPHA");
+                let reply = world.run(some, &line).text();
+                assert!(reply.contains("insufficient ACL"), "{line}: {reply}");
+                assert_eq!(world.run(all, &line).items().len() % 2, 0, "{line}");
+            }
+            let line = format!("SORT allowed:l {options} ALPHA STORE allowed:d");
+            assert!(world.run(some, &line).text().contains("insufficient ACL"), "{line}");
+        }
+        assert_eq!(world.run(all, "SORT allowed:l BY nosort GET secret:*").to_string(), "[\"s1\" \"s2\"]");
+        assert!(world.run(all, "SORT allowed:l STORE secret:1").text().starts_with("NOPERM"));
+        assert_eq!(world.run(some, "SORT allowed:l BY nosort").to_string(), "[\"1\" \"2\"]");
+    }
+}
+
 // ---- Who one is ------------------------------------------------------------------------------------------------
 
 #[test]

@@ -233,6 +233,10 @@ fn keys_are_checked_through_every_specification() {
             ("LMPOP 2 a x LEFT", "\"User u has no permissions to access the 'x' key\""),
             ("GEORADIUS r 1 1 1 km STORE x", "\"User u has no permissions to access the 'x' key\""),
             ("XREAD STREAMS r x 0 0", "\"User u has no permissions to access the 'x' key\""),
+            ("MIGRATE h 1 a 0 10", "OK"),
+            ("MIGRATE h 1 r 0 10", "\"User u has no permissions to access the 'r' key\""),
+            ("MIGRATE h 1 w 0 10 COPY", "\"User u has no permissions to access the 'w' key\""),
+            ("MIGRATE h 1 \"\" 0 10 REPLACE KEYS a x", "\"User u has no permissions to access the 'x' key\""),
             // Whether a key is there may be asked by whoever may use it in any way: no flag asks for more.
             ("EXISTS r w", "OK"),
             ("GET", "-ERR wrong number of arguments for 'get' command"),

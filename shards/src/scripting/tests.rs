@@ -173,6 +173,119 @@ fn nothing_leads_out_of_the_sandbox() {
 }
 
 #[test]
+fn sizes_and_depths_lead_the_libraries_nowhere() {
+    let mut t = Check::new();
+    for (script, error) in [
+        ("return struct.pack('i1000000000', 1)", "larger than limit of 32"),
+        ("return struct.size('i33')", "larger than limit of 32"),
+        ("return struct.size('c99999999999999999999')", "integral size overflow"),
+        ("return struct.unpack('c2147483647', 'abc')", "data string too short"),
+        ("return struct.unpack('c0', 'abc')", "format 'c0' needs a previous size"),
+        ("return struct.unpack('I4c0', struct.pack('I4', 4294967295) .. 'abc')", "data string too short"),
+        ("return struct.unpack('s', 'abc')", "unfinished string in data"),
+        ("return struct.unpack('i4', 'abcd', -1)", "offset must be 1 or greater"),
+        ("return struct.unpack('i4', 'abcd', 0)", "offset must be 1 or greater"),
+        ("return struct.unpack('i4', 'abcd', 2147483648)", "data string too short"),
+        ("return struct.unpack('i4', 'abcd', 1e300)", "data string too short"),
+        ("return struct.pack('!1000000i', 1)", "is not a power of 2"),
+        ("return struct.pack('!3i', 1)", "is not a power of 2"),
+        ("return cmsgpack.unpack(string.char(0xdd, 0xff, 0xff, 0xff, 0xff))", "Missing bytes in input"),
+        ("return cmsgpack.unpack(string.char(0xdf, 0xff, 0xff, 0xff, 0xff))", "Missing bytes in input"),
+        ("return cmsgpack.unpack(string.char(0xdb, 0xff, 0xff, 0xff, 0xff) .. 'x')", "Missing bytes in input"),
+        ("return cmsgpack.unpack(string.char(0xc6, 0xff, 0xff, 0xff, 0xff) .. 'x')", "Bad data format"),
+        ("return cmsgpack.unpack_limit('x', -1, 0)", "Invalid request to unpack"),
+        ("return cmsgpack.unpack_one('x', 100)", "Start offset 100 greater than input length 1"),
+        (
+            "cjson.encode_max_depth(2147483647) local t = {} for i = 1, 1e5 do t = {t} end return cjson.encode(t)",
+            "excessive nesting",
+        ),
+        ("cjson.decode_max_depth(2147483647) return cjson.decode(('['):rep(1e6))", "too many nested data structures"),
+        ("return cjson.decode(('{{x:'):gsub('x', ''):rep(1e5))", "Expected"),
+        ("return cjson.encode(1/0)", "must not be NaN or Inf"),
+        ("cjson.encode_number_precision(1000)", "expected integer between 1 and 14"),
+        ("return string.format('%99999d', 1)", "width or precision too long"),
+        ("return string.format('%' .. ('0'):rep(1000) .. 'd', 1)", "repeated flags"),
+        ("return string.byte(('x'):rep(1e6), 1, -1)", "string slice too long"),
+        ("local c c = coroutine.wrap(function() return c() end) return c()", "cannot resume running coroutine"),
+        ("local function f() return coroutine.wrap(function() return f() end)() end return f()", "C stack overflow"),
+        ("local function f() return (pcall(f)) and error('deep') or error('deep') end f()", "deep"),
+        ("local function f() return f() + 1 end return f()", "stack overflow"),
+        ("return load(('('):rep(1e5) .. '1' .. (')'):rep(1e5))", "function expected"),
+        ("return loadstring(('('):rep(1e5))()", "attempt to call a nil value"),
+        ("return loadstring('return ' .. ('{'):rep(1e5))()", "attempt to call a nil value"),
+        ("return ('x'):gsub('x', ('%1'):rep(10) .. '%9')", "invalid capture index"),
+    ] {
+        t.look(&format!("EVAL \"{script}\" 0"), |reply| {
+            assert!(reply.text().contains(error), "{script}: {reply:?}");
+        });
+    }
+    // What is as deep as Redis lets it be, and what is packed no deeper.
+    t.check("EVAL \"local t = {} for i = 1, 100 do t = {t} end return #cmsgpack.pack(t)\" 0", "17")
+        .check("EVAL \"local t = {} t[1] = t return #cmsgpack.pack(t)\" 0", "17")
+        .check("EVAL \"return {bit.tobit(0/0), bit.tohex(1, 2147483648)}\" 0", "[0 \"00000001\"]")
+        .check(
+            "EVAL \"return {pcall(coroutine.yield)}\" 0",
+            "[nil \"attempt to yield across metamethod/C-call boundary\"]",
+        );
+}
+
+#[test]
+fn a_script_leaves_nothing_behind_for_the_next() {
+    let mut t = Check::new();
+    // Globals, whichever way they are to be made.
+    for script in [
+        "local f = function() leaked = 1 end setfenv(f, setmetatable({}, {__newindex = _G})) f()",
+        "loadstring('leaked = 1')()",
+        "setfenv(loadstring('leaked = 1'), _G)()",
+        "local e = getfenv(0) e.leaked = 1",
+        "rawset(getfenv(1), 'leaked', 1)",
+        "table.insert(_G, 1)",
+        "debug = 1",
+        "for k in pairs(string) do string[k] = nil end",
+        "table.sort(_G, function() return true end) _G[1] = 1",
+        "next(_G, nil) _G._G = {}",
+        "getmetatable('').__newindex = function() end",
+        "getmetatable('').__metatable = nil",
+        "setmetatable(string, {})",
+        "setmetatable(redis, {__index = _G})",
+        "rawset(string, 'rep', 1)",
+        "rawset(getmetatable(''), '__index', {})",
+    ] {
+        t.look(&format!("EVAL \"{script}\" 0"), |reply| {
+            let text = reply.text();
+            assert!(text.contains("readonly table") || text.contains("nonexistent"), "{script}: {text}");
+        });
+        t.look("EVAL \"return leaked\" 0", |reply| {
+            assert!(reply.text().contains("nonexistent global variable 'leaked'"), "{script}: {reply:?}");
+        });
+        t.check(
+            "EVAL \"return {('ab'):rep(2), #cjson.encode({1}), type(redis.call), type(_G)}\" 0",
+            "[\"abab\" 3 \"function\" \"table\"]",
+        );
+    }
+    // KEYS and ARGV are each call's own.
+    t.check("EVAL \"KEYS[2] = 'x' ARGV.secret = 's' return #KEYS\" 1 a", "2")
+        .check("EVAL \"return {#KEYS, #ARGV, tostring(ARGV.secret)}\" 0", "[0 0 \"nil\"]");
+}
+
+#[test]
+fn garbage_is_collected_whatever_a_script_says() {
+    for shards in [1, 2] {
+        let mut world = World::new(shards);
+        let conn = world.connect();
+        world.run(conn, "EVAL \"collectgarbage('stop') collectgarbage('setpause', 1000000) return 1\" 0");
+        for _ in 0..60 {
+            world.run(conn, "EVAL \"local t = {} for i = 1, 20000 do t[i] = i .. 'x' end return #t\" 0");
+        }
+        let info = world.run(conn, "INFO memory").text();
+        let line = info.lines().find(|line| line.starts_with("used_memory_vm_eval:")).expect("the field is there");
+        let bytes: u64 = line.split(':').nth(1).unwrap().trim().parse().unwrap();
+        // Each made more than a MB.
+        assert!(bytes < 40_000_000, "{bytes}");
+    }
+}
+
+#[test]
 fn the_libraries_are_there() {
     let mut t = Check::new();
     t.check(r#"EVAL 'return cjson.encode({1,2,{a="b/c"}})' 0"#, r#""[1,2,{\"a\":\"b\\/c\"}]""#)

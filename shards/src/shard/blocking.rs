@@ -406,14 +406,19 @@ impl Shard {
         true
     }
 
-    /// Ends a wait for keys of this shard, if it has not ended.
+    /// Ends a wait for keys of this shard, if it has not ended. One that has not begun, for its command waits here for
+    /// the slice or for keys that are held, is ended as soon as it has.
     pub(crate) fn unblock_here(&mut self, id: BlockId, how: Unblock) {
         let own = self.core.id as usize;
         let Some(slice) = self.slices[own].as_deref_mut() else {
-            self.enqueue_waiting(Waiting::Unblock(id, how));
+            return self.enqueue_waiting(Waiting::Unblock(id, how));
+        };
+        let Some(waiter) = slice.unblock(id) else {
+            if self.earlier_waits(id.client) {
+                self.enqueue_waiting(Waiting::Unblock(id, how));
+            }
             return;
         };
-        let Some(waiter) = slice.unblock(id) else { return };
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, waiter.view.resp);
         match how {
@@ -472,5 +477,87 @@ impl Shard {
         let own = self.slice().and_then(|slice| slice.blocked.next_deadline_ms());
         let free = (!self.core.awaited_frees.is_empty()).then_some(self.core.now_ms);
         spanning.into_iter().chain(own).chain(free).chain(self.log_deadline_ms()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::Rng;
+    use crate::router::owner_of;
+    use crate::testing::{World, request};
+
+    /// Keys of these shards, of four.
+    fn keys_of(shards: &[u16]) -> Vec<String> {
+        let mut names = (0..).map(|i| format!("k{i}"));
+        shards.iter().map(|shard| names.find(|name| owner_of(name.as_bytes(), 4) == *shard).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_ends_a_wait_does_not_overtake_its_beginning() {
+        let key = &keys_of(&[1])[0];
+        for (end, reply) in [("UNBLOCK", "*-1\r\n"), ("UNBLOCK with an error", "-UNBLOCKED"), ("close", "")] {
+            let mut world = World::new(4);
+            let (waiting, other) = (world.connect_to(0), world.connect_to(0));
+            let id = world.run(waiting, "CLIENT ID").integer();
+            // All in one turn of the home's loop.
+            world.send_only(waiting, &request(&["BLPOP", key, "0"]));
+            match end {
+                "UNBLOCK" => world.send(other, format!("CLIENT UNBLOCK {id}\r\n").as_bytes()),
+                "close" => world.disconnect(waiting),
+                _ => world.send(other, format!("CLIENT UNBLOCK {id} ERROR\r\n").as_bytes()),
+            }
+            assert!(String::from_utf8(world.received(waiting)).unwrap().starts_with(reply), "{end}");
+            assert!(world.received(other) == b":1\r\n" || end == "close", "{end}");
+            world.run(other, &format!("RPUSH {key} x"));
+            assert_eq!(world.run(other, &format!("LRANGE {key} 0 -1")).to_string(), "[\"x\"]", "{end}");
+        }
+    }
+
+    #[test]
+    fn clients_that_go_leave_no_waits_and_no_watches() {
+        let keys = keys_of(&[0, 1, 1, 2, 3]);
+        for seed in 0..600 {
+            let mut rng = Rng::new(seed);
+            let mut world = World::new(4);
+            let mut pick = |n: u64| rng.below(n) as usize;
+            let conns: Vec<_> = (0..6).map(|_| world.connect_to(pick(4) as u16)).collect();
+            let admin = world.connect_to(pick(4) as u16);
+            let ids: Vec<i64> = conns.iter().map(|conn| world.run(*conn, "CLIENT ID").integer()).collect();
+            for _ in 0..2 + pick(12) {
+                let at = pick(conns.len() as u64);
+                let mut key = || keys[pick(keys.len() as u64)].as_str();
+                let (a, b) = (key(), key());
+                let lines = [
+                    vec!["BLPOP", a, "0"],
+                    vec!["BLPOP", a, b, "0"],
+                    vec!["BLMOVE", a, b, "LEFT", "RIGHT", "0"],
+                    vec!["WATCH", a],
+                    vec!["WATCH", a, b],
+                    vec!["MSET", a, "1", b, "1"],
+                    vec!["RENAME", a, b],
+                    vec!["EXISTS", a, b],
+                ];
+                world.send_only(conns[at], &request(&lines[pick(lines.len() as u64)]));
+                match pick(6) {
+                    0 => world.settle(),
+                    1 => {
+                        let id = ids[pick(ids.len() as u64)];
+                        world.send_only(admin, format!("CLIENT UNBLOCK {id}\r\n").as_bytes());
+                    }
+                    2 => world.disconnect(conns[at]),
+                    _ => {}
+                }
+            }
+            // In one turn with what was sent last.
+            conns.iter().for_each(|conn| world.disconnect(*conn));
+            world.settle();
+            for shard in &world.shards {
+                let slice = shard.slice().expect("it is home");
+                assert!(slice.blocked.is_empty(), "seed {seed}: waits {:?}", slice.blocked);
+                let watched = slice.dbs.iter().map(|db| db.watched_keys.len()).sum::<usize>();
+                assert_eq!(watched, 0, "seed {seed}: watches");
+                assert!(shard.is_quiet(), "seed {seed}: {}", shard.unrest());
+            }
+        }
     }
 }

@@ -769,11 +769,15 @@ impl Shard {
                     self.begin_tx_for(client, Job::Command(id, owned), &all);
                     return false;
                 }
-                if let Some(client) = self.client_by_id(client.index, client.id) {
-                    client.out = out;
-                    client.mute(length);
-                    client.commands += 1;
-                    client.last_command = id;
+                match self.client_by_id(client.index, client.id) {
+                    Some(client) => {
+                        client.out = out;
+                        client.mute(length);
+                        client.commands += 1;
+                        client.last_command = id;
+                    }
+                    // It ended its watches as it went, before this one began.
+                    None => self.forget_watches(client, id, owned.args()),
                 }
                 if let Some(request) = self.core.block_request.take() {
                     self.uncount(id);

@@ -75,15 +75,18 @@ impl Shard {
     }
 
     /// Takes in a parcel: notes first (an end of watching must come before a new watch), then replies, then requests.
+    /// What ends a wait or a watch that a request of the same parcel begins comes behind that.
     pub(crate) fn deliver(&mut self, mut parcel: Box<Parcel>) {
         let from = parcel.from;
         self.merge_needs(&parcel.needs);
         parcel.releases.drain(..).for_each(|slot| self.release_keys(from, slot));
         // A message comes after the replies that its shard gave before.
-        let mut letters = Vec::new();
+        let (mut letters, mut endings) = (Vec::new(), Vec::new());
+        let requests = &parcel.requests;
         for note in parcel.notes.drain(..) {
             match note {
                 Note::Letter(letter) if !self.core.leaves_out(Fault::LettersFirst) => letters.push(letter),
+                note if requests.is_ended_by(&note) => endings.push(note),
                 note => self.take_note(from, note),
             }
         }
@@ -100,6 +103,7 @@ impl Shard {
         letters.iter().for_each(|letter| self.take_letter(letter));
         self.run_released();
         self.serve_requests(&parcel.requests);
+        endings.into_iter().for_each(|note| self.take_note(from, note));
         self.run_released();
         self.outbox.recycle(parcel);
     }
@@ -259,7 +263,7 @@ impl Shard {
                 self.outbox.note(from, Note::Answer(number, answers));
             }
             Note::Answer(number, answers) => self.take_answers(number, from, answers),
-            Note::Unwatch { client, keys } => self.unwatch_here(client, keys),
+            Note::Unwatch { client, keys, .. } => self.unwatch_here(client, keys),
             Note::Commit { slot, client, write, spans } => self.commit_here(from, slot, client, write.args(), spans),
             Note::Ready { index, id } => self.retry_spanning(index, id),
             Note::Unblock { id, how } => self.unblock_here(id, how),

@@ -327,7 +327,7 @@ impl Shard {
     }
 
     /// Whether a request of this client waits here already.
-    fn earlier_waits(&self, client: u64) -> bool {
+    pub(crate) fn earlier_waits(&self, client: u64) -> bool {
         self.intents.clients.contains_key(&client) && !self.core.leaves_out(Fault::PassOwn)
     }
 
@@ -473,7 +473,10 @@ impl Shard {
                     slice_wanted |= waits;
                     !waits
                 }
-                Waiting::Unwatch(..) | Waiting::Unblock(..) | Waiting::Load(_) => true,
+                // What began before it is to end stands further ahead.
+                Waiting::Unblock(id, _) => !clients.contains(&id.client),
+                Waiting::Unwatch(client, _) => !clients.contains(client),
+                Waiting::Load(_) => true,
             };
             if !runs {
                 at += 1;

@@ -474,7 +474,7 @@ impl Shard {
     /// Removes a client whose connection is gone, with all it held.
     fn disconnect(&mut self, index: u32) {
         use std::sync::atomic::Ordering::Relaxed;
-        self.unwatch_all(index);
+        self.unwatch_all(index, true);
         if self.clients[index as usize].as_deref().is_some_and(|client| client.blocked.is_some()) {
             if !self.core.leaves_out(crate::core::Fault::LeaveWaiters) {
                 self.unblock_client(index, blocking::Unblock::Gone);

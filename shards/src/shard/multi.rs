@@ -8,7 +8,7 @@
 use super::dispatch::{Next, execute};
 use super::{Shard, Waiting};
 use crate::args::{Args, OwnedArgs};
-use crate::client::{Multi, Queued, WatchedKey, gate};
+use crate::client::{ClientView, Multi, Queued, WatchedKey, gate};
 use crate::commands::spec::Handler;
 use crate::commands::{Command, CommandError, CommandId, CommandResult, Group, KeySpec, flag, key};
 use crate::db::{Keyspace, Watcher};
@@ -76,7 +76,7 @@ fn discard(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
 }
 
 fn unwatch(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
-    shard.unwatch_all(index);
+    shard.unwatch_all(index, false);
     shard.client(index).reply().ok();
     Ok(())
 }
@@ -154,11 +154,11 @@ impl Shard {
         let client = self.client(index);
         client.gate &= !(gate::MULTI | gate::DIRTY_EXEC);
         client.multi = None;
-        self.unwatch_all(index);
+        self.unwatch_all(index, false);
     }
 
-    /// Ends all watches of a client, wherever their slices are.
-    pub(crate) fn unwatch_all(&mut self, index: u32) {
+    /// Ends all watches of a client, wherever their slices are. One that has gone may have requests that wait still.
+    pub(crate) fn unwatch_all(&mut self, index: u32, gone: bool) {
         let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
         if client.watched.is_empty() {
             return;
@@ -171,21 +171,21 @@ impl Shard {
             by_owner[owner_of(&key.key, shards) as usize].push(key);
         }
         for (owner, keys) in by_owner.into_iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
-            // A slice in hand (inside EXEC) is told directly; it would be gone before a note arrived.
-            if self.slices[owner].is_some() {
+            if owner == self.core.id as usize {
+                self.unwatch_here(id, keys);
+            } else if self.slices[owner].is_some() {
+                // A slice in hand (inside EXEC) is told directly; it would be gone before a note arrived.
                 self.unwatch_in(owner, id, keys);
-            } else if owner == self.core.id as usize {
-                self.enqueue_waiting(Waiting::Unwatch(id, keys));
             } else {
-                self.outbox.note(owner as u16, Note::Unwatch { client: id, keys });
+                self.outbox.note(owner as u16, Note::Unwatch { client: id, keys, gone });
             }
         }
     }
 
-    /// A client of another shard watches these keys of this shard's slice no longer.
+    /// A client watches these keys of this shard's slice no longer.
     pub(crate) fn unwatch_here(&mut self, client: u64, keys: Vec<WatchedKey>) {
         let own = self.core.id as usize;
-        match self.slices[own].is_some() {
+        match self.slices[own].is_some() && !self.earlier_waits(client) {
             true => self.unwatch_in(own, client, keys),
             false => self.enqueue_waiting(Waiting::Unwatch(client, keys)),
         }
@@ -195,6 +195,20 @@ impl Shard {
         let slice = self.slices[owner].as_deref_mut().expect("the caller saw it");
         for WatchedKey { db, key } in keys {
             slice.dbs[db as usize].unwatch(&key, client);
+        }
+    }
+
+    /// Ends the watches that a `WATCH` over several shards has just begun for a client that had gone; the slices are in
+    /// hand.
+    pub(crate) fn forget_watches(&mut self, client: ClientView, command: CommandId, args: Args<'_>) {
+        if self.core.table.row(command).name != "watch" {
+            return;
+        }
+        for name in args.iter_from(1) {
+            let owner = owner_of(name, self.core.shards) as usize;
+            if let Some(slice) = self.slices[owner].as_deref_mut() {
+                slice.dbs[client.db as usize].unwatch(name, client.id);
+            }
         }
     }
 
@@ -270,7 +284,7 @@ impl Shard {
     /// Runs the queue; every slice it needs is in its place.
     pub(crate) fn exec_queue(&mut self, index: u32) {
         let broken = self.watches_broken(index);
-        self.unwatch_all(index);
+        self.unwatch_all(index, false);
         let client = self.client(index);
         let length = client.out.len();
         let Multi { queue, exec, .. } = client.multi.take().map(|multi| *multi).unwrap_or_default();
