@@ -16,6 +16,14 @@ pub struct ArgRef {
     pub len: u32,
 }
 
+impl ArgRef {
+    /// In a copy of the bytes that begins so far behind them, or before them if the sum passes zero.
+    #[inline]
+    pub(crate) fn moved(self, by: u32) -> ArgRef {
+        ArgRef { start: self.start.wrapping_add(by), len: self.len }
+    }
+}
+
 /// Where a key is: found once, when its command is read, and carried along to wherever it is looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyPlace {
@@ -34,10 +42,11 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
-    /// Arguments at `refs` inside `bytes`; every range must lie within `bytes`.
+    /// Arguments at `refs` inside `bytes`; every range must lie within `bytes`, and behind the one before it.
     pub fn new(bytes: &'a [u8], refs: &'a [ArgRef]) -> Self {
         debug_assert!(!refs.is_empty());
         debug_assert!(refs.iter().all(|r| (r.start as usize + r.len as usize) <= bytes.len()));
+        debug_assert!(refs.is_sorted_by(|a, b| a.start + a.len <= b.start));
         Args { bytes, refs, places: &[] }
     }
 
@@ -93,6 +102,19 @@ impl<'a> Args<'a> {
     /// Whether the argument at `index` is there and equals `word` but for letter case.
     pub fn is(&self, index: usize, word: &str) -> bool {
         self.get(index).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    /// Where the arguments lie in the bytes they came in.
+    #[inline]
+    pub(crate) fn refs(&self) -> &'a [ArgRef] {
+        self.refs
+    }
+
+    /// These bytes from the first argument to the last, with what stands between.
+    #[inline]
+    pub(crate) fn span(&self) -> &'a [u8] {
+        let last = self.refs[self.refs.len() - 1];
+        &self.bytes[self.refs[0].start as usize..(last.start + last.len) as usize]
     }
 
     /// A copy that can outlive the input.

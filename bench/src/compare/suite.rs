@@ -184,8 +184,16 @@ pub fn suite(name: &str) -> Option<Suite> {
                 ("lpush", 500_000, None),
                 ("sadd", 500_000, None),
                 ("zadd", 500_000, None),
+                ("zrange", 100_000, None),
                 ("xread", 200_000, None),
                 ("ycsb-c", 100_000, None),
+                ("lrange100", 20_000, None),
+                // Large ones: what is counted as a key is an element.
+                ("lindex", 1_000_000, None),
+                ("hget-big", 1_000_000, None),
+                ("sismember", 1_000_000, None),
+                ("zrank", 1_000_000, None),
+                ("xrange", 1_000_000, None),
             ];
             let steps = rows
                 .iter()
@@ -242,22 +250,41 @@ pub fn suite(name: &str) -> Option<Suite> {
             make("Many connections, busy or mostly idle", steps, 3, 4.0)
         }
         "types" => {
-            let names = [
-                "incr", "append", "del", "lpush", "lrange", "hset", "hget", "sadd", "zadd",
-                "zrange", "xadd", "xread", "eval", "setbit", "pfadd", "mset:10",
+            // What makes a large reply, or goes through whole collections, comes from fewer keys and is not pipelined.
+            let rows: &[(&str, u64, usize)] = &[
+                ("incr", 100_000, 16),
+                ("append", 100_000, 16),
+                ("del", 100_000, 16),
+                ("lpush", 100_000, 16),
+                ("lrange", 10_000, 16),
+                ("lrange100", 1_000, 1),
+                ("hset", 100_000, 16),
+                ("hget", 100_000, 16),
+                ("hget-big", 100_000, 16),
+                ("sadd", 100_000, 16),
+                ("sismember", 100_000, 16),
+                ("sinter", 10_000, 1),
+                ("zadd", 100_000, 16),
+                ("zrange", 100_000, 16),
+                ("zrangebyscore", 100_000, 16),
+                ("zrank", 100_000, 16),
+                ("zunionstore", 10_000, 1),
+                ("xadd", 100_000, 16),
+                ("xread", 100_000, 16),
+                ("xreadgroup", 100_000, 16),
+                ("eval", 100_000, 16),
+                ("setbit", 100_000, 16),
+                ("pfadd", 100_000, 16),
+                ("geosearch", 100_000, 16),
+                ("mset:10", 100_000, 16),
             ];
-            let mut steps: Vec<Step> = names
-                .iter()
-                .map(|w| Step {
-                    keys: 100_000,
-                    ..Step::new(w, 50, 16)
-                })
-                .collect();
-            steps
-                .iter_mut()
-                .filter(|s| s.workload == "lrange")
-                .for_each(|s| s.keys = 10_000);
-            make("Each data type's core commands", steps, 3, 1.5)
+            let steps = rows.iter().map(|(workload, keys, pipeline)| Step {
+                keys: *keys,
+                // Collections of one name are filled by one step, for itself.
+                fresh: matches!(*workload, "zrank" | "zrangebyscore"),
+                ..Step::new(workload, 50, *pipeline)
+            });
+            make("Each data type's core commands", steps.collect(), 3, 1.5)
         }
         "ycsb" => {
             let steps = ["a", "b", "c", "d", "e", "f"].map(|x| Step {

@@ -77,6 +77,7 @@ const fn ycsb(
     }
 }
 
+const TEN_MORE: &str = "RPUSH lsh:{id} {value} {value} {value} {value} {value} {value} {value} {value} {value} {value}";
 const STRINGS: &[&str] = &["SET {key} {value}"];
 const RECORD: &str = "HSET usr:{id} field0 {value} field1 {value} field2 {value} field3 {value} field4 {value} \
                       field5 {value} field6 {value} field7 {value} field8 {value} field9 {value}";
@@ -171,6 +172,25 @@ pub const BUILTIN: &[Builtin] = &[
         ],
         ops: &[("1", "LRANGE lsr:{id} 0 9", "array:10")],
     },
+    Builtin {
+        name: "lrange100",
+        about: "LRANGE of a list of a hundred",
+        n: 0,
+        keys: 1_000,
+        size: 32,
+        prefill: &[
+            TEN_MORE, TEN_MORE, TEN_MORE, TEN_MORE, TEN_MORE, TEN_MORE, TEN_MORE, TEN_MORE,
+            TEN_MORE, TEN_MORE,
+        ],
+        ops: &[("1", "LRANGE lsh:{id} 0 99", "array:100")],
+    },
+    row(
+        "lindex",
+        0,
+        "LINDEX near the head of one list of all the values",
+        &["RPUSH big:list {value}"],
+        &[("1", "LINDEX big:list {rand:0:99}", "bulk")],
+    ),
     collection(
         "hset",
         0,
@@ -185,6 +205,13 @@ pub const BUILTIN: &[Builtin] = &[
         &["HSET hsh:{id} f {value}"],
         &[("1", "HGET hsh:{id} f", "value")],
     ),
+    row(
+        "hget-big",
+        0,
+        "HGET of one hash of all the values",
+        &["HSET big:hash f{id} {value}"],
+        &[("1", "HGET big:hash f{id}", "value")],
+    ),
     collection(
         "sadd",
         0,
@@ -196,6 +223,22 @@ pub const BUILTIN: &[Builtin] = &[
             ("1", "SISMEMBER set:{id} {rand:0:999}", "int"),
         ],
     ),
+    row(
+        "sismember",
+        0,
+        "SISMEMBER of one set of all the keys",
+        &["SADD big:set m{id}"],
+        &[("1", "SISMEMBER big:set m{id}", "int")],
+    ),
+    Builtin {
+        name: "sinter",
+        about: "SINTER of two sets of as many members, of which two thirds are in both",
+        n: 0,
+        keys: 10_000,
+        size: 32,
+        prefill: &["SADD sin:a m{id}", "SADD sin:b m00000000{digits:4}"],
+        ops: &[("1", "SINTER sin:a sin:b", "array")],
+    },
     collection(
         "zadd",
         0,
@@ -212,6 +255,32 @@ pub const BUILTIN: &[Builtin] = &[
         ],
         &[("1", "ZRANGE zsr:{id} 0 9", "array:10")],
     ),
+    row(
+        "zrank",
+        0,
+        "ZRANK in one sorted set of all the keys",
+        &["ZADD big:zset {num} m{id}"],
+        &[("1", "ZRANK big:zset m{id}", "int")],
+    ),
+    row(
+        "zrangebyscore",
+        0,
+        "ZRANGEBYSCORE of ten members of one sorted set of all the keys",
+        &["ZADD big:zset {num} m{id}"],
+        &[("1", "ZRANGEBYSCORE big:zset {num} +inf LIMIT 0 10", "array")],
+    ),
+    Builtin {
+        name: "zunionstore",
+        about: "ZUNIONSTORE of two sorted sets of as many members",
+        n: 0,
+        keys: 10_000,
+        size: 32,
+        prefill: &[
+            "ZADD zun:a {num} m{id}",
+            "ZADD zun:b {num} m00000000{digits:4}",
+        ],
+        ops: &[("1", "ZUNIONSTORE zun:c 2 zun:a zun:b", "int")],
+    },
     collection(
         "xadd",
         100,
@@ -225,6 +294,27 @@ pub const BUILTIN: &[Builtin] = &[
         "XREAD of N entries",
         &["XADD stm:{id} * f {value}"],
         &[("1", "XREAD COUNT N STREAMS stm:{id} 0", "array")],
+    ),
+    collection(
+        "xreadgroup",
+        0,
+        "XADD, and XREADGROUP of one entry",
+        &["XGROUP CREATE stg:{id} g 0 MKSTREAM"],
+        &[
+            ("1", "XADD stg:{id} MAXLEN ~ 100 * f {value}", "bulk"),
+            (
+                "+",
+                "XREADGROUP GROUP g c COUNT 1 STREAMS stg:{id} >",
+                "array",
+            ),
+        ],
+    ),
+    row(
+        "xrange",
+        0,
+        "XRANGE of the ten first entries of one stream of all the values",
+        &["XADD big:stream * f {value}"],
+        &[("1", "XRANGE big:stream - + COUNT 10", "array:10")],
     ),
     row(
         "eval",
@@ -263,6 +353,17 @@ pub const BUILTIN: &[Builtin] = &[
             "1",
             "GEOADD geo:{id} {rand:0:179} {rand:0:84} m{digits:3}",
             "int",
+        )],
+    ),
+    collection(
+        "geosearch",
+        0,
+        "GEOSEARCH of ten members within 500 km",
+        &["GEOADD geo:all {rand:0:179} {rand:0:84} m{id}"],
+        &[(
+            "1",
+            "GEOSEARCH geo:all FROMLONLAT {rand:0:179} {rand:0:84} BYRADIUS 500 km ASC COUNT 10",
+            "array",
         )],
     ),
     Builtin {
