@@ -77,7 +77,7 @@ pub struct FakeHost {
     /// The `aclfile`.
     pub aclfile: Mutex<Vec<u8>>,
     /// Snapshots that replicas are sent.
-    pub syncs: Arc<Mutex<BTreeMap<u64, Vec<u8>>>>,
+    pub syncs: Syncs,
 }
 
 /// A disk with room for one file.
@@ -102,10 +102,13 @@ impl Disk {
     }
 }
 
+/// Snapshots that replicas are sent, by number.
+type Syncs = Arc<Mutex<BTreeMap<u64, Vec<u8>>>>;
+
 struct MemoryFile {
     bytes: Vec<u8>,
     disk: Arc<Mutex<Disk>>,
-    sync: Option<(u64, Arc<Mutex<BTreeMap<u64, Vec<u8>>>>)>,
+    sync: Option<(u64, Syncs)>,
 }
 
 impl SnapshotFile for MemoryFile {

@@ -362,7 +362,8 @@ mod tests {
         for shards in [1, 4] {
             let mut world = World::new(shards);
             let (conn, replica) = (world.connect(), world.connect());
-            world.send(replica, b"REPLCONF listening-port 7000 capa psync2\r\nPSYNC ? -1\r\n");
+            world.run(replica, "REPLCONF listening-port 7000 capa psync2");
+            world.send(replica, b"PSYNC ? -1\r\n");
             settle(&mut world);
             let said = String::from_utf8_lossy(&world.received(replica)).into_owned();
             let line = said.lines().find_map(|line| line.strip_prefix("+FULLRESYNC ")).expect("a full sync");
@@ -383,10 +384,11 @@ mod tests {
             world.run(conn, "SET b 2");
             settle(&mut world);
             let again = world.connect();
-            world.send(again, format!("REPLCONF capa psync2\r\nPSYNC {id} {}\r\n", had + 1).as_bytes());
+            world.run(again, "REPLCONF capa psync2");
+            world.send(again, format!("PSYNC {id} {}\r\n", had + 1).as_bytes());
             settle(&mut world);
             let said = world.received(again);
-            let head = format!("+OK\r\n+CONTINUE {id}\r\n");
+            let head = format!("+CONTINUE {id}\r\n");
             assert!(said.starts_with(head.as_bytes()), "{}", String::from_utf8_lossy(&said));
             assert_eq!(lines(&said[head.len()..]), ["REPLCONF GETACK *", "SET b 2"]);
             let other = world.connect();
@@ -406,9 +408,11 @@ mod tests {
         let (conn, replica) = (world.connect(), world.connect());
         world.run(conn, "SET secret-name 1");
         world.run(conn, "FUNCTION LOAD \"#!lua name=lib\nredis.register_function('f', function() return 1 end)\"");
-        world.send(replica, b"REPLCONF rdb-only 1 rdb-filter-only functions\r\nSYNC\r\n");
-        assert_eq!(world.received(replica), b"+OK\r\n-ERR Filtered replica requires EOF capability\r\n");
-        world.send(replica, b"REPLCONF capa eof\r\nSYNC\r\n");
+        world.run(replica, "REPLCONF rdb-only 1 rdb-filter-only functions");
+        let refused = world.run(replica, "SYNC").to_string();
+        assert_eq!(refused, "-ERR Filtered replica requires EOF capability");
+        world.run(replica, "REPLCONF capa eof");
+        world.send(replica, b"SYNC\r\n");
         settle(&mut world);
         let bytes = world.received(replica);
         let (len, rest) = after_snapshot(&bytes);

@@ -53,6 +53,9 @@ fn is_final(name: &str) -> bool {
     matches!(
         name,
         "shutdown"
+            | "sync"
+            | "psync"
+            | "replconf"
             | "quit"
             | "client|reply"
             | "client|pause"

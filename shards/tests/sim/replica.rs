@@ -218,14 +218,14 @@ fn act(sim: &mut Sim, client: usize, writers: &mut [Writer], knew: &mut HashMap<
 }
 
 fn take_replies(sim: &mut Sim, writers: &mut [Writer]) {
-    for at in 0..writers.len() {
-        while let Some(reply) = sim.clients[at].replies.pop_front() {
+    for (writer, client) in writers.iter_mut().zip(&mut sim.clients) {
+        while let Some(reply) = client.replies.pop_front() {
             assert!(!matches!(reply, Value::Error(_)), "{reply}");
-            writers[at].awaits -= 1;
-            if let Some(other) = writers[at].reads
+            writer.awaits -= 1;
+            if let Some(other) = writer.reads
                 && number(&reply) > 0
             {
-                writers[at].knows.push((other, number(&reply)));
+                writer.knows.push((other, number(&reply)));
             }
         }
     }
