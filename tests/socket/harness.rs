@@ -112,6 +112,8 @@ pub struct Server {
     _dir: Dir,
     log: PathBuf,
     exited: Option<ExitStatus>,
+    /// The test has it crash, and looks at its report.
+    crashes: bool,
 }
 
 /// How a server is to be started, where the usual way will not do.
@@ -159,7 +161,7 @@ impl Launch {
             spawned = command.spawn();
         }
         let child = spawned.expect("the server's program runs");
-        Server { child, port, _dir: self.dir, log, exited: None }
+        Server { child, port, _dir: self.dir, log, exited: None, crashes: false }
     }
 
     /// Starts a server and waits until it is ready.
@@ -257,6 +259,11 @@ impl Server {
         line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// A crash report is what the test wants.
+    pub fn expect_crash(&mut self) {
+        self.crashes = true;
+    }
+
     /// CPU time that the process has used, in clock ticks of 1/100 s.
     pub fn cpu_ticks(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
@@ -274,7 +281,7 @@ impl Drop for Server {
             let _ = self.child.wait();
         }
         let log = self.log();
-        let crashed = died || log.contains("BUG REPORT START");
+        let crashed = died || (!self.crashes && log.contains("BUG REPORT START"));
         if std::thread::panicking() || crashed {
             let from = log.len().saturating_sub(8000);
             eprintln!("the server's log ends:\n{}", log.get(from..).unwrap_or(&log));

@@ -10,6 +10,7 @@ fn a_fatal_signal_leaves_a_report() {
     everywhere(&[1, 4], |placement| {
         for signal in [libc::SIGABRT, libc::SIGSEGV] {
             let mut server = placement.start(&[]);
+            server.expect_crash();
             server.signal(signal);
             assert_eq!(server.wait_for_end().code(), None, "it ends by the signal");
             let log = server.log();
