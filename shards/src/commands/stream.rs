@@ -124,7 +124,7 @@ pub(super) fn change<T>(ctx: &mut Ctx<'_>, key: Key<'_>, entry: EntryPtr, f: imp
 pub(super) fn add(ctx: &mut Ctx<'_>, key: Key<'_>, stream: Stream) {
     let encoding = stream.encoding();
     let db = ctx.keys.db(ctx.client.db, key.bytes);
-    db.add_object(ctx.core, key, Kind::Stream, encoding, Box::new(Object::Stream(stream)));
+    db.add_object(ctx.core, key, Kind::Stream, encoding, Box::new(Object::Stream(Box::new(stream))));
 }
 
 /// Redis's error for what is no id.

@@ -307,7 +307,8 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
         }
         kind::STREAM_LISTPACKS | kind::STREAM_LISTPACKS_2 | kind::STREAM_LISTPACKS_3 => {
             // A stream may be empty: its last id and its groups are data too.
-            return stream(kind, from).map(|stream| Value::Object(Kind::Stream, Box::new(Object::Stream(stream))));
+            let stream = Object::Stream(Box::new(stream(kind, from)?));
+            return Ok(Value::Object(Kind::Stream, Box::new(stream)));
         }
         kind::MODULE_PRE_GA | kind::MODULE_2 => {
             return Err(Error::Unsupported("The value belongs to a module, and there are no modules here".into()));

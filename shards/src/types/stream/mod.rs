@@ -91,12 +91,12 @@ impl Stream {
         Encoding::Stream
     }
 
-    /// Bytes of the heap.
+    /// Bytes of the heap, its own box included.
     pub fn heap_bytes(&self) -> usize {
         let groups: usize = self.groups.iter().map(|(name, group)| name.len() + group.heap_bytes()).sum();
         // A B-tree's leaves are two thirds full in the long run.
         let tree = self.nodes.len() * (size_of::<StreamId>() + size_of::<Node>()) * 3 / 2;
-        tree + self.pack_bytes + groups
+        size_of::<Self>() + tree + self.pack_bytes + groups
     }
 
     /// Allocations that freeing it takes, roughly.
