@@ -232,7 +232,7 @@ pub const BUILTIN: &[Builtin] = &[
     ),
     Builtin {
         name: "sinter",
-        about: "SINTER of two sets of as many members, of which two thirds are in both",
+        about: "SINTER of a set of all the keys and one of a random 63 % of them",
         n: 0,
         keys: 10_000,
         size: 32,
@@ -271,7 +271,7 @@ pub const BUILTIN: &[Builtin] = &[
     ),
     Builtin {
         name: "zunionstore",
-        about: "ZUNIONSTORE of two sorted sets of as many members",
+        about: "ZUNIONSTORE of a sorted set of all the keys and one of a random 63 % of them",
         n: 0,
         keys: 10_000,
         size: 32,
