@@ -31,6 +31,7 @@
 //! Elements are named by their byte offset (`at`). An offset is good until the next change; the
 //! functions that change something return the one to go on with.
 
+use super::pack_buf::PackBuf;
 use crate::entry::StrRef;
 use crate::number::parse_i64;
 
@@ -46,7 +47,7 @@ const SAFE_BYTES: usize = 1 << 30;
 /// A sequence of strings and integers. See the head of the file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ListPack {
-    bytes: Vec<u8>,
+    bytes: PackBuf,
 }
 
 /// The bytes of an element before its length is repeated: a head and, for a string, its text.
@@ -225,13 +226,12 @@ impl ListPack {
 
     /// An empty sequence with room for elements of `bytes` bytes together.
     pub fn with_capacity(bytes: usize) -> Self {
-        let mut pack = ListPack { bytes: Vec::with_capacity(HEADER + 1 + bytes) };
-        pack.bytes.extend_from_slice(&[7, 0, 0, 0, 0, 0, END]);
-        pack
+        let empty = [7, 0, 0, 0, 0, 0, END];
+        ListPack { bytes: PackBuf::new(&empty, empty.len() + bytes) }
     }
 
-    /// Takes over `bytes` if they are a sound listpack from end to end; hostile bytes are `None`.
-    pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
+    /// One of `bytes`, if they are a sound listpack from end to end; hostile bytes are `None`.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let total = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
         let declared = u16::from_le_bytes(bytes.get(4..6)?.try_into().ok()?);
         if total != bytes.len() || total <= HEADER || bytes[total - 1] != END {
@@ -241,7 +241,7 @@ impl ListPack {
         while at < total - 1 {
             let len = encoded_len(&bytes[at..total - 1])?;
             let next = at.checked_add(len)?.checked_add(back_size(len))?;
-            if next > total - 1 || read_back(&bytes, next) != Some(len) {
+            if next > total - 1 || read_back(bytes, next) != Some(len) {
                 return None;
             }
             // A length in more bytes than it needs would send a walk backwards astray.
@@ -251,7 +251,7 @@ impl ListPack {
             at = next;
             count += 1;
         }
-        (declared == UNKNOWN || usize::from(declared) == count).then_some(ListPack { bytes })
+        (declared == UNKNOWN || usize::from(declared) == count).then(|| ListPack { bytes: PackBuf::new(bytes, total) })
     }
 
     /// The bytes, as Redis's RDB files hold them.
@@ -268,7 +268,7 @@ impl ListPack {
 
     /// Bytes of the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.bytes.capacity()
+        self.bytes.heap_bytes()
     }
 
     /// Number of elements; walks when there are 65535 or more.
@@ -482,7 +482,7 @@ impl ListPack {
             let next = at + self.size(at);
             if keep(self.get(at)) {
                 if removed > 0 {
-                    self.bytes.copy_within(at..next, to);
+                    self.bytes.tail_mut(to).copy_within(at - to..next - to, 0);
                 }
                 to += next - at;
             } else {
@@ -499,9 +499,9 @@ impl ListPack {
     pub fn split_off(&mut self, at: usize) -> ListPack {
         let tail = &self.bytes[at..self.bytes.len() - 1];
         let mut other = ListPack::with_capacity(tail.len());
-        other.bytes.truncate(HEADER);
-        other.bytes.extend_from_slice(tail);
-        other.bytes.push(END);
+        other.bytes.resize(HEADER);
+        other.bytes.extend(tail);
+        other.bytes.extend(&[END]);
         let moved = Iter { pack: self, front: at, back: self.end() }.count();
         other.seal(UNKNOWN.into(), moved as isize);
         self.cut(at, self.end(), moved);
@@ -513,25 +513,23 @@ impl ListPack {
         let count = other.len();
         let elements = &other.bytes[HEADER..other.bytes.len() - 1];
         self.reserve(elements.len());
-        self.bytes.pop();
-        self.bytes.extend_from_slice(elements);
-        self.bytes.push(END);
+        self.bytes.resize(self.end());
+        self.bytes.extend(elements);
+        self.bytes.extend(&[END]);
         self.seal(self.declared().into(), count as isize);
     }
 
     /// Gives back spare room.
     pub fn shrink(&mut self) {
-        self.bytes.shrink_to_fit();
+        self.bytes.set_capacity(0);
     }
 
-    /// Makes room for `add` more bytes, and up to the next 16, where an allocator's small size
-    /// classes lie; doubling as `Vec` does would waste what this structure is there to save.
+    /// Makes room for `add` more bytes, and little more: doubling as `Vec` does would waste what this structure is there
+    /// to save.
     fn reserve(&mut self, add: usize) {
         let need = self.bytes.len() + add;
         if need > self.bytes.capacity() {
-            // Past 128 bytes classes are further apart; a sixteenth keeps appends amortised.
-            let step = (need / 16).next_power_of_two().max(16);
-            self.bytes.reserve_exact(need.next_multiple_of(step) - self.bytes.len());
+            self.bytes.set_capacity(self.bytes.room_for(need));
         }
     }
 
@@ -541,29 +539,28 @@ impl ListPack {
         let (new, len) = (element.total(), self.bytes.len());
         if new > old {
             self.reserve(new - old);
-            self.bytes.resize(len + new - old, 0);
+            self.bytes.resize(len + new - old);
         }
-        self.bytes.copy_within(at + old..len, at + new);
-        self.bytes.truncate(len + new - old);
-        element.write(&mut self.bytes[at..at + new]);
+        let tail = self.bytes.tail_mut(at);
+        tail.copy_within(old..len - at, new);
+        element.write(&mut tail[..new]);
+        self.bytes.resize(len + new - old);
         self.seal(self.declared().into(), added);
         at + new
     }
 
     /// Removes the bytes of `removed` elements.
     fn cut(&mut self, from: usize, to: usize, removed: usize) {
-        self.bytes.copy_within(to.., from);
-        self.bytes.truncate(self.bytes.len() - (to - from));
+        self.bytes.tail_mut(from).copy_within(to - from.., 0);
+        self.bytes.resize(self.bytes.len() - (to - from));
         if self.bytes.capacity() > 64 && self.bytes.capacity() / 2 > self.bytes.len() {
-            self.bytes.shrink_to(self.bytes.len().next_multiple_of(16));
+            self.bytes.set_capacity(self.bytes.room_for(self.bytes.len()));
         }
         self.seal(self.declared().into(), -(removed as isize));
     }
 
-    /// Writes the header: the total, and the count of `before` changed by `added`.
+    /// Writes the count: that of `before` changed by `added`.
     fn seal(&mut self, before: usize, added: isize) {
-        let total = u32::try_from(self.bytes.len()).expect("a listpack is below 4 GB");
-        self.bytes[..4].copy_from_slice(&total.to_le_bytes());
         let count = match before {
             // Nothing is left, or a new part was cut off: the count is known again.
             _ if self.is_empty() => 0,
@@ -572,7 +569,7 @@ impl ListPack {
             before => before.saturating_add_signed(added),
         };
         let count = u16::try_from(count).unwrap_or(UNKNOWN);
-        self.bytes[4..6].copy_from_slice(&count.to_le_bytes());
+        self.bytes.tail_mut(4)[..2].copy_from_slice(&count.to_le_bytes());
     }
 }
 
@@ -649,7 +646,7 @@ mod tests {
         }
         assert_eq!(pack.seek(oracle.len() as i64), None);
         assert_eq!(pack.seek(-1 - oracle.len() as i64), None);
-        assert_eq!(ListPack::from_bytes(pack.as_bytes().to_vec()).as_ref(), Some(pack));
+        assert_eq!(ListPack::from_bytes(pack.as_bytes()).as_ref(), Some(pack));
     }
 
     /// Bytes as Redis writes them, one element of every encoding.
@@ -720,11 +717,11 @@ mod tests {
         for (i, byte) in [(0, 1), (4, 2), (6, 0x84), (6, 0xBF), (6, 0xF5), (6, 0xFF), (12, 0), (12, 0x86), (13, 0)] {
             let mut bad = good.clone();
             bad[i] = byte;
-            assert_eq!(ListPack::from_bytes(bad), None, "byte {i} as {byte}");
+            assert_eq!(ListPack::from_bytes(&bad), None, "byte {i} as {byte}");
         }
-        assert_eq!(ListPack::from_bytes(vec![]), None);
+        assert_eq!(ListPack::from_bytes(&[]), None);
         // A string that claims 4 GB.
-        assert_eq!(ListPack::from_bytes(vec![12, 0, 0, 0, 1, 0, 0xF0, 255, 255, 255, 255, END]), None);
+        assert_eq!(ListPack::from_bytes(&[12, 0, 0, 0, 1, 0, 0xF0, 255, 255, 255, 255, END]), None);
     }
 
     fn element() -> impl Strategy<Value = Vec<u8>> {
@@ -803,7 +800,7 @@ mod tests {
                 bytes[4..6].copy_from_slice(&[255, 255]);
                 bytes[total as usize - 1] = END;
             }
-            if let Some(pack) = ListPack::from_bytes(bytes) {
+            if let Some(pack) = ListPack::from_bytes(&bytes) {
                 let mut back: Vec<_> = pack.iter().rev().map(text).collect();
                 back.reverse();
                 prop_assert_eq!(pack.iter().map(text).collect::<Vec<_>>(), back);
@@ -819,7 +816,7 @@ mod tests {
                 let i = index.index(bytes.len());
                 bytes[i] ^= 1 << bit;
             }
-            if let Some(pack) = ListPack::from_bytes(bytes) {
+            if let Some(pack) = ListPack::from_bytes(&bytes) {
                 prop_assert_eq!(pack.iter().count(), pack.iter().rev().count());
                 prop_assert_eq!(pack.seek(-1), pack.last());
             }

@@ -7,6 +7,7 @@ pub mod counted_tree;
 pub mod hll;
 pub mod intset;
 pub mod listpack;
+mod pack_buf;
 pub mod pair;
 pub mod quicklist;
 pub mod scored;

@@ -108,7 +108,7 @@ struct Node {
     count: u32,
 }
 
-const _: () = assert!(size_of::<Node>() == 32);
+const _: () = assert!(size_of::<Node>() == 24);
 
 impl Node {
     fn pack(pack: ListPack) -> Self {

@@ -159,7 +159,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn listpack(&mut self, error: Error) -> Result<ListPack, Error> {
-        ListPack::from_bytes(self.string()?.into_owned()).ok_or(error)
+        ListPack::from_bytes(&self.string()?).ok_or(error)
     }
 }
 

@@ -9,6 +9,9 @@
 //! here they keep that order among themselves while they wait. Hence no deadlock: each waits only for earlier ones.
 //! Requests of one client keep their order too. When nothing is held and nothing waits, all this costs one branch
 //! ([`Shard::open`]).
+//!
+//! Reads do not hold each other up. So what a reading part holds is only listed, and counted key by key when the first
+//! request comes that could change something; where none comes, it is dropped as a list.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -42,11 +45,24 @@ impl Hasher for AsIs {
     }
 }
 
-/// The keys that one part holds.
+/// The keys that one part holds; a place that stays, with its memory, when they are let go.
 #[derive(Debug, Default)]
 struct Hold {
-    write: bool,
+    kind: HoldKind,
     keys: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum HoldKind {
+    /// Nothing is held.
+    #[default]
+    None,
+    /// For reading; the keys are listed here alone.
+    Listed,
+    /// For reading, counted in [`Intents::held`].
+    Read,
+    /// For writing, counted likewise.
+    Write,
 }
 
 /// What a request needs of this shard's slice.
@@ -66,8 +82,11 @@ pub(crate) struct Intents {
     /// By key: its hash, mixed with its database. Two keys with one hash wait for each other without need.
     held: Keys,
     /// The holds by coordinator and slot.
-    holds: Vec<Vec<Option<Hold>>>,
+    holds: Vec<Vec<Hold>>,
     count: usize,
+    /// How many holds are [`HoldKind::Listed`], and where these are, others among them.
+    uncounted: usize,
+    listed: Vec<(ShardId, u32)>,
     spare: Vec<Vec<u64>>,
     /// Keys of requests that wait. A part must not pass one: behind the request may stand an earlier part of the same
     /// client, which would then wait for the later one.
@@ -110,6 +129,9 @@ impl Slot {
         if write { &mut self.writers } else { &mut self.readers }
     }
 }
+
+/// Room for so many keys is kept in a list that may be used again.
+const KEPT_KEYS: usize = 64;
 
 impl Keys {
     const FEWEST_SLOTS: usize = 64;
@@ -219,6 +241,19 @@ fn name_of(hash: u64, db: u16) -> u64 {
     hash ^ u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// Adds the names of a request's keys.
+#[inline]
+fn names_of(core: &Core, request: &RequestView<'_>, names: &mut Vec<u64>) {
+    let (db, args) = (request.client.db, request.args);
+    if !args.places().is_empty() {
+        return names.extend(args.places().iter().map(|place| name_of(place.hash, db)));
+    }
+    let row = core.table.row(request.command);
+    if row.route == Route::Keys {
+        row.for_each_key(args, &mut |index| names.push(name_of(core.hasher.hash(args.at(index)), db)));
+    }
+}
+
 /// Whether a request needs its keys alone.
 #[inline]
 fn writes(core: &Core, request: &RequestView<'_>) -> bool {
@@ -239,11 +274,14 @@ impl Intents {
         let places = request.args.places();
         if places.is_empty() {
             let needs = self.needs(core, request);
-            let waits = self.held.conflicts(&needs) || (behind_wanted && self.wanted.conflicts(&needs));
+            let waits = self.are_held(&needs) || (behind_wanted && self.wanted.conflicts(&needs));
             self.recycle(needs.keys);
             return waits;
         }
         let write = writes(core, request);
+        if write {
+            self.count_reads();
+        }
         let meets = |keys: &Keys| {
             let name = |place: &KeyPlace| name_of(place.hash, request.client.db);
             keys.all > 0 || (keys.len > 0 && places.iter().any(|place| keys.meets(name(place), write)))
@@ -254,47 +292,97 @@ impl Intents {
     /// What a request needs.
     pub(crate) fn needs(&mut self, core: &Core, request: &RequestView<'_>) -> Needs {
         let row = core.table.row(request.command);
-        let write = writes(core, request);
-        let (db, args) = (request.client.db, request.args);
         let mut keys = self.spare.pop().unwrap_or_default();
-        if !args.places().is_empty() {
-            keys.extend(args.places().iter().map(|place| name_of(place.hash, db)));
-        } else if row.route == Route::Keys {
-            row.for_each_key(args, &mut |index| keys.push(name_of(core.hasher.hash(args.at(index)), db)));
-        }
+        names_of(core, request, &mut keys);
         // A script may touch keys of this slice that it does not declare.
-        Needs { keys, all: row.route != Route::Keys || row.has(flag::SCRIPT), write }
+        Needs { keys, all: row.route != Route::Keys || row.has(flag::SCRIPT), write: writes(core, request) }
     }
 
-    fn hold(&mut self, coordinator: ShardId, slot: u32, needs: Needs) {
-        self.held.add_all(&needs);
-        let coordinator = coordinator as usize;
-        if self.holds.len() <= coordinator {
-            self.holds.resize_with(coordinator + 1, Vec::new);
+    /// Whether something holds what is needed.
+    fn are_held(&mut self, needs: &Needs) -> bool {
+        if needs.write || needs.all {
+            self.count_reads();
         }
-        let slots = &mut self.holds[coordinator];
+        self.held.conflicts(needs)
+    }
+
+    /// Counts the keys of all that is held for reading: something has come that they could hold up.
+    #[inline]
+    fn count_reads(&mut self) {
+        if self.uncounted > 0 {
+            self.count_listed();
+        }
+    }
+
+    #[cold]
+    fn count_listed(&mut self) {
+        for (coordinator, slot) in self.listed.drain(..) {
+            let hold = &mut self.holds[coordinator as usize][slot as usize];
+            if hold.kind == HoldKind::Listed {
+                hold.kind = HoldKind::Read;
+                hold.keys.iter().for_each(|key| self.held.add(*key, false));
+            }
+        }
+        self.uncounted = 0;
+    }
+
+    /// Notes where a hold for reading is that is not counted.
+    #[inline]
+    fn list(&mut self, coordinator: ShardId, slot: u32) {
+        const FEW: usize = 64;
+        if self.listed.len() >= FEW + 2 * self.uncounted {
+            let holds = &self.holds;
+            self.listed.retain(|(from, slot)| holds[*from as usize][*slot as usize].kind == HoldKind::Listed);
+            // A slot may have been given away anew, and listed again.
+            self.listed.sort_unstable();
+            self.listed.dedup();
+        }
+        self.listed.push((coordinator, slot));
+        self.uncounted += 1;
+    }
+
+    /// Holds the keys of a part.
+    fn hold(&mut self, core: &Core, coordinator: ShardId, slot: u32, request: &RequestView<'_>) {
+        let from = coordinator as usize;
+        if self.holds.len() <= from {
+            self.holds.resize_with(from + 1, Vec::new);
+        }
+        let slots = &mut self.holds[from];
         if slots.len() <= slot as usize {
-            slots.resize_with(slot as usize + 1, || None);
+            slots.resize_with(slot as usize + 1, Hold::default);
         }
-        debug_assert!(slots[slot as usize].is_none());
-        slots[slot as usize] = Some(Hold { write: needs.write, keys: needs.keys });
+        let hold = &mut slots[slot as usize];
+        debug_assert_eq!(hold.kind, HoldKind::None);
+        names_of(core, request, &mut hold.keys);
         self.count += 1;
+        if writes(core, request) {
+            hold.kind = HoldKind::Write;
+            hold.keys.iter().for_each(|key| self.held.add(*key, true));
+        } else {
+            hold.kind = HoldKind::Listed;
+            self.list(coordinator, slot);
+        }
     }
 
     /// Lets go of the keys of a part.
     fn release(&mut self, coordinator: ShardId, slot: u32) {
-        let hold = self.holds[coordinator as usize][slot as usize].take();
-        let mut hold = hold.expect("what is released is held");
+        let hold = &mut self.holds[coordinator as usize][slot as usize];
         self.count -= 1;
-        for key in hold.keys.drain(..) {
-            self.held.remove(key, hold.write);
+        match std::mem::take(&mut hold.kind) {
+            HoldKind::None => unreachable!("what is released is held"),
+            HoldKind::Listed => self.uncounted -= 1,
+            HoldKind::Read => hold.keys.iter().for_each(|key| self.held.remove(*key, false)),
+            HoldKind::Write => hold.keys.iter().for_each(|key| self.held.remove(*key, true)),
         }
-        self.recycle(hold.keys);
+        hold.keys.clear();
+        if hold.keys.capacity() > KEPT_KEYS {
+            hold.keys = Vec::new();
+        }
     }
 
     fn recycle(&mut self, mut keys: Vec<u64>) {
         const SPARE_LISTS: usize = 256;
-        if self.spare.len() < SPARE_LISTS && keys.capacity() <= 64 {
+        if self.spare.len() < SPARE_LISTS && keys.capacity() <= KEPT_KEYS {
             keys.clear();
             self.spare.push(keys);
         }
@@ -406,8 +494,7 @@ impl Shard {
         if self.core.leaves_out(Fault::NoHold) {
             return;
         }
-        let needs = self.intents.needs(&self.core, request);
-        self.intents.hold(coordinator, request.sequence as u32, needs);
+        self.intents.hold(&self.core, coordinator, request.sequence as u32, request);
         self.open = false;
     }
 
@@ -459,7 +546,7 @@ impl Shard {
                 Waiting::Request(request) => {
                     let part = request.sequence & SPLIT != 0;
                     let waits = clients.contains(&request.client.id)
-                        || self.intents.held.conflicts(&request.needs)
+                        || self.intents.are_held(&request.needs)
                         || (part && (slice_wanted || wanted.conflicts(&request.needs)));
                     if waits {
                         clients.insert(request.client.id);

@@ -131,7 +131,7 @@ proptest! {
                 Op::Load => {
                     let mut loaded = Stream::new();
                     for (id, pack) in stream.nodes() {
-                        let pack = ListPack::from_bytes(pack.as_bytes().to_vec()).expect("a sound listpack");
+                        let pack = ListPack::from_bytes(pack.as_bytes()).expect("a sound listpack");
                         prop_assert!(loaded.add_node(id, pack));
                     }
                     prop_assert_eq!(loaded.len(), stream.len());
@@ -168,7 +168,7 @@ proptest! {
             bytes[at % len] = byte;
         }
         let mut stream = Stream::new();
-        if let Some(pack) = ListPack::from_bytes(bytes)
+        if let Some(pack) = ListPack::from_bytes(&bytes)
             && stream.add_node(StreamId::new(1, 1), pack)
         {
             let forward = all(stream.range(StreamId::MIN, StreamId::MAX)).len();
