@@ -10,6 +10,10 @@ use divan::counter::ItemsCount;
 use ringshard_shards::encodings::counted_tree::CountedTree;
 use ringshard_shards::encodings::scored::ScoredPtr;
 
+use self::random::Random;
+
+mod random;
+
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -18,17 +22,6 @@ const OPERATIONS: usize = 256;
 
 fn main() {
     divan::main();
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((u128::from(z ^ z >> 31) * n as u128) >> 64) as usize
-    }
 }
 
 struct Filled {
@@ -47,7 +40,7 @@ impl Filled {
     }
 
     fn any(&mut self) -> ScoredPtr {
-        self.members[self.random.below(self.members.len())]
+        self.members[self.random.below(self.members.len() as u64) as usize]
     }
 }
 

@@ -11,6 +11,10 @@ use divan::counter::ItemsCount;
 use ringshard_shards::dict::{Dict, Hasher};
 use ringshard_shards::entry::EntryPtr;
 
+use self::random::Random;
+
+mod random;
+
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -28,17 +32,6 @@ fn key(i: u64) -> [u8; 16] {
     key[..8].copy_from_slice(&i.to_le_bytes());
     key[8..].copy_from_slice(b"somebody");
     key
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((u128::from(z ^ z >> 31) * u128::from(n)) >> 64) as u64
-    }
 }
 
 struct Filled {

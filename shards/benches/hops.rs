@@ -20,6 +20,10 @@ use ringshard_shards::shard::{Event, Input, Shard};
 use ringshard_shards::shared::Shared;
 use ringshard_shards::testing::{FakeHost, START_MS, request};
 
+use self::random::Random;
+
+mod random;
+
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -29,17 +33,6 @@ const VALUE: [u8; 64] = [b'v'; 64];
 const WORKLOADS: [&str; 4] = ["get", "set", "mget", "mset"];
 const SHARDS: [usize; 4] = [1, 2, 4, 8];
 const DEPTHS: [usize; 2] = [1, 16];
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((u128::from(z ^ z >> 31) * u128::from(n)) >> 64) as u64
-    }
-}
 
 fn key(i: u64) -> Vec<u8> {
     format!("key:{i:012}").into_bytes()

@@ -29,6 +29,16 @@ pub const SPARE_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes of reply buffers that a shard keeps for reuse.
 pub const SPARE_BUFFERS_BYTES: usize = 2 * 1024 * 1024;
 
+/// Parcels kept for reuse, beside two for each other shard.
+pub const SPARE_PARCELS: usize = 16;
+
+/// A parcel that has grown beyond so many bytes is not kept. Those that fifty clients' 16-deep pipelines of `MGET` fill
+/// are, for their growth would cost anew each turn.
+pub const SPARE_PARCEL_BYTES: usize = 512 * 1024;
+
+/// Bytes of all parcels that a shard keeps for reuse.
+pub const SPARE_PARCELS_BYTES: usize = 4 * 1024 * 1024;
+
 /// A query buffer larger than this is given back when it runs empty (Redis: `PROTO_RESIZE_THRESHOLD`).
 pub const QUERY_KEEP_BYTES: usize = 32 * 1024;
 

@@ -11,6 +11,7 @@ use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
 use crate::db::blocked::BlockId;
+use crate::limits::{SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES};
 use crate::pubsub::Letter;
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
@@ -456,16 +457,6 @@ impl Parcel {
     }
 }
 
-/// Parcels kept for reuse, beside two for each other shard.
-const SPARE_PARCELS: usize = 16;
-
-/// A parcel that has grown beyond so many bytes is not kept. Those that fifty clients' 16-deep pipelines of `MGET` fill
-/// are, for their growth would cost anew each turn.
-const SPARE_PARCEL_BYTES: usize = 512 * 1024;
-
-/// Bytes of all parcels that a shard keeps for reuse.
-const SPARE_BYTES: usize = 4 * 1024 * 1024;
-
 /// The messages a shard has to send.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -569,7 +560,7 @@ impl Outbox {
     pub fn recycle(&mut self, mut parcel: Box<Parcel>) {
         // As many come in as go out, but not in step: a small store would be empty half of the time.
         let bytes = self.spare_bytes + parcel.capacity();
-        let fits = parcel.capacity() <= SPARE_PARCEL_BYTES && bytes <= SPARE_BYTES;
+        let fits = parcel.capacity() <= SPARE_PARCEL_BYTES && bytes <= SPARE_PARCELS_BYTES;
         if fits && self.spare.len() < SPARE_PARCELS + 2 * self.parcels.len() {
             parcel.clear();
             self.spare_bytes = bytes;

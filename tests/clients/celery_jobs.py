@@ -12,6 +12,7 @@ import redis
 from celery import Celery, chain, chord, group
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
+from runner import report, run, tests_of
 
 PORT = int(sys.argv[1]) if sys.argv[1:2] and sys.argv[1].isdigit() else int(os.environ["RINGSHARD_PORT"])
 os.environ["RINGSHARD_PORT"] = str(PORT)
@@ -42,7 +43,6 @@ def wait_for(result):
             if time.monotonic() > deadline:
                 raise
             print("looked again for", result, file=sys.stderr)
-
 
 
 @app.task
@@ -156,31 +156,22 @@ def start_worker():
     return subprocess.Popen(command, env=env, stdout=sys.stderr)
 
 
+def fresh():
+    counts = redis.Redis(host="127.0.0.1", port=PORT, db=2)
+    counts.flushdb()
+    return counts
+
+
 def main():
     redis.Redis(host="127.0.0.1", port=PORT).flushall()
     worker = start_worker()
-    passed = failed = 0
     try:
         wait_for(double.delay(0))
-        for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
-            began = time.monotonic()
-            counts = redis.Redis(host="127.0.0.1", port=PORT, db=2)
-            counts.flushdb()
-            try:
-                test(counts)
-                passed += 1
-                print(f"{name}: ok, {time.monotonic() - began:.2f} s", flush=True)
-            except Exception as error:  # the next one is worth running all the same
-                failed += 1
-                print(f"{name}: {type(error).__name__}: {error}", flush=True)
-                import traceback
-
-                traceback.print_exc()
+        counts = run(tests_of(globals()), fresh)
     finally:
         worker.terminate()
         worker.wait(timeout=WAIT)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return report(*counts)
 
 
 if __name__ == "__main__":

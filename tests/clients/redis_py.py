@@ -22,6 +22,7 @@ import redis.asyncio.retry
 import redis.backoff
 import redis.retry
 from redis.cache import CacheConfig
+from runner import report, run, tests_of
 
 assert redis.utils.HIREDIS_AVAILABLE == (PARSER == "hiredis")
 TLS_PORT, CERTIFICATES, UNIX_SOCKET = (sys.argv[3:] + [None] * 3)[:3]
@@ -699,30 +700,20 @@ def test_monitor(r):
         assert seen["command"].startswith("SET seen") and seen["client_type"] == "tcp"
 
 
+def fresh():
+    client = connect()
+    client.flushall()
+    return client
+
+
 def main():
     global PROTOCOL
-    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
     wanted = os.environ.get("RINGSHARD_CLIENT_TEST", "")
-    passed = failed = 0
+    tests = [(name, test) for name, test in tests_of(globals()) if wanted in name]
+    counts = []
     for PROTOCOL in (2, 3):
-        for name, test in tests:
-            if wanted not in name:
-                continue
-            began = time.monotonic()
-            with connect() as client:
-                client.flushall()
-                try:
-                    test(client)
-                    passed += 1
-                    print(f"{name} with RESP{PROTOCOL}: ok, {time.monotonic() - began:.2f} s")
-                except Exception as error:  # the next one is worth running all the same
-                    failed += 1
-                    print(f"{name} with RESP{PROTOCOL}: {type(error).__name__}: {error}")
-                    import traceback
-
-                    traceback.print_exc()
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+        counts.append(run(tests, fresh, f" with RESP{PROTOCOL}"))
+    return report(*map(sum, zip(*counts)))
 
 
 sys.exit(main())

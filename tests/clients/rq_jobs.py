@@ -13,6 +13,7 @@ from rq import Queue, Retry, SimpleWorker, Worker
 from rq.job import Dependency, Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry
 from rq.scheduler import RQScheduler
+from runner import report, run, tests_of
 
 PORT = int(sys.argv[1]) if len(sys.argv) > 1 else int(os.environ["RINGSHARD_PORT"])
 os.environ["RINGSHARD_PORT"] = str(PORT)
@@ -140,24 +141,14 @@ def test_a_worker_that_forks(r):
     assert Worker.all(connection=r) == []
 
 
-def main():
-    passed = failed = 0
-    for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
-        began = time.monotonic()
-        with connect() as client:
-            client.flushall()
-            try:
-                test(client)
-                passed += 1
-                print(f"{name}: ok, {time.monotonic() - began:.2f} s", flush=True)
-            except Exception as error:  # the next one is worth running all the same
-                failed += 1
-                print(f"{name}: {type(error).__name__}: {error}", flush=True)
-                import traceback
+def fresh():
+    client = connect()
+    client.flushall()
+    return client
 
-                traceback.print_exc()
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+
+def main():
+    return report(*run(tests_of(globals()), fresh))
 
 
 if __name__ == "__main__":

@@ -232,11 +232,11 @@ pub const BUILTIN: &[Builtin] = &[
     ),
     Builtin {
         name: "sinter",
-        about: "SINTER of a set of all the keys and one of a random 63 % of them",
+        about: "SINTER of two sets of twice as many members as keys, half of which they share",
         n: 0,
-        keys: 10_000,
+        keys: 5_000,
         size: 32,
-        prefill: &["SADD sin:a m{id}", "SADD sin:b m00000000{digits:4}"],
+        prefill: &["SADD sin:a s{id} a{id}", "SADD sin:b s{id} b{id}"],
         ops: &[("1", "SINTER sin:a sin:b", "array")],
     },
     collection(
@@ -271,13 +271,13 @@ pub const BUILTIN: &[Builtin] = &[
     ),
     Builtin {
         name: "zunionstore",
-        about: "ZUNIONSTORE of a sorted set of all the keys and one of a random 63 % of them",
+        about: "ZUNIONSTORE of two sorted sets of twice as many members as keys, half of which they share",
         n: 0,
-        keys: 10_000,
+        keys: 5_000,
         size: 32,
         prefill: &[
-            "ZADD zun:a {num} m{id}",
-            "ZADD zun:b {num} m00000000{digits:4}",
+            "ZADD zun:a {num} s{id} {num} a{id}",
+            "ZADD zun:b {num} s{id} {num} b{id}",
         ],
         ops: &[("1", "ZUNIONSTORE zun:c 2 zun:a zun:b", "int")],
     },
@@ -358,11 +358,11 @@ pub const BUILTIN: &[Builtin] = &[
     collection(
         "geosearch",
         0,
-        "GEOSEARCH of ten members within 500 km",
-        &["GEOADD geo:all {rand:0:179} {rand:0:84} m{id}"],
+        "GEOSEARCH of the ten nearest within 50 km, of about 64 where there are 100,000 keys",
+        &["GEOADD geo:all {digits:2}.{digits:4} {digits:1}.{digits:4} m{id}"],
         &[(
             "1",
-            "GEOSEARCH geo:all FROMLONLAT {rand:0:179} {rand:0:84} BYRADIUS 500 km ASC COUNT 10",
+            "GEOSEARCH geo:all FROMLONLAT {digits:2}.{digits:4} {digits:1}.{digits:4} BYRADIUS 50 km ASC COUNT 10",
             "array",
         )],
     ),

@@ -402,6 +402,20 @@ impl Client {
         self.order.get_or_insert_default().expect_several(owners, muted)
     }
 
+    /// Counts a request of its own that stands in its home shard's queue.
+    pub(crate) fn joins_queue(&mut self) {
+        self.queued_here += 1;
+        self.gate |= gate::QUEUED_HERE;
+    }
+
+    /// One of these has been taken up.
+    pub(crate) fn leaves_queue(&mut self) {
+        self.queued_here -= 1;
+        if self.queued_here == 0 {
+            self.gate &= !gate::QUEUED_HERE;
+        }
+    }
+
     /// Takes back what was replied since the output had this length, if the client wants no replies.
     pub fn mute(&mut self, length: usize) {
         if self.gate & gate::MUTED != 0 {

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering::*;
 
+use super::replication::timeout_ms;
 use super::{Command, CommandError, CommandResult, Ctx, Group, Route, acl, flag};
 use crate::aof::State;
 use crate::aof::load::LogLoader;
@@ -80,10 +81,7 @@ fn waitaof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     if replicas < 0 {
         return Err("ERR value is out of range, must be positive".into());
     }
-    let timeout = parse_i64(args.at(3)).ok_or("ERR timeout is not an integer or out of range")?;
-    if timeout < 0 {
-        return Err("ERR timeout is negative".into());
-    }
+    let timeout = timeout_ms(args.at(3))?;
     if local > 0 && shard.core.shared.aof.state() == State::Off {
         return Err("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.".into());
     }

@@ -173,12 +173,17 @@ fn role(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     Ok(())
 }
 
+/// What `WAIT` and `WAITAOF` wait at most, ms; 0 for ever.
+pub(super) fn timeout_ms(text: &[u8]) -> Result<i64, CommandError> {
+    match parse_i64(text).ok_or("ERR timeout is not an integer or out of range")? {
+        timeout @ 0.. => Ok(timeout),
+        _ => Err("ERR timeout is negative".into()),
+    }
+}
+
 fn wait(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     let replicas = parse_i64(args.at(1)).ok_or(CommandError::NotInteger)?;
-    let timeout = parse_i64(args.at(2)).ok_or("ERR timeout is not an integer or out of range")?;
-    if timeout < 0 {
-        return Err("ERR timeout is negative".into());
-    }
+    let timeout = timeout_ms(args.at(2))?;
     match shard.wait_for_log(index, WaitsFor::Replicas, replicas, timeout) {
         true => Err(CommandError::NoReply),
         false => Ok(()),

@@ -14,7 +14,7 @@ use super::Shard;
 use super::dispatch::execute_with;
 use super::hops::RequestView;
 use crate::args::{Args, OwnedArgs};
-use crate::client::{ClientView, gate};
+use crate::client::ClientView;
 use crate::commands::{Command, CommandId, Route, flag};
 use crate::db::{Keyspace, Slice};
 use crate::message::ReplyHead;
@@ -93,10 +93,7 @@ impl Shard {
         Reply::new(&mut out, client.resp).error(text);
         if client.home == self.core.id {
             if let Some(client) = self.client_by_id(client.index, client.id) {
-                client.queued_here -= 1;
-                if client.queued_here == 0 {
-                    client.gate &= !gate::QUEUED_HERE;
-                }
+                client.leaves_queue();
             }
         }
         self.answer_request(client, sequence, &out);

@@ -60,8 +60,7 @@ impl Shard {
         client.last_command = id;
         let sequence = client.await_reply(order::bit(owner));
         if owner == own {
-            client.queued_here += 1;
-            client.gate |= gate::QUEUED_HERE;
+            client.joins_queue();
             if client.queued_here == 1 {
                 // This shard is its own queue.
                 let request = RequestView { client: view, sequence, command: id, args };
@@ -189,10 +188,7 @@ impl Shard {
         let runs = refused.is_none();
         if client.home == own {
             if let Some(client) = self.client_by_id(client.index, client.id) {
-                client.queued_here -= 1;
-                if client.queued_here == 0 {
-                    client.gate &= !gate::QUEUED_HERE;
-                }
+                client.leaves_queue();
             }
             if part {
                 self.hold_keys(own, &RequestView { client, sequence, command: id, args });

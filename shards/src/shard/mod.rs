@@ -149,8 +149,10 @@ pub enum Effect {
     StopLog,
     /// `DEBUG SLEEP`: block this shard's thread for so many µs.
     Sleep(u64),
-    /// `DEBUG SEGFAULT` and its like: end abnormally with this report.
+    /// `DEBUG PANIC` and its like: end abnormally with this report.
     Crash(String),
+    /// `DEBUG SEGFAULT`: end by that signal.
+    Segfault,
 }
 
 /// Work that waits until the slice is home.

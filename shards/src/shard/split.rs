@@ -15,7 +15,7 @@
 use super::Shard;
 use super::dispatch::Next;
 use crate::args::{Args, KeyPlace, OwnedArgs};
-use crate::client::{ClientView, Wait, gate, order};
+use crate::client::{ClientView, Wait, order};
 use crate::commands::spec::Split as Kind;
 use crate::commands::{CommandId, flag, table};
 use crate::core::Fault;
@@ -166,8 +166,7 @@ impl Shard {
         }
         if split.owners.contains(&own) {
             let client = self.clients[index as usize].as_deref_mut().expect("it sent the command");
-            client.queued_here += 1;
-            client.gate |= gate::QUEUED_HERE;
+            client.joins_queue();
         }
         self.outbox.set_ordered();
         self.core.stats.splits += 1;
@@ -183,10 +182,15 @@ impl Shard {
     }
 
     /// Takes the word of [`SPANS`] off a part's arguments, and begins what the log will tell of it.
+    #[inline]
     pub(crate) fn open_span<'a>(&mut self, args: Args<'a>, spans: bool) -> (Args<'a>, Option<SpanWord>) {
-        if !spans {
-            return (args, None);
+        match spans {
+            true => self.open_span_told(args),
+            false => (args, None),
         }
+    }
+
+    fn open_span_told<'a>(&mut self, args: Args<'a>) -> (Args<'a>, Option<SpanWord>) {
         let span = SpanWord::from_bytes(args.at(args.len() - 1));
         // The log may have been turned off, or on, since the parts were sent.
         let slice = self.slices[self.core.id as usize].as_deref_mut();
@@ -202,16 +206,21 @@ impl Shard {
     }
 
     /// Ends what [`Shard::open_span`] began, even where the part did nothing: the logs of all owners must tell of it.
+    #[inline]
     pub(crate) fn close_span(&mut self, span: Option<SpanWord>) {
-        if let Some(SpanWord { number, participants }) = span {
-            let slice = self.slices[self.core.id as usize].as_deref_mut().expect("the part ran on it");
-            if slice.stream.on {
-                slice.stream.close_part(number, participants.len());
-            }
-            match self.core.leaves_out(Fault::NoMarks) || !slice.log.on {
-                true => slice.log.close_group(),
-                false => slice.log.close_spanning_group(number, &participants),
-            }
+        if let Some(span) = span {
+            self.close_span_told(span);
+        }
+    }
+
+    fn close_span_told(&mut self, SpanWord { number, participants }: SpanWord) {
+        let slice = self.slices[self.core.id as usize].as_deref_mut().expect("the part ran on it");
+        if slice.stream.on {
+            slice.stream.close_part(number, participants.len());
+        }
+        match self.core.leaves_out(Fault::NoMarks) || !slice.log.on {
+            true => slice.log.close_group(),
+            false => slice.log.close_spanning_group(number, &participants),
         }
     }
 
@@ -393,13 +402,18 @@ impl Shard {
 impl SplitTx {
     /// Notes who has a part, each once.
     fn note_owners(&mut self, places: &[KeyPlace], mask: u128) {
-        let all = mask.count_ones() as usize;
-        for place in places {
-            if !self.owners.contains(&place.owner) {
-                self.owners.push(place.owner);
-                // Past the shards that have a bit of their own there may be more.
-                if self.owners.len() == all && mask & order::bit(order::BITS as ShardId) == 0 {
-                    return;
+        // Those past the last bit of their own share it.
+        let shared = order::bit(order::BITS as ShardId);
+        let mut rest = mask & !shared;
+        while rest != 0 {
+            self.owners.push(rest.trailing_zeros() as ShardId);
+            rest &= rest - 1;
+        }
+        if mask & shared != 0 {
+            let others = places.iter().map(|place| place.owner).filter(|owner| order::bit(*owner) == shared);
+            for owner in others {
+                if !self.owners.contains(&owner) {
+                    self.owners.push(owner);
                 }
             }
         }
