@@ -145,6 +145,8 @@ pub enum Fault {
     NoHold,
     /// Keys are let go with the part's own answer instead of the last.
     EarlyRelease,
+    /// Keys held for reading are never counted.
+    UncountedReads,
     /// A slice is lent though keys of it are held.
     LendHeld,
     /// A client's request passes one of its own that waits.
@@ -171,6 +173,8 @@ pub enum Fault {
     OwnLogOnly,
     /// Logs do not say what they tell of together.
     NoMarks,
+    /// What replicas are to be told of lent slices goes back with them.
+    StreamStays,
 }
 
 impl Core {

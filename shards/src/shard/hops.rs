@@ -330,7 +330,9 @@ impl Shard {
 
     /// Sends slices in hand home.
     pub(crate) fn give_back(&mut self, owners: Vec<ShardId>) {
-        self.drain_streams();
+        if !self.core.leaves_out(Fault::StreamStays) {
+            self.drain_streams();
+        }
         let own = self.core.id;
         let mut home = None;
         for owner in owners {

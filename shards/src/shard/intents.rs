@@ -274,13 +274,13 @@ impl Intents {
         let places = request.args.places();
         if places.is_empty() {
             let needs = self.needs(core, request);
-            let waits = self.are_held(&needs) || (behind_wanted && self.wanted.conflicts(&needs));
+            let waits = self.are_held(core, &needs) || (behind_wanted && self.wanted.conflicts(&needs));
             self.recycle(needs.keys);
             return waits;
         }
         let write = writes(core, request);
         if write {
-            self.count_reads();
+            self.count_reads(core);
         }
         let meets = |keys: &Keys| {
             let name = |place: &KeyPlace| name_of(place.hash, request.client.db);
@@ -299,17 +299,17 @@ impl Intents {
     }
 
     /// Whether something holds what is needed.
-    fn are_held(&mut self, needs: &Needs) -> bool {
+    fn are_held(&mut self, core: &Core, needs: &Needs) -> bool {
         if needs.write || needs.all {
-            self.count_reads();
+            self.count_reads(core);
         }
         self.held.conflicts(needs)
     }
 
     /// Counts the keys of all that is held for reading: something has come that they could hold up.
     #[inline]
-    fn count_reads(&mut self) {
-        if self.uncounted > 0 {
+    fn count_reads(&mut self, core: &Core) {
+        if self.uncounted > 0 && !core.leaves_out(Fault::UncountedReads) {
             self.count_listed();
         }
     }
@@ -546,7 +546,7 @@ impl Shard {
                 Waiting::Request(request) => {
                     let part = request.sequence & SPLIT != 0;
                     let waits = clients.contains(&request.client.id)
-                        || self.intents.are_held(&request.needs)
+                        || self.intents.are_held(&self.core, &request.needs)
                         || (part && (slice_wanted || wanted.conflicts(&request.needs)));
                     if waits {
                         clients.insert(request.client.id);

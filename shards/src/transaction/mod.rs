@@ -54,6 +54,7 @@
 //! | left out | what goes wrong |
 //! |---|---|
 //! | a part holds its keys | an `MGET` sees half of an `MSET` |
+//! | keys that are read are counted when a write comes | an `MSET` is done between the parts of an `MGET` |
 //! | keys are held until the last answer | likewise, as in the example |
 //! | a slice is lent only when nothing of it is held | a lent `EXEC` reads between the parts of an `MSET` |
 //! | a client's later request waits behind its earlier one | a client reads what was before its own write |
@@ -64,6 +65,7 @@
 //! | a served waiter is taken off its other keys | an element is popped for a client that has its answer |
 //! | a client that goes takes its waiters along | an element is popped for nobody, and lost |
 //! | notices of changed keys keep behind replies, by three ways | a cache keeps a value that was invalidated before it came |
+//! | what was done on lent slices is in the stream before they go back | a replica sees half of a command, or effects before their causes |
 
 use crate::args::OwnedArgs;
 use crate::client::ClientView;

@@ -3,7 +3,7 @@
 use ringshard_shards::core::Fault;
 
 use crate::world::Setup;
-use crate::{bank, caches, durable, lists, registers};
+use crate::{bank, caches, durable, lists, registers, replica};
 
 /// The first seed that notices, counting from 1.
 fn caught_after(fault: Option<Fault>, unordered: bool, run: fn(Setup)) -> u64 {
@@ -23,8 +23,9 @@ type Planted = (&'static str, Option<Fault>, bool, fn(Setup));
 
 #[test]
 fn each_planted_fault_is_caught() {
-    let planted: [Planted; 16] = [
+    let planted: [Planted; 18] = [
         ("no hold on the keys of a part", Some(Fault::NoHold), false, registers::run),
+        ("no count of the keys that are read", Some(Fault::UncountedReads), false, registers::run),
         ("keys let go before the last part", Some(Fault::EarlyRelease), false, registers::run),
         ("a slice lent though keys are held", Some(Fault::LendHeld), false, registers::run),
         ("a request passes its client's earlier one", Some(Fault::PassOwn), false, registers::run),
@@ -40,6 +41,7 @@ fn each_planted_fault_is_caught() {
         ("output that does not wait for the log", Some(Fault::NoGate), false, durable::run),
         ("output that waits for one log of several", Some(Fault::OwnLogOnly), false, durable::run),
         ("logs that do not say what they tell together", Some(Fault::NoMarks), false, durable::run),
+        ("a stream that goes back with a lent slice", Some(Fault::StreamStays), false, replica::run),
     ];
     for (what, fault, unordered, run) in planted {
         let seeds = caught_after(fault, unordered, run);
