@@ -419,12 +419,26 @@ impl Shard {
         if self.client_memory_limit != 0 {
             self.count_and_evict_clients();
         }
+        if let Some(codes) = self.core.stats.too_many_codes.take() {
+            self.say_errors_given_up(&codes);
+        }
         if self.core.tracked {
             self.settle_own();
             self.broadcast();
         }
         self.post();
         self.end_turn_of_log();
+    }
+
+    #[cold]
+    fn say_errors_given_up(&mut self, codes: &str) {
+        const WHY: &str = "Errorstats stopped adding new errors because the number of errors reached the limit, may be \
+                           misuse of lua error_reply, please check INFO ERRORSTATS, this can be re-enabled via CONFIG \
+                           RESETSTAT.";
+        self.log(LogLevel::Warning, WHY);
+        self.log(LogLevel::Warning, format!("Current errors code list: {}", crate::commands::info::safe_codes(codes)));
+        let freed = &self.core.shared.lazyfreed_objects;
+        freed.fetch_add(crate::stats::MAX_ERROR_CODES as u64, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn connected(&mut self, index: u32, peer: Peer) {
