@@ -385,9 +385,9 @@ impl Client {
         }
     }
 
-    /// Whether it waits for keys, or for the end of a pause.
+    /// Whether it waits for keys, for the log or replicas (`WAIT`), or for the end of a pause.
     pub fn is_blocked(&self) -> bool {
-        self.blocked.is_some() || self.wait == Wait::Pause
+        self.blocked.is_some() || matches!(self.wait, Wait::Pause | Wait::Log)
     }
 
     /// Whether replies of other shards are awaited.
