@@ -449,8 +449,8 @@ impl Shard {
                 }
                 Answer::Count(doomed.len())
             }
-            Question::HeedConfig => {
-                self.heed_config();
+            Question::HeedConfig(excess) => {
+                self.heed_config(excess);
                 Answer::Count(1)
             }
             Question::Find(id) => {
