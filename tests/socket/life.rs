@@ -139,7 +139,7 @@ fn the_process_has_a_title() {
     let server = Server::start(&[]);
     let port = server.port;
     let shown = title(&server);
-    assert!(shown.ends_with(&format!("ringshard 127.0.0.1:{port}")), "{shown}");
+    assert!(shown.ends_with(&format!("ringshard *:{port}")), "{shown}");
     let mut conn = server.connect();
     let long = "x".repeat(200);
     for (template, expected) in
@@ -148,7 +148,7 @@ fn the_process_has_a_title() {
         assert_eq!(conn.call(&["CONFIG", "SET", "proc-title-template", template]), ok());
         assert_eq!(title(&server), expected);
     }
-    let refused = conn.call(&["CONFIG", "SET", "proc-title-template", "{none}"]).to_string();
+    let refused = format!("{:?}", conn.call(&["CONFIG", "SET", "proc-title-template", "{none}"]));
     assert!(refused.contains("template format is invalid"), "{refused}");
     let plain = Server::start(&["--set-proc-title", "no"].map(String::from));
     assert!(title(&plain).ends_with("ringshard"));
