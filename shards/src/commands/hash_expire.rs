@@ -476,7 +476,7 @@ mod tests {
         world.log_effects();
         let conn = world.connect();
         let at = world.now_ms() + 100;
-        let mut check = |world: &mut World, lines: &[&str], expected: &[&str]| {
+        let check = |world: &mut World, lines: &[&str], expected: &[&str]| {
             lines.iter().for_each(|line| drop(world.run(conn, line)));
             let said = world.effects();
             assert_eq!(said.iter().filter(|line| *line != "SELECT 0").collect::<Vec<_>>(), expected, "{lines:?}");
