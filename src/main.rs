@@ -18,6 +18,7 @@ mod migrate;
 mod net;
 mod oom_score;
 mod persistence;
+mod proc_title;
 mod server;
 mod signals;
 mod tls;

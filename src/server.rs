@@ -122,6 +122,7 @@ impl Server {
                 "appendfsync" if self.shared.config().appendfsync == AppendFsync::Always => self.log.sync_soon(),
                 "crash-log-enabled" => crate::crash::handle_signals(self.shared.config().crash_log_enabled),
                 "loglevel" => log::set_level(self.shared.config().loglevel as u8),
+                "proc-title-template" => crate::proc_title::set(&self.shared.config(), &self.shared.config_file),
                 _ => {}
             }
         }
@@ -144,6 +145,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = check::run(&words) {
         return code;
     }
+    crate::proc_title::init();
     signals::block();
     signals::die_on_panic();
     let startup = init_server_config();
@@ -266,6 +268,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
     shared.process_id = std::process::id();
     shared.executable = std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default();
     shared.config_file = startup.config_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    crate::proc_title::set(&shared.config(), &shared.config_file);
     let mailboxes =
         Mailboxes::new(shards).map_err(|e| format!("Failed creating the event loop. Error message: '{e}'"))?;
     let shared = Arc::new(shared);

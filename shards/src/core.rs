@@ -178,6 +178,11 @@ pub enum Fault {
 }
 
 impl Core {
+    /// Whether more memory is in use than `maxmemory` allows.
+    pub(crate) fn memory_is_over(&self) -> bool {
+        self.config.maxmemory != 0 && self.shared.sample_memory() > self.config.maxmemory as usize
+    }
+
     /// Notes for `LATENCY` how long something took, if that is as long as it asks for.
     pub fn note_latency(&self, event: &'static str, us: u64) {
         let threshold_ms = self.config.latency_monitor_threshold;

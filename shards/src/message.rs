@@ -279,8 +279,8 @@ pub enum Question {
         /// Whether the one that asks is spared.
         skip_me: bool,
     },
-    /// Do what a change of the configuration asks for at once.
-    HeedConfig,
+    /// Do what a change of the configuration asks for at once; there are so many bytes beyond `maxmemory`.
+    HeedConfig(usize),
     /// Where the client with this id is at home.
     Find(u64),
     /// Turn a switch of `DEBUG`.

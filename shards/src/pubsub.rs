@@ -412,6 +412,8 @@ impl Shard {
     }
 
     fn fan_out(&mut self, publication: &Publication) {
+        let counts = self.client_memory_limit != 0;
+        let mut reached: Vec<u32> = Vec::new();
         let Shard { subscribers, clients, flush, spare_buffers, .. } = self;
         let Publication { kind, channel, message } = publication;
         let mut bytes = Vec::with_capacity(channel.len() + message.len() + 64);
@@ -419,6 +421,9 @@ impl Shard {
             for index in places {
                 let client = clients[*index as usize].as_deref_mut().expect("who goes leaves its subscriptions");
                 push_message(client, bytes, flush, spare_buffers);
+            }
+            if counts {
+                reached.extend(places);
             }
         };
         let (word, places): (&[u8], _) = match kind {
@@ -431,11 +436,8 @@ impl Shard {
             [word, channel, message].iter().for_each(|part| reply.bulk(part));
             send(places, &bytes);
         }
-        if *kind == Kind::Sharded {
-            return;
-        }
         for (pattern, places) in &subscribers.patterns {
-            if glob::matches(pattern, channel, false) {
+            if *kind != Kind::Sharded && glob::matches(pattern, channel, false) {
                 bytes.clear();
                 let mut reply = Reply::new(&mut bytes, 3);
                 reply.push(4);
@@ -443,6 +445,7 @@ impl Shard {
                 send(places, &bytes);
             }
         }
+        reached.into_iter().for_each(|index| self.count_memory(index));
     }
 
     /// Subscribes a client, and confirms it.

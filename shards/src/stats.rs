@@ -49,6 +49,10 @@ macro_rules! counters {
             pub commands: Vec<CommandStats>,
             /// Errors replied, by code.
             pub errors: Vec<(String, u64)>,
+            /// There were too many codes, and errors are not counted by code any more.
+            pub errors_given_up: bool,
+            /// The codes there were then, to be logged.
+            pub too_many_codes: Option<String>,
         }
 
         impl Stats {
@@ -62,6 +66,9 @@ macro_rules! counters {
                 for (code, n) in &other.errors {
                     self.count_error_code(code, *n);
                 }
+                if other.errors_given_up && !self.errors_given_up {
+                    self.give_up_errors();
+                }
             }
 
             /// A copy with as much as is asked for.
@@ -72,7 +79,13 @@ macro_rules! counters {
                     Detail::Commands => self.commands.iter().map(plain).collect(),
                     Detail::Histograms => self.commands.clone(),
                 };
-                let mut told = Stats { $($name: self.$name,)* commands, errors: self.errors.clone() };
+                let mut told = Stats {
+                    $($name: self.$name,)*
+                    commands,
+                    errors: self.errors.clone(),
+                    errors_given_up: self.errors_given_up,
+                    too_many_codes: None,
+                };
                 told.command_ticks = self.commands.iter().map(|command| command.ticks).sum();
                 told
             }
@@ -137,8 +150,9 @@ counters! {
     acl_access_denied_channel,
 }
 
-/// Most error codes that are counted apart; a script could invent codes without end (Redis: 128).
-const MAX_ERROR_CODES: usize = 128;
+/// Most error codes that are counted apart; a script could invent codes without end. With one more, none is counted apart
+/// until `CONFIG RESETSTAT` (Redis: `ERROR_STATS_NUMBER`).
+pub const MAX_ERROR_CODES: usize = 128;
 
 impl Stats {
     /// Zero for all of `commands` commands.
@@ -154,11 +168,25 @@ impl Stats {
     }
 
     fn count_error_code(&mut self, code: &str, n: u64) {
+        if self.errors_given_up {
+            return;
+        }
         if let Some((_, count)) = self.errors.iter_mut().find(|(known, _)| known == code) {
             *count += n;
         } else if self.errors.len() < MAX_ERROR_CODES {
             self.errors.push((code.to_string(), n));
+        } else {
+            self.give_up_errors();
         }
+    }
+
+    #[cold]
+    fn give_up_errors(&mut self) {
+        let mut codes: Vec<&str> = self.errors.iter().map(|(code, _)| code.as_str()).collect();
+        codes.sort_unstable();
+        self.too_many_codes = Some(codes.join(", "));
+        self.errors = vec![("ERRORSTATS_DISABLED".into(), 1)];
+        self.errors_given_up = true;
     }
 
     /// Sets all to zero.

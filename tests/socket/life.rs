@@ -128,3 +128,28 @@ fn a_slow_file_holds_up_no_one_and_harms_nothing() {
         assert!(fs::read_to_string(dir.join("slow.conf")).unwrap().contains("hz 11"));
     });
 }
+
+/// `ps` shows the template filled in; the environment, in whose place a long title lies, is still there.
+#[test]
+fn the_process_has_a_title() {
+    let title = |server: &Server| {
+        let bytes = fs::read(format!("/proc/{}/cmdline", server.pid())).unwrap();
+        String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap()).into_owned()
+    };
+    let server = Server::start(&[]);
+    let port = server.port;
+    let shown = title(&server);
+    assert!(shown.ends_with(&format!("ringshard *:{port}")), "{shown}");
+    let mut conn = server.connect();
+    let long = "x".repeat(200);
+    for (template, expected) in
+        [("{port} {config-file}", format!("{port} -")), (&long[..], long.clone()), ("t", "t".into())]
+    {
+        assert_eq!(conn.call(&["CONFIG", "SET", "proc-title-template", template]), ok());
+        assert_eq!(title(&server), expected);
+    }
+    let refused = format!("{:?}", conn.call(&["CONFIG", "SET", "proc-title-template", "{none}"]));
+    assert!(refused.contains("template format is invalid"), "{refused}");
+    let plain = Server::start(&["--set-proc-title", "no"].map(String::from));
+    assert!(title(&plain).ends_with("ringshard"));
+}

@@ -257,6 +257,8 @@ pub struct Client {
     pub out: Vec<u8>,
     /// Bytes handed to the driver and not yet sent.
     pub in_flight: usize,
+    /// What the buffer that they are in takes, until all of it is sent.
+    pub in_flight_buffer: usize,
     /// Output that waits until the log is on disk.
     pub held: Option<Box<HeldOutput>>,
     /// Replies that wait for other shards.
@@ -327,6 +329,7 @@ impl Client {
             wait: Wait::No,
             out: Vec::new(),
             in_flight: 0,
+            in_flight_buffer: 0,
             held: None,
             order: None,
             query: Query::default(),
@@ -385,9 +388,9 @@ impl Client {
         }
     }
 
-    /// Whether it waits for keys, or for the end of a pause.
+    /// Whether it waits for keys, for the log or replicas (`WAIT`), or for the end of a pause.
     pub fn is_blocked(&self) -> bool {
-        self.blocked.is_some() || self.wait == Wait::Pause
+        self.blocked.is_some() || matches!(self.wait, Wait::Pause | Wait::Log)
     }
 
     /// Whether replies of other shards are awaited.
@@ -434,7 +437,7 @@ impl Client {
             + self.query.bytes.capacity()
             // What is small comes in buffers that change hands, and is not to come and go with each reply: a client list
             // is longer than the bound may have room for.
-            + match self.output_capacity() + self.in_flight {
+            + match output_memory(&self.out) + self.in_flight.max(self.in_flight_buffer) {
                 small if small <= REPLY_CHUNK_BYTES => 1024,
                 large => large,
             }
@@ -448,10 +451,19 @@ impl Client {
             + self.watched.iter().map(|w| w.key.capacity() + 32).sum::<usize>()
     }
 
-    fn output_capacity(&self) -> usize {
-        match self.out.capacity() {
-            large if large > SPARE_BUFFER_BYTES => large,
-            _ => self.out.len(),
+    /// Output leaves for the driver.
+    #[inline]
+    pub(crate) fn hand_out(&mut self, out: &Vec<u8>) {
+        self.in_flight += out.len();
+        self.in_flight_buffer += output_memory(out);
+    }
+
+    /// The driver has sent so many bytes of it.
+    #[inline]
+    pub(crate) fn handed_out(&mut self, bytes: usize) {
+        self.in_flight -= bytes;
+        if self.in_flight == 0 {
+            self.in_flight_buffer = 0;
         }
     }
 
@@ -460,6 +472,15 @@ impl Client {
         let held = self.held.as_ref().map_or(0, |held| held.bytes());
         let pending = self.link.as_ref().map_or(0, |link| link.pending.len());
         self.out.len() + held + pending + self.in_flight + self.order.as_ref().map_or(0, |order| order.held_bytes())
+    }
+}
+
+/// What a buffer of output counts for: what is small comes round in buffers that change hands.
+#[inline]
+fn output_memory(out: &Vec<u8>) -> usize {
+    match out.capacity() {
+        large if large > SPARE_BUFFER_BYTES => large,
+        _ => out.len(),
     }
 }
 

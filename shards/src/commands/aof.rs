@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering::*;
 
-use super::replication::timeout_ms;
+use super::block::deadline_of_ms;
 use super::{Command, CommandError, CommandResult, Ctx, Group, Route, acl, flag};
 use crate::aof::State;
 use crate::aof::load::LogLoader;
@@ -81,11 +81,11 @@ fn waitaof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     if replicas < 0 {
         return Err("ERR value is out of range, must be positive".into());
     }
-    let timeout = timeout_ms(args.at(3))?;
+    let deadline = deadline_of_ms(&shard.core, args.at(3))?;
     if local > 0 && shard.core.shared.aof.state() == State::Off {
         return Err("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.".into());
     }
-    match shard.wait_for_log(index, WaitsFor::Disks { local: local > 0 }, replicas, timeout) {
+    match shard.wait_for_log(index, WaitsFor::Disks { local: local > 0 }, replicas, deadline) {
         true => Err(CommandError::NoReply),
         false => Ok(()),
     }

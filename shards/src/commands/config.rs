@@ -111,13 +111,20 @@ fn set(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> C
     }
     let asks = |name: &str| name == "tracking-table-max-keys" || name.starts_with("maxmemory");
     if changed.iter().any(|directive| asks(directive.name)) {
-        if shard.core.shards > 1 && !shard.core.deny_blocking {
+        if shard.core.deny_blocking {
+            // Inside a transaction, which nothing comes between: time events see to it.
+            shard.client(index).reply().ok();
+            return Ok(());
+        }
+        let limit = shard.core.config.maxmemory as usize;
+        let excess = if limit == 0 { 0 } else { shard.core.shared.sample_memory().saturating_sub(limit) };
+        if shard.core.shards > 1 {
             let id = shard.core.table.resolve(args);
             shard.client(index).parked = Some(Box::new((id, args.to_owned())));
-            shard.ask_all(index, vec![Question::HeedConfig]);
+            shard.ask_all(index, vec![Question::HeedConfig(excess)]);
             return Err(CommandError::NoReply);
         }
-        shard.heed_config();
+        shard.heed_config(excess);
     }
     shard.client(index).reply().ok();
     Ok(())
@@ -271,6 +278,25 @@ mod tests {
                 (crate::router::owner_of(b"v", 4) == crate::router::owner_of(key.as_bytes(), 4)) as i64,
                 "{key}"
             );
+        }
+    }
+
+    /// Keys that the policy spares are no reason to take a write that there is no memory for.
+    #[test]
+    fn without_volatile_keys_memory_is_full_on_every_shard() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            for key in ["a", "b", "c", "d", "e", "f"] {
+                world.run(conn, &format!("SET {key} x"));
+            }
+            world.cron();
+            world.run(conn, "CONFIG SET maxmemory-policy volatile-lru maxmemory 1000");
+            world.host.used_memory.store(2000, Relaxed);
+            for key in ["a", "b", "c", "d", "e", "f"] {
+                let reply = world.run(conn, &format!("SET {key} y")).to_string();
+                assert!(reply.starts_with("-OOM"), "{reply}");
+            }
         }
     }
 

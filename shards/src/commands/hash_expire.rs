@@ -178,6 +178,7 @@ fn expire_generic(ctx: &mut Ctx<'_>, args: Args<'_>, unit_ms: i64, relative: boo
     let condition = words.iter().find(|(word, _)| args.is(3, word)).map(|(_, condition)| *condition);
     let index = if condition.is_some() { 4 } else { 3 };
     let first = fields_at(args, index, 1, "ERR Parameter `numFields` should be greater than 0")?;
+    let word = if condition.is_some() { Some(args.at(3)) } else { None };
     let condition = condition.unwrap_or(Condition::Always);
     let found = without_expired(ctx, key, found, args.iter_from(first));
     ctx.reply.array(args.len() - first);
@@ -204,18 +205,20 @@ fn expire_generic(ctx: &mut Ctx<'_>, args: Args<'_>, unit_ms: i64, relative: boo
         ctx.reply.integer(code);
     }
     if !updated.is_empty() {
-        set_times(ctx, key, at, &updated);
+        set_times(ctx, key, at, word, &updated);
     }
     remove_fields(ctx, key, entry, &deleted);
     Ok(())
 }
 
-/// Reports that fields go at a time.
-fn set_times(ctx: &mut Ctx<'_>, key: Key<'_>, at: i64, fields: &[&[u8]]) {
+/// Reports that fields go at a time; the condition that they met (`NX` …) is repeated, as by Redis.
+fn set_times(ctx: &mut Ctx<'_>, key: Key<'_>, at: i64, condition: Option<&[u8]>, fields: &[&[u8]]) {
     ctx.changed(Event::HASH, "hexpire", key.bytes);
     ctx.dirty += fields.len() as u64 - 1;
     let (mut time, mut count) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let mut words: Vec<&[u8]> = vec![b"HPEXPIREAT", key.bytes, time.format(at).as_bytes(), b"FIELDS"];
+    let mut words: Vec<&[u8]> = vec![b"HPEXPIREAT", key.bytes, time.format(at).as_bytes()];
+    words.extend(condition);
+    words.push(b"FIELDS");
     words.push(count.format(fields.len()).as_bytes());
     words.extend(fields);
     ctx.effect(&words);
@@ -234,8 +237,8 @@ fn remove_fields(ctx: &mut Ctx<'_>, key: Key<'_>, entry: EntryPtr, fields: &[&[u
     });
     ctx.changed(Event::HASH, "hdel", key.bytes);
     ctx.dirty += fields.len() as u64 - 1;
-    let words: Vec<&[u8]> = [&b"HDEL"[..], key.bytes].into_iter().chain(fields.iter().copied()).collect();
-    ctx.effect(&words);
+    // Field by field, as Redis says it; more than one stand in a transaction.
+    fields.iter().for_each(|field| ctx.effect(&[b"HDEL", key.bytes, field]));
     if empty {
         ctx.db(key).delete(key);
         ctx.core.notify(Event::GENERIC, "del", key.bytes, ctx.client.db);
@@ -383,7 +386,7 @@ fn hgetex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         Time::At(at) if at <= ctx.core.now_ms => remove_fields(ctx, key, entry, &fields),
         Time::At(at) => {
             change(ctx, key, found, |hash, _, _| fields.iter().for_each(|field| hash.set_expire(field, Some(at))));
-            set_times(ctx, key, at, &fields);
+            set_times(ctx, key, at, None, &fields);
         }
         Time::Word => {
             let going: Vec<&[u8]> =
@@ -442,7 +445,7 @@ fn hsetex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
             change(ctx, key, Some(entry), |hash, _, _| {
                 fields.iter().for_each(|field| hash.set_expire(field, Some(at)));
             });
-            set_times(ctx, key, at, &fields);
+            set_times(ctx, key, at, None, &fields);
         }
     }
     ctx.reply.integer(1);
@@ -464,6 +467,53 @@ mod tests {
     }
 
     use crate::testing::{Check, Value, World};
+
+    /// In Redis's words: the condition is repeated, and each field that goes has an `HDEL` of its own.
+    #[test]
+    fn the_log_says_what_redis_says() {
+        let mut world = World::new(1);
+        world.shards[0].core.active_expire = false;
+        world.log_effects();
+        let conn = world.connect();
+        let at = world.now_ms() + 100;
+        let check = |world: &mut World, lines: &[&str], expected: &[&str]| {
+            lines.iter().for_each(|line| drop(world.run(conn, line)));
+            let said = world.effects();
+            assert_eq!(said.iter().filter(|line| *line != "SELECT 0").collect::<Vec<_>>(), expected, "{lines:?}");
+        };
+        let lines = ["HSET h a 1 b 2 c 3", "HPEXPIRE h 100 NX FIELDS 2 a none", "HPEXPIRE h 100 LT FIELDS 2 a b"];
+        let nx = format!("HPEXPIREAT h {at} NX FIELDS 1 a");
+        let lt = format!("HPEXPIREAT h {at} LT FIELDS 1 b");
+        check(&mut world, &lines, &["HSET h a 1 b 2 c 3", &nx, &lt]);
+        world.advance(200);
+        check(&mut world, &["HMGET h a b"], &["MULTI", "HDEL h a", "HDEL h b", "EXEC"]);
+        check(&mut world, &["HEXPIRE h 0 FIELDS 1 c"], &["HDEL h c"]);
+        let lines = ["HSET h a 1 b 2", "HEXPIREAT h 1 FIELDS 3 a b none"];
+        check(&mut world, &lines, &["HSET h a 1 b 2", "MULTI", "HDEL h a", "HDEL h b", "EXEC"]);
+        world.run(conn, "HSET h a 1 b 2");
+        world.run(conn, "HPEXPIRE h 10 FIELDS 2 a b");
+        world.effects();
+        world.shards[0].core.active_expire = true;
+        world.advance(100);
+        check(&mut world, &[], &["HDEL h a", "HDEL h b"]);
+    }
+
+    /// A time event removes what it has time for, and not some hundreds of fields a second.
+    #[test]
+    fn many_fields_go_at_once() {
+        let mut t = Check::new();
+        t.each(|world, conn| {
+            for hash in 0..4 {
+                for first in 0..10 {
+                    let fields: Vec<String> = (0..500).map(|field| format!("{first}:{field}")).collect();
+                    let pairs: Vec<String> = fields.iter().map(|field| format!("{field} v")).collect();
+                    world.run(conn, &format!("HSET h{hash} {}", pairs.join(" ")));
+                    world.run(conn, &format!("HPEXPIRE h{hash} 10 FIELDS 500 {}", fields.join(" ")));
+                }
+            }
+        });
+        t.advance(200).check("DBSIZE", "0");
+    }
 
     #[test]
     fn fields_go_when_their_time_comes() {

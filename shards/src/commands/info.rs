@@ -539,10 +539,13 @@ fn errorstats(text: &mut Text, _: &Core, report: &ShardReport) {
     let mut errors = report.stats.errors.clone();
     errors.sort();
     for (code, count) in errors {
-        // A code that a client made up must not look like a field of its own.
-        let code: String = code.chars().map(|c| if matches!(c, ':' | '\r' | '\n' | '#') { '_' } else { c }).collect();
-        text.line(&format!("errorstat_{code}"), format_args!("count={count}"));
+        text.line(&format!("errorstat_{}", safe_codes(&code)), format_args!("count={count}"));
     }
+}
+
+/// Error codes as they may be shown: what a client made up must not look like a field of its own.
+pub(crate) fn safe_codes(codes: &str) -> String {
+    codes.chars().map(|c| if matches!(c, ':' | '\r' | '\n' | '#') { '_' } else { c }).collect()
 }
 
 fn latencystats(text: &mut Text, core: &Core, report: &ShardReport) {
@@ -707,5 +710,31 @@ mod tests {
         let mut t = Check::new();
         t.check("SET k v", "OK").check("MULTI", "OK").check("INFO keyspace", "QUEUED").check("GET k", "QUEUED");
         t.check("EXEC", "[\"# Keyspace\\r\\ndb0:keys=1,expires=0,avg_ttl=0,subexpiry=0\\r\\n\" \"v\"]");
+    }
+
+    /// With more codes than are counted apart, which only scripts can make up, none is, until the counters are reset.
+    #[test]
+    fn too_many_error_codes_end_their_counting() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            let raise = |world: &mut World, code: usize| {
+                let line = format!("EVAL \"return redis.error_reply('C{code} text')\" 0");
+                assert_eq!(world.run(conn, &line).to_string(), format!("-C{code} text"));
+            };
+            (0..128).for_each(|code| raise(&mut world, code));
+            let text = world.run(conn, "INFO errorstats").text();
+            assert!(text.contains("errorstat_C0:count=1\r\n") && text.contains("errorstat_C127:count=1\r\n"), "{text}");
+            raise(&mut world, 128);
+            raise(&mut world, 0);
+            let text = world.run(conn, "INFO errorstats").text();
+            assert_eq!(text, "# Errorstats\r\nerrorstat_ERRORSTATS_DISABLED:count=1\r\n");
+            world.end_turns();
+            assert!(world.run(conn, "INFO memory").text().contains("lazyfreed_objects:128\r\n"));
+            world.run(conn, "CONFIG RESETSTAT");
+            raise(&mut world, 5);
+            let text = world.run(conn, "INFO errorstats").text();
+            assert_eq!(text, "# Errorstats\r\nerrorstat_C5:count=1\r\n");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Counterpart: the commands of `replication.c`.
 
+use super::block::deadline_of_ms;
 use super::server::not_built;
 use super::{Command, CommandError, CommandResult, Group, acl, flag};
 use crate::args::Args;
@@ -173,18 +174,10 @@ fn role(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-/// What `WAIT` and `WAITAOF` wait at most, ms; 0 for ever.
-pub(super) fn timeout_ms(text: &[u8]) -> Result<i64, CommandError> {
-    match parse_i64(text).ok_or("ERR timeout is not an integer or out of range")? {
-        timeout @ 0.. => Ok(timeout),
-        _ => Err("ERR timeout is negative".into()),
-    }
-}
-
 fn wait(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
     let replicas = parse_i64(args.at(1)).ok_or(CommandError::NotInteger)?;
-    let timeout = timeout_ms(args.at(2))?;
-    match shard.wait_for_log(index, WaitsFor::Replicas, replicas, timeout) {
+    let deadline = deadline_of_ms(&shard.core, args.at(2))?;
+    match shard.wait_for_log(index, WaitsFor::Replicas, replicas, deadline) {
         true => Err(CommandError::NoReply),
         false => Ok(()),
     }
@@ -255,11 +248,39 @@ fn slaveof(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
 mod tests {
     use crate::testing::{Check, Conn, Value, World};
 
+    /// Who waits is blocked to those who look, and can be let go.
+    #[test]
+    fn who_waits_is_blocked() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let (boss, conn) = (world.connect(), world.connect());
+            let id = world.run(conn, "CLIENT ID");
+            for (how, reply) in [
+                ("", ":0\r\n"),
+                (" TIMEOUT", ":0\r\n"),
+                (" ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"),
+            ] {
+                world.send(conn, b"WAIT 1 0\r\n");
+                assert!(world.received(conn).is_empty());
+                assert!(world.run(boss, "INFO clients").text().contains("blocked_clients:1\r\n"));
+                assert!(world.run(boss, &format!("CLIENT LIST ID {id}")).text().contains(" flags=b "));
+                assert_eq!(world.run(boss, &format!("CLIENT UNBLOCK {id}{how}")).to_string(), "1");
+                assert_eq!(String::from_utf8(world.received(conn)).unwrap(), reply);
+                assert_eq!(world.run(conn, "PING").to_string(), "PONG");
+                assert!(world.run(boss, "INFO clients").text().contains("blocked_clients:0\r\n"));
+            }
+            assert_eq!(world.run(boss, &format!("CLIENT UNBLOCK {id}")).to_string(), "0");
+        }
+    }
+
     #[test]
     fn what_a_master_without_replicas_says() {
         let mut t = Check::new();
         t.check("ROLE", r#"["master" 0 []]"#);
         t.check("WAIT 0 100", "0").check("WAIT x 0", "-ERR value is not an integer or out of range");
+        t.check("WAIT 1 9223372036854775807", "-ERR timeout is out of range");
+        t.check("WAITAOF 0 1 9223372036854775807", "-ERR timeout is out of range");
+        t.check("WAIT 1 9223372036854775808", "-ERR timeout is not an integer or out of range");
         t.check("WAIT 1 -1", "-ERR timeout is negative").check("WAITAOF 0 0 0", "[0 0]");
         t.check("REPLICAOF NO ONE", "OK").check("SLAVEOF no one", "OK");
         t.look("REPLICAOF 127.0.0.1 6380", |v| assert!(v.text().contains("not built yet")));

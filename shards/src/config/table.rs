@@ -413,11 +413,11 @@ directives! {
             "always-show-logo", Kind::Bool, IMMUTABLE, NotYet;
         /// Show what the server is in the list of processes.
         set_proc_title: bool = true,
-            "set-proc-title", Kind::Bool, IMMUTABLE, NotYet;
+            "set-proc-title", Kind::Bool, IMMUTABLE, Yes;
         /// What is shown there. Known are {title}, {listen-addr}, {server-mode}, {port}, {tls-port},
         /// {unixsocket} and {config-file}.
         proc_title_template: String = text("{title} {listen-addr} {server-mode}"),
-            "proc-title-template", Kind::Text(check::proc_title_template), MUTABLE, NotYet;
+            "proc-title-template", Kind::Text(check::proc_title_template), MUTABLE, Yes;
         /// The locale that string comparison goes by; empty takes it from the environment.
         locale_collate: String = String::new(),
             "locale-collate", TEXT, MUTABLE, NotYet;

@@ -10,6 +10,7 @@ use crate::commands::Key;
 use crate::config::MaxmemoryPolicy;
 use crate::core::{Core, Event};
 use crate::entry::EntryPtr;
+use crate::shard::output::SpareBuffers;
 
 /// Candidates kept (Redis: `EVPOOL_SIZE`).
 const POOL: usize = 16;
@@ -29,9 +30,6 @@ struct Candidate {
 pub struct EvictionPool {
     best: Vec<Candidate>,
 }
-
-/// About what a notice of a key that was evicted takes beside its name.
-const NOTICE_BYTES: usize = 128;
 
 /// How an attempt to get under the limit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,10 +102,15 @@ impl EvictionPool {
     }
 }
 
-/// Evicts from the slices in hand until memory is within `maxmemory`, for a bounded time.
-pub fn perform(core: &mut Core, keys: &mut Keyspace<'_>) -> Outcome {
+/// Evicts from the slices in hand until memory is within `maxmemory` or `most` bytes are free, for a bounded time. Buffers
+/// that only lie ready go before keys do.
+pub(crate) fn perform(core: &mut Core, keys: &mut Keyspace<'_>, spare: &mut SpareBuffers, most: usize) -> Outcome {
     let limit = core.config.maxmemory as usize;
     let mut used = core.shared.sample_memory();
+    if limit != 0 && used > limit && !spare.is_empty() {
+        spare.clear();
+        used = core.shared.sample_memory();
+    }
     if limit == 0 || used <= limit || core.writes_paused {
         return Outcome::Within;
     }
@@ -122,17 +125,16 @@ pub fn perform(core: &mut Core, keys: &mut Keyspace<'_>) -> Outcome {
     let mut evicted = 0u32;
     let mut outcome = Outcome::Within;
     // What is to be told of evicted keys takes memory too, for as long as it is on its way. It must not cost further keys,
-    // of which there would be more to tell.
-    let (wanted, mut freed) = (used - limit, 0);
+    // of which there would be more to tell. And other shards allocate meanwhile: each key counts for what it held at least.
+    let (wanted, mut freed) = ((used - limit).min(most), 0);
     while used > limit && freed < wanted {
-        let Some(name_bytes) = evict_one(core, keys, policy) else {
+        let Some(held) = evict_one(core, keys, policy) else {
             outcome = Outcome::Full;
             break;
         };
         evicted += 1;
         let before = std::mem::replace(&mut used, core.shared.sample_memory());
-        let told = if core.tracked { NOTICE_BYTES + 2 * name_bytes } else { 0 };
-        freed += (before + told).saturating_sub(used);
+        freed += before.saturating_sub(used).max(held);
         if evicted.is_multiple_of(16) && clock().wrapping_sub(started) > budget {
             outcome = if used <= limit { Outcome::Within } else { Outcome::Busy };
             break;
@@ -152,7 +154,7 @@ fn tenacity_us(tenacity: u64) -> u64 {
     }
 }
 
-/// Evicts one key; says how long its name was.
+/// Evicts one key; says how many bytes it held.
 fn evict_one(core: &mut Core, keys: &mut Keyspace<'_>, policy: MaxmemoryPolicy) -> Option<usize> {
     let slices = keys.slices().count();
     let first = core.rng.below(slices as u64) as usize;
@@ -164,12 +166,13 @@ fn evict_one(core: &mut Core, keys: &mut Keyspace<'_>, policy: MaxmemoryPolicy) 
         };
         let Some((db, name)) = victim else { continue };
         let key = Key { hash: core.hasher.hash(&name), bytes: &name };
+        let held = slice.dbs[db].dict.find(key.hash, &name).map_or(0, |entry| entry.heap_bytes());
         if slice.dbs[db].delete_lazily(core, key, core.config.lazyfree_lazy_eviction) {
             core.stats.evicted_keys += 1;
             core.notify(Event::EVICTED, "evicted", &name, db as u16);
             let word: &[u8] = if core.config.lazyfree_lazy_eviction { b"UNLINK" } else { b"DEL" };
             core.effects.push(db as u16, &[word, &name]);
-            return Some(name.len());
+            return Some(held);
         }
     }
     None

@@ -631,8 +631,7 @@ impl RedisDb {
             _ => unreachable!("only hashes have fields"),
         });
         core.stats.expired_subkeys += fields.len() as u64;
-        let words: Vec<&[u8]> = [&b"HDEL"[..], key.bytes].into_iter().chain(fields.iter().copied()).collect();
-        core.effects.push(self.id as u16, &words);
+        fields.iter().for_each(|field| core.effects.push(self.id as u16, &[b"HDEL", key.bytes, field]));
         core.notify(Event::HASH, "hexpired", key.bytes, self.id as u16);
         if empty {
             self.delete(key);

@@ -275,14 +275,13 @@ impl Shard {
 
     /// `WAIT` and `WAITAOF`: what a client has done so far is to be done by replicas, or on disk. True when the client
     /// waits.
-    pub(crate) fn wait_for_log(&mut self, index: u32, what: WaitsFor, replicas: i64, timeout_ms: i64) -> bool {
+    pub(crate) fn wait_for_log(&mut self, index: u32, what: WaitsFor, replicas: i64, deadline_ms: i64) -> bool {
         self.note_own_position();
         self.drain_streams();
         let aof = &self.core.shared.aof;
         let needs = self.gate.needs.iter().enumerate().map(|(shard, need)| (*need).max(aof.logged(shard))).collect();
         let offset = self.core.shared.replication.feed().offset();
         let id = self.client(index).id;
-        let deadline_ms = if timeout_ms == 0 { 0 } else { self.core.now_ms.saturating_add(timeout_ms) };
         let waiter = LogWaiter { index, id, what, needs, replicas, offset, deadline_ms };
         if self.core.deny_blocking || self.is_fulfilled(&waiter) {
             self.answer_log_waiter(&waiter);
@@ -355,6 +354,18 @@ impl Shard {
             self.core.shared.replication.waits[self.core.id as usize].0.store(false, Release);
         }
         self.log_waiters = waiters;
+    }
+
+    /// `CLIENT UNBLOCK` of a client that may wait for the log or for replicas.
+    pub(crate) fn unblock_log_waiter(&mut self, id: u64, error: bool) -> bool {
+        let Some(at) = self.log_waiters.iter().position(|waiter| waiter.id == id) else { return false };
+        let waiter = self.log_waiters.remove(at);
+        match error {
+            true => self.reply_in_order(waiter.index, |reply| reply.error(super::blocking::UNBLOCKED)),
+            false => self.answer_log_waiter(&waiter),
+        }
+        self.wake(waiter.index);
+        true
     }
 
     /// When the next wait for the log ends, in Unix ms.

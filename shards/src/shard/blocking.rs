@@ -63,7 +63,7 @@ pub(crate) struct Spanning {
     ending: Option<Unblock>,
 }
 
-const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+pub(crate) const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
 
 /// The type of the keys that a command waits for.
 fn kind_of(row: &Command) -> Kind {

@@ -43,7 +43,6 @@ impl Rates {
 impl Shard {
     /// The time event.
     pub(crate) fn server_cron(&mut self) {
-        use std::sync::atomic::Ordering::Relaxed;
         if self.core.cron_paused {
             return;
         }
@@ -66,10 +65,7 @@ impl Shard {
             self.end_pauses();
             self.refresh_guard();
         }
-        let keys = self.slice().map(|slice| slice.dbs.iter().map(|db| db.dict.len()).sum::<usize>());
-        if let Some(keys) = keys {
-            self.core.shared.keys[self.core.id as usize].0.store(keys, Relaxed);
-        }
+        self.publish_evictable();
         self.persistence_cron();
         self.replication_cron();
         if self.cron_loops.is_multiple_of(self.core.config.hz.max(1) as u64) {
@@ -136,32 +132,59 @@ impl Shard {
 
     /// Evicts from this shard's slice what memory asks for.
     pub(crate) fn evict_own(&mut self) {
+        self.evict_up_to(usize::MAX);
+    }
+
+    fn evict_up_to(&mut self, most: usize) {
         let own = self.core.id;
-        if self.core.config.maxmemory != 0 && self.slices[own as usize].is_some() {
+        if self.core.config.maxmemory != 0 && self.slices[own as usize].is_some() && !self.clients_go_first() {
             let mut keys = Keyspace::one(&mut self.slices, own);
-            evict::perform(&mut self.core, &mut keys);
+            evict::perform(&mut self.core, &mut keys, &mut self.spare_buffers, most);
             self.slices[own as usize].as_deref_mut().expect("seen above").log_said(&mut self.core);
             self.settle_own();
         }
     }
 
-    /// What a change of the configuration asks for at once, as far as it gets; the rest is for time events.
-    pub(crate) fn heed_config(&mut self) {
-        self.evict_own();
+    /// How many keys of this shard may be evicted, unless its slice is lent.
+    fn evictable(&self) -> Option<usize> {
+        let all = self.core.config.maxmemory_policy.is_allkeys();
+        let keys = |db: &crate::db::RedisDb| if all { db.dict.len() } else { db.expires.len() };
+        self.slice().map(|slice| slice.dbs.iter().map(keys).sum())
+    }
+
+    /// Tells the other shards so.
+    pub(crate) fn publish_evictable(&self) {
+        if let Some(keys) = self.evictable() {
+            self.core.shared.keys[self.core.id as usize].0.store(keys, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// What a change of the configuration asks for at once, as far as it gets; the rest is for time events. There are
+    /// `excess` bytes too many in use, of which each shard frees its share: what is told of evicted keys takes memory for
+    /// a moment, and if shards freed what the others need for that, they would all run empty.
+    pub(crate) fn heed_config(&mut self, excess: usize) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.publish_evictable();
+        let keys = |shard: usize| self.core.shared.keys[shard].0.load(Relaxed) as u128;
+        let all = (0..self.core.shards).map(keys).sum::<u128>().max(1);
+        let share = (excess as u128 * keys(self.core.id as usize)).div_ceil(all);
+        self.evict_up_to(share as usize);
         self.limit_tracking();
         self.post();
     }
 
-    /// At the end of a turn whose commands have filled memory: the other shards evict too, now and not at their next
-    /// time event. A shard that has run no command asks nobody, so that they do not keep each other awake.
+    /// At the end of a turn whose commands have filled memory, when this shard's keys do not make room enough: the others
+    /// evict too, now and not at their next time event. A shard that has run no command asks nobody, so that they do not keep each other awake.
     pub(crate) fn have_others_evict(&mut self) {
         use std::sync::atomic::Ordering::Relaxed;
         let commands = self.core.stats.commands_processed;
         let idle = std::mem::replace(&mut self.commands_at_turn, commands) == commands;
+        let in_vain = std::mem::take(&mut self.evicts_in_vain);
         let config = &self.core.config;
         if idle
             || config.maxmemory_policy == crate::config::MaxmemoryPolicy::Noeviction
             || self.core.shared.sample_memory() <= config.maxmemory as usize
+            || (!in_vain && self.evictable().is_none_or(|keys| keys > 0))
         {
             return;
         }

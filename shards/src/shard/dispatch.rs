@@ -469,6 +469,12 @@ impl Shard {
         {
             return self.reject(index, id, "ERR Replica can't interact with the keyspace".into());
         }
+        if self.client_memory_limit != 0 && self.guarded {
+            self.evict_clients_first(index);
+            if self.clients[index as usize].is_none() {
+                return Next::Closed;
+            }
+        }
         if self.guarded && self.is_paused(index, row, args) {
             self.wait_for(index, Wait::Pause);
             return Next::Again;
@@ -840,18 +846,22 @@ impl Shard {
     }
 
     /// Whether memory is full, and eviction does not help; evicts as needed.
-    fn is_full(&mut self) -> bool {
+    pub(crate) fn is_full(&mut self) -> bool {
         if self.core.config.maxmemory == 0 {
             return false;
         }
+        if self.clients_go_first() {
+            return false;
+        }
         let mut keys = Keyspace::several(&mut self.slices);
-        let outcome = evict::perform(&mut self.core, &mut keys);
+        let outcome = evict::perform(&mut self.core, &mut keys, &mut self.spare_buffers, usize::MAX);
         if self.core.tracked {
             // Before the reply of the command that the memory is for, as in Redis.
             tracking::settle_all(&mut self.core, &mut keys, 0);
             self.post();
         }
         let evicts = self.core.config.maxmemory_policy != crate::config::MaxmemoryPolicy::Noeviction;
+        self.evicts_in_vain |= evicts && outcome != evict::Outcome::Within;
         outcome == evict::Outcome::Full && !(evicts && self.others_can_evict())
     }
 

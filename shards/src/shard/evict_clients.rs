@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{LogLevel, Shard};
 use crate::client::{Client, gate};
 use crate::message::Note;
+use crate::router::ShardId;
 
 impl Shard {
     /// Takes over the bound as it is configured now.
@@ -45,6 +46,7 @@ impl Shard {
 
     /// At the end of a turn: counts those whose output has changed, and has clients closed if all hold too much.
     pub(crate) fn count_and_evict_clients(&mut self) {
+        self.asked_for_room = false;
         for at in 0..self.flush.len() {
             // Who is owed too much goes for that, and makes room for others.
             self.check_output_limit(self.flush[at]);
@@ -53,8 +55,47 @@ impl Shard {
         self.evict_clients();
     }
 
-    /// Closes this shard's largest clients while all hold too much and no other shard has a larger one.
+    /// Before a command that may evict keys: who holds too much by what ran before goes first, and keys stay. The end of
+    /// the turn would be too late, for a turn may leave each client a large reply.
+    #[cold]
+    pub(crate) fn evict_clients_first(&mut self, index: u32) {
+        let before = std::mem::replace(&mut self.served_last, index);
+        if self.clients.get(before as usize).is_some_and(Option::is_some) {
+            self.count_memory(before);
+        }
+        self.evict_own_clients();
+    }
+
+    /// Whether memory is short because clients hold too much, of which the largest are about to be closed: no key is
+    /// evicted until they have gone.
+    pub(crate) fn clients_go_first(&mut self) -> bool {
+        if self.client_memory_limit == 0 || self.core.shards == 1 || !self.core.memory_is_over() {
+            return false;
+        }
+        let memory = || self.core.shared.client_memory.iter().map(|memory| &memory.0);
+        let held: usize = memory().map(|memory| memory.total.load(Relaxed)).sum();
+        let largest = memory().map(|memory| memory.largest.load(Relaxed)).enumerate().max_by_key(|(_, bytes)| *bytes);
+        match largest {
+            Some((at, bytes)) if held > self.client_memory_limit && bytes > 0 => {
+                if at != self.core.id as usize && !std::mem::replace(&mut self.asked_for_room, true) {
+                    self.outbox.note(at as ShardId, Note::EvictClients);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Closes this shard's largest clients while all hold too much and no other shard has a larger one; that one's shard
+    /// is asked to go on.
     pub(crate) fn evict_clients(&mut self) {
+        if let Some(other) = self.evict_own_clients() {
+            self.outbox.note(other, Note::EvictClients);
+        }
+    }
+
+    /// As [`Shard::evict_clients`]; says who has a larger one.
+    fn evict_own_clients(&mut self) -> Option<ShardId> {
         let own = self.core.id as usize;
         let limit = self.client_memory_limit;
         loop {
@@ -62,7 +103,7 @@ impl Shard {
             let memory = &shared.client_memory;
             let total: usize = memory.iter().map(|memory| memory.0.total.load(Relaxed)).sum();
             if limit == 0 || total <= limit {
-                return;
+                return None;
             }
             let may_go = |client: &&Client| !client.no_evict && client.gate & (gate::CLOSING | gate::REPLICA) == 0;
             let largest = self.clients().filter(may_go).max_by_key(|client| client.counted_bytes);
@@ -73,10 +114,10 @@ impl Shard {
             };
             let (most, at) = memory.iter().enumerate().map(published).max().expect("there are shards");
             if most > bytes {
-                return self.outbox.note(at as u16, Note::EvictClients);
+                return Some(at as ShardId);
             }
             if bytes == 0 {
-                return;
+                return None;
             }
             let client = self.client(index);
             let line = format!("Evicting client: id={} addr={} tot-mem={bytes}", client.id, client.peer.address);
@@ -91,7 +132,7 @@ impl Shard {
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
-    use crate::testing::{Conn, World};
+    use crate::testing::{Conn, World, request};
 
     fn fill(world: &mut World, conn: Conn, bytes: usize) {
         let text = format!("*1\r\n${}\r\n{}", 2 * bytes, "v".repeat(bytes));
@@ -152,5 +193,53 @@ mod tests {
                 assert!(sent > 50, "{line}: {sent}");
             }
         }
+    }
+
+    /// Under `maxmemory`, clients that hold too much go before the next command, which else would cost keys.
+    #[test]
+    fn clients_go_before_keys() {
+        let value = "v".repeat(600_000);
+        for fill in [&["GET", "big"][..], &["PUBLISH", "channel", &value]] {
+            let mut world = World::new(1);
+            let boss = world.connect();
+            for line in ["CONFIG SET maxmemory-clients 1000000 maxmemory 100mb", "CLIENT NO-EVICT ON"] {
+                assert_eq!(world.run(boss, line).to_string(), "OK");
+            }
+            world.call(boss, &["SET", "big", &value]);
+            let others: Vec<Conn> = (0..3).map(|_| world.connect()).collect();
+            for conn in &others {
+                if fill[0] == "PUBLISH" {
+                    world.run(*conn, "SUBSCRIBE channel");
+                } else {
+                    world.send_only(*conn, &request(fill));
+                }
+            }
+            if fill[0] == "PUBLISH" {
+                world.send_only(boss, &request(fill));
+            }
+            world.send_only(boss, b"INFO stats\r\n");
+            world.settle();
+            let said = String::from_utf8_lossy(&world.received(boss)).into_owned();
+            assert!(said.contains("evicted_clients:2\r\n"), "{fill:?}: {said}");
+        }
+    }
+
+    /// A buffer that is being sent takes its memory until all of it is sent.
+    #[test]
+    fn a_buffer_counts_until_it_is_sent() {
+        let mut world = World::new(1);
+        let conn = world.connect();
+        world.run(conn, "PING");
+        let client = world.shards[0].clients.iter_mut().flatten().next().unwrap();
+        let before = client.memory();
+        let mut out = Vec::with_capacity(1_000_000);
+        out.resize(600_000, 0u8);
+        client.hand_out(&out);
+        assert!(client.memory() >= 1_000_000);
+        client.handed_out(599_999);
+        assert!(client.memory() >= 1_000_000);
+        assert_eq!(client.output_bytes(), 1);
+        client.handed_out(1);
+        assert_eq!(client.memory(), before);
     }
 }

@@ -447,8 +447,8 @@ impl Shard {
                 }
                 Answer::Count(doomed.len())
             }
-            Question::HeedConfig => {
-                self.heed_config();
+            Question::HeedConfig(excess) => {
+                self.heed_config(excess);
                 Answer::Count(1)
             }
             Question::Find(id) => {
@@ -465,6 +465,9 @@ impl Shard {
             }
             Question::Unblock { id, error } => {
                 let how = if error { Unblock::Error } else { Unblock::Timeout };
+                if self.unblock_log_waiter(id, error) {
+                    return Answer::Count(1);
+                }
                 let found = self.clients().find(|client| client.id == id && client.blocked.is_some());
                 match found.map(|client| client.index) {
                     Some(index) => Answer::Count(self.unblock_client(index, how) as usize),

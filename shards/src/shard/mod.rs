@@ -234,10 +234,16 @@ pub struct Shard {
     pub(crate) cron_loops: u64,
     /// `maxmemory-clients` in bytes, or 0.
     pub(crate) client_memory_limit: usize,
+    /// Under `maxmemory-clients` and `maxmemory`: whose command was the last.
+    pub(crate) served_last: u32,
+    /// Whether another shard was asked in this turn to close clients.
+    pub(crate) asked_for_room: bool,
     /// Turns of the loop, and µs that they worked; the driver counts them.
     pub turns: [u64; 2],
     /// How many commands had run when the last turn ended.
     pub(crate) commands_at_turn: u64,
+    /// Whether memory was full in this turn though this shard has evicted what it could.
+    pub(crate) evicts_in_vain: bool,
     pub(crate) cron_client: u32,
     /// Output that waits for the log.
     pub(crate) gate: append::Gate,
@@ -302,8 +308,11 @@ impl Shard {
             lent_report: Vec::new(),
             cron_loops: 0,
             client_memory_limit: 0,
+            served_last: 0,
+            asked_for_room: false,
             turns: [0, 0],
             commands_at_turn: 0,
+            evicts_in_vain: false,
             cron_client: 0,
             gate: append::Gate::new(shards),
             log_waiters: Vec::new(),
@@ -421,12 +430,26 @@ impl Shard {
         if self.client_memory_limit != 0 {
             self.count_and_evict_clients();
         }
+        if let Some(codes) = self.core.stats.too_many_codes.take() {
+            self.say_errors_given_up(&codes);
+        }
         if self.core.tracked {
             self.settle_own();
             self.broadcast();
         }
         self.post();
         self.end_turn_of_log();
+    }
+
+    #[cold]
+    fn say_errors_given_up(&mut self, codes: &str) {
+        const WHY: &str = "Errorstats stopped adding new errors because the number of errors reached the limit, may be \
+                           misuse of lua error_reply, please check INFO ERRORSTATS, this can be re-enabled via CONFIG \
+                           RESETSTAT.";
+        self.log(LogLevel::Warning, WHY);
+        self.log(LogLevel::Warning, format!("Current errors code list: {}", crate::commands::info::safe_codes(codes)));
+        let freed = &self.core.shared.lazyfreed_objects;
+        freed.fetch_add(crate::stats::MAX_ERROR_CODES as u64, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn connected(&mut self, index: u32, peer: Peer) {

@@ -14,7 +14,6 @@ use crate::commands::{Command, CommandError, CommandId, CommandResult, Group, Ke
 use crate::db::{Keyspace, Watcher};
 use crate::message::{Answer, Note};
 use crate::propagate::{close_groups, open_groups};
-use crate::resp::Reply;
 use crate::router::owner_of;
 
 use flag::*;
@@ -325,6 +324,8 @@ impl Shard {
     }
 
     fn run_queue(&mut self, index: u32, queue: Vec<Queued>) {
+        // A transaction that has begun runs to its end; scripts in it see how much memory there was.
+        let full = self.is_full();
         for Queued { command, args, answers } in queue {
             let args = args.args();
             let view = self.view(index);
@@ -345,20 +346,13 @@ impl Shard {
                 Handler::Data(_) => {
                     let mut out = std::mem::take(&mut self.client(index).out);
                     let length = out.len();
-                    match self.out_of_memory(command, args) {
-                        Some(text) => {
-                            Reply::new(&mut out, view.resp).error(&text);
-                            self.core.stats.count_error(&text);
-                        }
-                        None => {
-                            let keys = Keyspace::several(&mut self.slices);
-                            // The queue could not be gone on with: a slow script in it runs to its end.
-                            self.core.may_pause = false;
-                            execute(&mut self.core, keys, view, command, args, &mut out);
-                            self.core.may_pause = self.busy.is_none();
-                            self.account(command, args, view);
-                        }
-                    }
+                    self.core.memory_full = full && row.has(flag::SCRIPT);
+                    let keys = Keyspace::several(&mut self.slices);
+                    // The queue could not be gone on with: a slow script in it runs to its end.
+                    self.core.may_pause = false;
+                    execute(&mut self.core, keys, view, command, args, &mut out);
+                    self.core.may_pause = self.busy.is_none();
+                    self.account(command, args, view);
                     let client = self.client(index);
                     client.out = out;
                     client.mute(length);
@@ -410,6 +404,23 @@ mod tests {
             assert_eq!(run(conn, "EXEC"), "[nil]");
         }
     }
+
+    /// A transaction that has begun is not refused for want of memory, and nothing is evicted in its midst.
+    #[test]
+    fn memory_may_run_out_inside_exec() {
+        for (shards, policy) in [(1, "noeviction"), (1, "allkeys-lru"), (4, "noeviction"), (4, "allkeys-lru")] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            world.run(conn, &format!("CONFIG SET maxmemory-policy {policy}"));
+            for line in ["MULTI", "INCR x", "CONFIG SET maxmemory 1", "INCR x", "SET y 1"] {
+                world.run(conn, line);
+            }
+            assert_eq!(world.run(conn, "EXEC").to_string(), "[1 OK 2 OK]", "{shards} {policy}");
+            world.cron();
+            assert_eq!(world.run(conn, "DBSIZE").to_string(), if policy == "noeviction" { "2" } else { "0" });
+        }
+    }
+
     /// Wherever its key is, a command that is refused for want of memory counts as one, and not as one that ran.
     #[test]
     fn what_is_refused_for_memory_is_counted_so() {

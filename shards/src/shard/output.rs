@@ -37,6 +37,16 @@ impl SpareBuffers {
         self.fewest = self.buffers.len();
     }
 
+    /// Gives all back: there is something better to do with the memory.
+    pub(crate) fn clear(&mut self) {
+        *self = SpareBuffers::default();
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffers.is_empty()
+    }
+
     #[inline]
     fn give(&mut self, mut buffer: Vec<u8>) {
         let bytes = self.bytes + buffer.capacity();
@@ -119,14 +129,14 @@ impl Shard {
         if self.gate.is_busy() {
             let soon = soon && client.out.len() < HOLD_BYTES;
             let out = self.take_covered_output(index, soon);
-            self.client(index).in_flight += out.len();
+            self.client(index).hand_out(&out);
             return out;
         }
         if client.out.is_empty() || (client.out.len() < HOLD_BYTES && soon) {
             return Vec::new();
         }
         let out = std::mem::take(&mut client.out);
-        client.in_flight += out.len();
+        client.hand_out(&out);
         out
     }
 
@@ -150,7 +160,7 @@ impl Shard {
             false => std::mem::take(&mut self.client(index).out),
         };
         let client = self.client(index);
-        client.in_flight += out.len();
+        client.hand_out(&out);
         if client.gate & gate::CLOSE_AFTER_REPLY != 0 && client.output_bytes() == 0 {
             self.close_now(index);
         }
@@ -160,6 +170,10 @@ impl Shard {
     /// A buffer whose bytes were sent.
     #[inline]
     pub fn recycle(&mut self, buffer: Vec<u8>) {
+        if self.guarded && self.core.memory_is_over() {
+            // Keys would be evicted for it.
+            return;
+        }
         self.spare_buffers.give(buffer);
     }
 
@@ -168,7 +182,7 @@ impl Shard {
     pub(crate) fn sent(&mut self, index: u32, bytes: usize) {
         let now = self.core.now_ms;
         let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
-        client.in_flight -= bytes;
+        client.handed_out(bytes);
         client.net_out += bytes as u64;
         client.last_interaction_ms = now;
         self.core.stats.net_output_bytes += bytes as u64;
