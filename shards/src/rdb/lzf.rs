@@ -74,7 +74,8 @@ fn common(earlier: &[u8], text: &[u8]) -> usize {
     let words = text.chunks_exact(8).zip(earlier.chunks_exact(8));
     let mut len = 0;
     for (a, b) in words {
-        let differ = u64::from_le_bytes(a.try_into().expect("8 bytes")) ^ u64::from_le_bytes(b.try_into().expect("8 bytes"));
+        let differ =
+            u64::from_le_bytes(a.try_into().expect("8 bytes")) ^ u64::from_le_bytes(b.try_into().expect("8 bytes"));
         if differ != 0 {
             return len + differ.trailing_zeros() as usize / 8;
         }

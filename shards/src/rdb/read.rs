@@ -289,7 +289,9 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
             let mut hash = Hash::new();
             let mut texts = pack.iter();
             while let Some(field) = texts.next() {
-                let (Some(value), Some(StrRef::Int(at))) = (texts.next(), texts.next()) else { return Err(Error::Corrupt(HASH_PACK)) };
+                let (Some(value), Some(StrRef::Int(at))) = (texts.next(), texts.next()) else {
+                    return Err(Error::Corrupt(HASH_PACK));
+                };
                 let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
                 let (field, value) = (field.as_bytes(&mut a), value.as_bytes(&mut b));
                 if !hash.set(&limits.hasher, limits.hash, field, value) {

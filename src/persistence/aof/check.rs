@@ -17,8 +17,8 @@ use super::load::{Looked, Recovered, recover};
 use super::say_bad_manifest;
 use crate::net::os_text;
 use crate::persistence::check::look_through_preamble;
-use crate::persistence::stream::Stream;
 use crate::persistence::disk::{Disk, RealDisk};
+use crate::persistence::stream::Stream;
 
 /// How it is called.
 pub const USAGE: &str = "ringshard check aof [--fix|--truncate-to-timestamp $timestamp] <file.manifest|file.aof>";
