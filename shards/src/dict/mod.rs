@@ -201,6 +201,9 @@ impl<E: Element> Dict<E> {
         while self.next.n() != 0 {
             self.move_bucket(hasher);
         }
+        if self.len == 0 && self.main.n() != 0 {
+            self.release();
+        }
         if self.main.n() == 0 {
             self.main = Table::new(size_for(buckets));
             (0..self.main.n()).for_each(|i| self.main.open(i));

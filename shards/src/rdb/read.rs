@@ -165,7 +165,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn listpack(&mut self, error: &'static str) -> Result<ListPack, Error> {
-        ListPack::from_bytes(self.string()?.into_owned()).ok_or_else(|| Error::Corrupt(error))
+        match ListPack::from_bytes(self.string()?.into_owned()) {
+            Some(pack) => Ok(pack),
+            None => Err(Error::Corrupt(error)),
+        }
     }
 }
 
@@ -224,7 +227,8 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
             if empty {
                 return Err(Error::Empty);
             }
-            let mut set = Set::Ints(IntSet::from_bytes(bytes).ok_or_else(|| Error::Corrupt(INTSET))?);
+            let Some(ints) = IntSet::from_bytes(bytes) else { return Err(Error::Corrupt(INTSET)) };
+            let mut set = Set::Ints(ints);
             set.fit(&limits.set, &limits.hasher);
             Object::Set(set)
         }
@@ -243,7 +247,7 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
                 kind::ZSET_ZIPLIST => listpack_of_ziplist(&from.string()?)?,
                 _ => from.listpack(ZSET_PACK)?,
             };
-            let mut zset = ZSet::from_pack(pack, &limits.hasher).ok_or_else(|| Error::Corrupt(ZSET_PACK))?;
+            let Some(mut zset) = ZSet::from_pack(pack, &limits.hasher) else { return Err(Error::Corrupt(ZSET_PACK)) };
             zset.fit(limits.zset, &limits.hasher);
             Object::ZSet(zset)
         }
@@ -318,7 +322,7 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
                 kind::HASH_ZIPLIST => listpack_of_ziplist(&from.string()?)?,
                 _ => from.listpack(HASH_PACK)?,
             };
-            let mut hash = Hash::from_pack(pack, &limits.hasher).ok_or_else(|| Error::Corrupt(HASH_PACK))?;
+            let Some(mut hash) = Hash::from_pack(pack, &limits.hasher) else { return Err(Error::Corrupt(HASH_PACK)) };
             hash.fit(limits.hash, &limits.hasher);
             Object::Hash(hash)
         }
