@@ -191,6 +191,9 @@ fn say_sync_failed(text: &str) {
     ));
 }
 
+/// What is to be synced without the pen: by which handles, and up to which position.
+type Unsynced = (Arc<[SyncHandle]>, u64);
+
 /// Who holds it writes the log. There is one, so that what is written is in order.
 struct Pen {
     log: Arc<Log>,
@@ -246,7 +249,7 @@ impl Pen {
 
     /// Waits until there is something to do, and does it. What is still to be synced, up to which position, is returned
     /// where that needs no pen.
-    fn take_turn(&mut self) -> Option<(Arc<[SyncHandle]>, u64)> {
+    fn take_turn(&mut self) -> Option<Unsynced> {
         let orders = self.wait();
         let mut result = self.write();
         if self.unsure.is_some_and(|generation| generation < orders.made_up) {
@@ -468,7 +471,7 @@ impl Pen {
     }
 
     /// Syncs if the policy, or somebody, wants it now; or says what is to be synced without the pen.
-    fn sync_if_due(&mut self, wanted: bool) -> Result<Option<(Arc<[SyncHandle]>, u64)>, String> {
+    fn sync_if_due(&mut self, wanted: bool) -> Result<Option<Unsynced>, String> {
         let Some(file) = &self.file else { return Ok(None) };
         let handles = file.syncs.clone();
         let shared = &self.log.shared;
