@@ -8,6 +8,8 @@
 //!
 //! Counterpart: `rdb.c`, the parts that are not the format.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::*};
 
@@ -560,8 +562,14 @@ pub fn save<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) ->
 #[derive(Debug, Default)]
 pub struct LoadBatch {
     functions: Vec<Vec<u8>>,
+    /// How many keys, and how many of them with a time, the shard has to expect in a database.
+    sizes: Vec<(usize, [u64; 2])>,
+    /// Items of the file, one behind the other.
     bytes: Vec<u8>,
-    items: Vec<(Meta, u64, usize, usize)>,
+    /// Where each begins in the file, and where it ends in `bytes`.
+    items: Vec<(u64, usize)>,
+    /// From which item on keys are in which database.
+    dbs: Vec<(usize, u64)>,
     /// It is part of what a log builds on: what has expired since may be needed by commands behind it.
     pub(crate) in_log: bool,
     /// A part of a log's commands instead.
@@ -592,11 +600,21 @@ impl LoadBatch {
         LoadBatch { begins_logging: true, ..LoadBatch::default() }
     }
 
-    /// Adds a key; `offset` says where in the file it is.
-    pub fn push(&mut self, meta: Meta, offset: u64, key: &[u8], value: &[u8]) {
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
-        self.items.push((meta, offset, key.len(), value.len()));
+    /// Adds a key of this database, as [`Item::Key`] holds it; `offset` says where in the file it is.
+    pub fn push(&mut self, db: u64, offset: u64, item: &[u8]) {
+        if self.dbs.last().is_none_or(|(_, last)| *last != db) {
+            self.dbs.push((self.items.len(), db));
+        }
+        self.bytes.extend_from_slice(item);
+        self.items.push((offset, self.bytes.len()));
+    }
+
+    /// Says how many keys to expect in a database.
+    fn expect(&mut self, db: usize, sizes: [u64; 2]) {
+        match self.sizes.iter_mut().find(|(of, _)| *of == db) {
+            Some((_, expected)) => *expected = sizes,
+            None => self.sizes.push((db, sizes)),
+        }
     }
 
     /// How many keys.
@@ -620,6 +638,9 @@ pub fn load_failure(offset: u64, error: &Error) -> String {
     format!("Internal error in RDB reading offset {offset} -> {error}")
 }
 
+/// Keys that are looked ahead at, so that the lines of the table that they will need come while others are taken in.
+const AHEAD: usize = 16;
+
 /// Takes a batch into its slice.
 ///
 /// # Errors
@@ -629,17 +650,48 @@ pub fn load_batch(core: &mut Core, slice: &mut Slice, batch: &LoadBatch, merge: 
     for code in &batch.functions {
         load_library(core, code, merge).map_err(|text| format!("Failed loading functions: {text}"))?;
     }
-    let mut at = 0;
-    for (meta, offset, key_len, value_len) in &batch.items {
-        let key = file::text(&batch.bytes[at..at + key_len]);
-        at += key_len;
-        let value = &batch.bytes[at..at + value_len];
-        at += value_len;
-        let inserted = key.and_then(|key| {
-            let db = usize::try_from(meta.db).ok().and_then(|db| slice.dbs.get_mut(db)).ok_or(DATABASES)?;
-            insert(core, db, *meta, &key, value, &limits, (merge, batch.in_log))
-        });
-        inserted.map_err(|error| load_failure(*offset, &error))?;
+    for (db, [keys, expires]) in &batch.sizes {
+        if let Some(db) = slice.dbs.get_mut(*db) {
+            db.dict.reserve(&core.hasher, *keys);
+            db.expires.reserve(&core.hasher, *expires);
+        }
+    }
+    let mut counts = [0; 3];
+    let loaded = load_items(core, slice, batch, merge, &limits, &mut counts);
+    for (counter, count) in core.shared.persistence.loaded.iter().zip(counts) {
+        counter.fetch_add(count, Relaxed);
+    }
+    loaded
+}
+
+fn load_items(
+    core: &mut Core,
+    slice: &mut Slice,
+    batch: &LoadBatch,
+    merge: bool,
+    limits: &Limits,
+    counts: &mut [u64; 3],
+) -> Result<(), String> {
+    let ends = batch.dbs.iter().skip(1).map(|(from, _)| *from).chain([batch.items.len()]);
+    let mut begin = 0;
+    let mut ahead = Vec::with_capacity(AHEAD);
+    for ((from, number), to) in batch.dbs.iter().zip(ends) {
+        let db = usize::try_from(*number).ok().and_then(|db| slice.dbs.get_mut(db));
+        let db = db.ok_or_else(|| load_failure(batch.items[*from].0, &DATABASES))?;
+        for items in batch.items[*from..to].chunks(AHEAD) {
+            for (offset, end) in items {
+                let mut value = Cursor { rest: &batch.bytes[begin..*end] };
+                begin = *end;
+                let (meta, name) = file::key(&mut value).map_err(|error| load_failure(*offset, &error))?;
+                let hash = core.hasher.hash(&name);
+                db.dict.prefetch_bucket(hash);
+                ahead.push((*offset, Written { meta, name, hash, value }));
+            }
+            for (offset, written) in ahead.drain(..) {
+                let inserted = insert(core, db, written, limits, (merge, batch.in_log));
+                counts[inserted.map_err(|error| load_failure(offset, &error))?] += 1;
+            }
+        }
     }
     Ok(())
 }
@@ -647,43 +699,77 @@ pub fn load_batch(core: &mut Core, slice: &mut Slice, batch: &LoadBatch, merge: 
 const DATABASES: Error =
     Error::Corrupt("The data was saved by a server with more databases, see the directive databases");
 
-/// Adds one key of a file to its database.
+/// A key of a file, with its value as it is written.
+struct Written<'a> {
+    meta: Meta,
+    name: Cow<'a, [u8]>,
+    hash: u64,
+    value: Cursor<'a>,
+}
+
+/// Adds one key of a file to its database. Says which of [`Persistence::loaded`] counts it.
 fn insert(
     core: &mut Core,
     db: &mut RedisDb,
-    meta: Meta,
-    name: &[u8],
-    written: &[u8],
+    written: Written<'_>,
     limits: &Limits,
     (merge, in_log): (bool, bool),
-) -> Result<(), Error> {
-    let counters = &core.shared.persistence.loaded;
+) -> Result<usize, Error> {
+    let Written { meta, name, hash, value: mut from } = written;
     if !in_log && meta.expire_at.is_some_and(|at| at <= core.now_ms) {
-        counters[1].fetch_add(1, Relaxed);
-        return Ok(());
+        return Ok(1);
     }
-    let mut from = Cursor { rest: written };
     let value = match value(meta.kind, &mut from, limits) {
         // An old defect of Redis could leave empty collections; they are passed over, as there.
         Err(Error::Empty) => {
-            counters[2].fetch_add(1, Relaxed);
-            let line = format!("skipping empty key: {}", String::from_utf8_lossy(name));
+            let line = format!("skipping empty key: {}", String::from_utf8_lossy(&name));
             core.for_driver.push(Effect::Log(LogLevel::Notice, line));
-            return Ok(());
+            return Ok(2);
         }
         value => value?,
     };
-    counters[0].fetch_add(1, Relaxed);
-    let key = Key { bytes: name, hash: core.hasher.hash(name) };
-    if db.dict.find(key.hash, name).is_some() && !(merge && db.delete(key)) {
+    let key = Key { bytes: &name, hash };
+    if db.dict.find(hash, &name).is_some() && !(merge && db.delete(key)) {
         return Err(Error::Corrupt("RDB has duplicated key"));
     }
-    let mut entry = value.into_entry(name, meta.expire_at);
-    db.before_write(name);
+    let mut entry = value.into_entry(&name, meta.expire_at);
+    db.before_write(&name);
     db.add(core, key, entry);
     let idle_seconds = meta.idle_seconds.map(|idle| idle.min(i64::MAX as u64) as i64);
     Usage { idle_seconds, frequency: meta.frequency }.stamp(&mut entry, core);
-    Ok(())
+    Ok(0)
+}
+
+/// How many keys a file says that it holds, by database. What it says may be false: no more is believed than its length
+/// allows, and a table that was made too large shrinks like any other.
+struct Sizes {
+    shards: u64,
+    databases: usize,
+    left: u64,
+    of: BTreeMap<usize, [u64; 2]>,
+}
+
+impl Sizes {
+    /// A table takes 12 bytes for a key, so that a file can claim no more than one and a half times its length.
+    const BYTES_PER_KEY: u64 = 8;
+
+    fn new(shared: &Shared, bytes: Option<u64>) -> Self {
+        let left = bytes.unwrap_or(0) / Self::BYTES_PER_KEY;
+        Sizes { shards: shared.shards as u64, databases: shared.config().databases as usize, left, of: BTreeMap::new() }
+    }
+
+    /// Takes in what stands in front of keys; says what each shard has to expect in all. Our own files have it once for
+    /// each shard that wrote them.
+    fn add(&mut self, db: u64, sizes: [u64; 2]) -> Option<(usize, [u64; 2])> {
+        let db = usize::try_from(db).ok().filter(|db| *db < self.databases)?;
+        let sums = self.of.entry(db).or_default();
+        for (sum, size) in sums.iter_mut().zip(sizes) {
+            let believed = size.min(self.left);
+            self.left -= believed;
+            *sum += believed;
+        }
+        Some((db, sums.map(|sum| sum.div_ceil(self.shards))))
+    }
 }
 
 /// Reads a file and hands its keys out, a batch for one shard at a time; says how long it is. With `in_log` it is what a
@@ -701,21 +787,32 @@ pub fn distribute<S: Source>(
     /// Batches are handed out from this size on.
     const BATCH_BYTES: usize = 64 * 1024;
     shared.persistence.loaded.iter().for_each(|count| count.store(0, Relaxed));
-    let empty = || LoadBatch { in_log, ..LoadBatch::default() };
+    let empty = || LoadBatch {
+        in_log,
+        bytes: Vec::with_capacity(BATCH_BYTES + BATCH_BYTES / 8),
+        items: Vec::with_capacity(BATCH_BYTES / 64),
+        ..LoadBatch::default()
+    };
     let mut batches: Vec<LoadBatch> = (0..shared.shards).map(|_| empty()).collect();
     let mut reader = Reader::new(source, checksum).map_err(|error| load_failure(0, &error))?;
+    let mut sizes = Sizes::new(shared, reader.left());
     loop {
-        let offset = reader.offset();
+        let (offset, db) = (reader.offset(), reader.db());
         let item = match reader.item() {
             Ok(item) => item,
             Err(error) => return Err(load_failure(reader.offset(), &error)),
         };
         match item {
-            Item::Key(meta, key, value) => {
-                let name = Cursor { rest: key }.string().map_err(|error| load_failure(offset, &error))?;
-                let owner = crate::router::owner_of(&name, shared.shards);
+            Item::Key(item, key) => {
+                let owner = match shared.shards {
+                    1 => 0,
+                    shards => {
+                        let name = Cursor { rest: key }.string().map_err(|error| load_failure(offset, &error))?;
+                        crate::router::owner_of(&name, shards)
+                    }
+                };
                 let batch = &mut batches[owner as usize];
-                batch.push(meta, offset, key, value);
+                batch.push(db, offset, item);
                 if batch.bytes() >= BATCH_BYTES {
                     hand_out(owner, std::mem::replace(batch, empty()), offset)?;
                 }
@@ -725,7 +822,12 @@ pub fn distribute<S: Source>(
                 let code = file::text(code).map_err(|error| load_failure(offset, &error))?;
                 batches[0].functions.push(code);
             }
-            Item::Aux(..) | Item::Db(_) | Item::Sizes(..) => {}
+            Item::Sizes(keys, expires) => {
+                if let Some((db, each)) = sizes.add(db, [keys, expires]) {
+                    batches.iter_mut().for_each(|batch| batch.expect(db, each));
+                }
+            }
+            Item::Aux(..) | Item::Db(_) => {}
         }
     }
     for (owner, batch) in batches.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {

@@ -131,17 +131,20 @@ impl SnapshotFile for MemoryFile {
     }
 }
 
-struct MemorySource(std::io::Cursor<Vec<u8>>);
+struct MemorySource(Vec<u8>, usize);
 
 impl Source for MemorySource {
-    fn read(&mut self, n: u64, out: &mut Vec<u8>) -> Result<(), crate::rdb::Error> {
-        let at = self.0.position() as usize;
-        let mut rest = &self.0.get_ref()[at..];
-        let before = rest.len();
-        rest.read(n, out)?;
-        let after = before - rest.len();
-        self.0.set_position((at + after) as u64);
-        Ok(())
+    fn ahead(&mut self, n: usize) -> Result<&[u8], crate::rdb::Error> {
+        let rest = &self.0[self.1..];
+        if n <= rest.len() { Ok(rest) } else { Err(crate::rdb::Error::Short) }
+    }
+
+    fn pass(&mut self, n: usize) {
+        self.1 += n;
+    }
+
+    fn left(&self) -> Option<u64> {
+        Some((self.0.len() - self.1) as u64)
     }
 }
 
@@ -219,7 +222,7 @@ impl Host for FakeHost {
 
     fn open_snapshot(&self, _: &Config) -> Result<Option<Box<dyn Source>>, String> {
         let file = self.disk.lock().unwrap().file.clone();
-        Ok(file.map(|file| Box::new(MemorySource(std::io::Cursor::new(file))) as Box<dyn Source>))
+        Ok(file.map(|file| Box::new(MemorySource(file, 0)) as Box<dyn Source>))
     }
 
     fn run_later(&self, work: Box<dyn FnOnce() + Send>) {

@@ -9,7 +9,8 @@ use ringshard_shards::rdb::file::{self, Item, Reader, Source};
 use ringshard_shards::rdb::read::{Cursor, Limits, value};
 use ringshard_shards::rdb::{Error, kind};
 
-use super::load::FileSource;
+use super::disk::RealDisk;
+use super::stream::Stream;
 use crate::clock;
 use crate::net::os_text;
 
@@ -36,7 +37,7 @@ pub fn run(words: &[String]) -> Option<ExitCode> {
 }
 
 fn check_rdb(path: &Path) -> ExitCode {
-    let source = match FileSource::open(path) {
+    let source = match Stream::open(&RealDisk, path) {
         Ok(source) => source,
         Err(error) => {
             eprintln!("Cannot open file {}: {}", path.display(), os_text(&error));
@@ -82,13 +83,14 @@ fn look_through<S: Source>(reader: &mut Reader<S>, seen: &mut Seen, limits: &Lim
             Item::Function(library) => {
                 file::text(library)?;
             }
-            Item::Key(meta, key, written) => {
+            Item::Key(whole, _) => {
+                let mut from = Cursor { rest: whole };
+                let (meta, key) = file::key(&mut from)?;
                 seen.keys += 1;
                 seen.expires += meta.expire_at.is_some() as u64;
                 seen.expired += meta.expire_at.is_some_and(|at| at <= now) as u64;
-                let key = file::text(key)?;
                 seen.key = Some((String::from_utf8_lossy(&key).into_owned(), meta.kind));
-                match value(meta.kind, &mut Cursor { rest: written }, limits) {
+                match value(meta.kind, &mut from, limits) {
                     Ok(_) | Err(Error::Empty) => {}
                     Err(error) => return Err(error),
                 }

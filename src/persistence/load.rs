@@ -1,61 +1,29 @@
 //! Loading the last snapshot at the start: one thread reads the file and passes over values by their lengths, the
 //! shards make values of them. Clients are served meanwhile, and told that the data is being loaded.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::sync::atomic::Ordering::*;
 use std::time::Duration;
 
 use ringshard_shards::config::Config;
-use ringshard_shards::rdb::Error;
-use ringshard_shards::rdb::file::Source;
 use ringshard_shards::router::ShardId;
 use ringshard_shards::snapshot::{LOADING_MAX, LoadBatch, distribute};
 
+use super::disk::RealDisk;
 use super::rdb::path;
+use super::stream::Stream;
 use crate::mailbox::Mail;
 use crate::net::os_text;
 use crate::server::Server;
 use crate::{clock, log};
 
-/// Bytes read at once.
-const READ_BYTES: usize = 1 << 20;
-
-/// A file that is read from its beginning.
-pub struct FileSource(BufReader<File>);
-
-impl FileSource {
-    /// Opens a file.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn open(path: &std::path::Path) -> io::Result<Self> {
-        Ok(FileSource(BufReader::with_capacity(READ_BYTES, File::open(path)?)))
-    }
-}
-
-impl Source for FileSource {
-    fn read(&mut self, n: u64, out: &mut Vec<u8>) -> Result<(), Error> {
-        let io_error = |error: io::Error| Error::Io(os_text(&error));
-        let ready = self.0.buffer();
-        if let Some(taken) = ready.get(..usize::try_from(n).unwrap_or(usize::MAX)) {
-            out.extend_from_slice(taken);
-            self.0.consume(n as usize);
-            return Ok(());
-        }
-        // No more is allocated than comes, whatever length a broken file claims.
-        let got = (&mut self.0).take(n).read_to_end(out).map_err(io_error)?;
-        if got as u64 == n { Ok(()) } else { Err(Error::Short) }
-    }
-}
-
 /// Opens the last snapshot, if there is one.
 ///
 /// # Errors
 /// What to say in the log.
-pub fn open(config: &Config) -> Result<Option<FileSource>, String> {
+pub fn open(config: &Config) -> Result<Option<Stream>, String> {
     let path = path(config);
-    match FileSource::open(&path) {
+    match Stream::open(&RealDisk, &path) {
         Ok(source) => Ok(Some(source)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(os_text(&error)),

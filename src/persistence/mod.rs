@@ -8,4 +8,5 @@ pub mod check;
 pub mod disk;
 pub mod load;
 pub mod rdb;
+pub mod stream;
 pub mod sync;

@@ -79,26 +79,7 @@ impl SnapshotOnDisk {
             0 => format!("temp-{}.rdb", std::process::id()),
             n => format!("temp-{}.{n}.rdb", std::process::id()),
         };
-        let temporary = Path::new(&config.dir).join(name);
-        let file = disk.create(&temporary).map_err(|error| {
-            format!(
-                "Failed opening the temp RDB file {} (in server root dir {}) for saving: {}",
-                temporary.display(),
-                config.dir,
-                os_text(&error)
-            )
-        })?;
-        Ok(SnapshotOnDisk {
-            disk: disk.clone(),
-            file,
-            temporary,
-            place: Place::Snapshot(path(config)),
-            config: Arc::new(config.clone()),
-            sum: config.rdbchecksum.then_some(0),
-            framed: true,
-            sync_bits: config.rdb_save_incremental_fsync,
-            unsynced: 0,
-        })
+        Self::make(disk, config, name, Place::Snapshot(path(config)))
     }
 
     /// Makes the base file of a generation of logs.
@@ -106,22 +87,8 @@ impl SnapshotOnDisk {
     /// # Errors
     /// What to say in the log.
     pub fn create_base(log: &Arc<Log>, config: &Config, generation: u64) -> Result<Self, String> {
-        let temporary = Path::new(&config.dir).join(format!("temp-rewriteaof-bg-{}.aof", std::process::id()));
-        let file = log.disk().create(&temporary).map_err(|error| {
-            format!("Opening the temp file for AOF rewrite in rewriteAppendOnlyFile(): {}", os_text(&error))
-        })?;
-        let framed = config.aof_use_rdb_preamble;
-        Ok(SnapshotOnDisk {
-            disk: log.disk().clone(),
-            file,
-            temporary,
-            place: Place::Base(log.clone(), generation),
-            config: Arc::new(config.clone()),
-            sum: (framed && config.rdbchecksum).then_some(0),
-            framed,
-            sync_bits: config.aof_rewrite_incremental_fsync,
-            unsynced: 0,
-        })
+        let name = format!("temp-rewriteaof-bg-{}.aof", std::process::id());
+        Self::make(log.disk(), config, name, Place::Base(log.clone(), generation))
     }
 
     /// Makes the file of a full sync.
@@ -134,25 +101,40 @@ impl SnapshotOnDisk {
         config: &Config,
         sync: u64,
     ) -> Result<Self, String> {
-        let temporary = Path::new(&config.dir).join(format!("temp-sync-{}-{sync}.rdb", std::process::id()));
+        let name = format!("temp-sync-{}-{sync}.rdb", std::process::id());
+        Self::make(disk, config, name, Place::Sync(files.clone(), sync))
+    }
+
+    /// Makes a file of this name that will get its place when it is whole.
+    fn make(disk: &Arc<dyn Disk>, config: &Config, name: String, place: Place) -> Result<Self, String> {
+        let temporary = Path::new(&config.dir).join(name);
         let file = disk.create(&temporary).map_err(|error| {
-            format!(
-                "Failed opening the temp RDB file {} (in server root dir {}) for replicas: {}",
-                temporary.display(),
-                config.dir,
-                os_text(&error)
-            )
+            let (file, dir, error) = (temporary.display(), &config.dir, os_text(&error));
+            let failed = "Failed opening the temp RDB file";
+            match place {
+                Place::Snapshot(_) => format!("{failed} {file} (in server root dir {dir}) for saving: {error}"),
+                Place::Sync(..) => format!("{failed} {file} (in server root dir {dir}) for replicas: {error}"),
+                Place::Base(..) => {
+                    format!("Opening the temp file for AOF rewrite in rewriteAppendOnlyFile(): {error}")
+                }
+            }
         })?;
+        let framed = !matches!(place, Place::Base(..)) || config.aof_use_rdb_preamble;
+        let sync_bits = match place {
+            Place::Snapshot(_) => config.rdb_save_incremental_fsync,
+            Place::Base(..) => config.aof_rewrite_incremental_fsync,
+            // It is of no use to anyone after a crash.
+            Place::Sync(..) => false,
+        };
         Ok(SnapshotOnDisk {
             disk: disk.clone(),
             file,
             temporary,
-            place: Place::Sync(files.clone(), sync),
+            place,
             config: Arc::new(config.clone()),
-            sum: config.rdbchecksum.then_some(0),
-            framed: true,
-            // It is of no use to anyone after a crash.
-            sync_bits: false,
+            sum: (framed && config.rdbchecksum).then_some(0),
+            framed,
+            sync_bits,
             unsynced: 0,
         })
     }

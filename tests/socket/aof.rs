@@ -4,14 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Dir, Launch, Placement, Redis, Server, everywhere, program, wait_until};
+use crate::harness::{Dir, Launch, Placement, Redis, Server, digest, everywhere, field, program, wait_until};
 use crate::wire::{Conn, Value, bulk, ok};
 
 /// Starts a server with a log in `dir`.
 fn start(placement: Placement, dir: &Dir, more: &[&str]) -> Server {
-    let path = dir.0.to_str().unwrap();
-    let words = ["--dir", path, "--appendonly", "yes", "--save", "", "--enable-debug-command", "yes"];
-    placement.start(&[&words[..], &["--rdb-version", "10"], more].concat())
+    let words = ["--appendonly", "yes", "--save", "", "--rdb-version", "10"];
+    placement.start_in(dir, &[&words[..], more].concat())
 }
 
 fn redis(dir: &Dir) -> Option<Redis> {
@@ -20,20 +19,6 @@ fn redis(dir: &Dir) -> Option<Redis> {
     // It takes connections, and some commands, while it loads.
     wait_until("redis-server has loaded", || redis.connect().cmd("PING") == Value::Simple("PONG".into()));
     Some(redis)
-}
-
-fn digest(conn: &mut Conn) -> String {
-    match conn.cmd("DEBUG DIGEST") {
-        Value::Simple(digest) => digest,
-        other => panic!("no digest: {other:?}"),
-    }
-}
-
-fn field(conn: &mut Conn, name: &str) -> String {
-    let info = conn.cmd("INFO persistence");
-    let text = String::from_utf8_lossy(info.bytes()).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
-    line.unwrap_or_else(|| panic!("{name} is in {text}")).to_string()
 }
 
 fn rewrite(conn: &mut Conn) {

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::wire::Conn;
+use crate::wire::{Conn, Value};
 
 /// How long a server may take to start or to stop: far more than it needs, for machines that are busy.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +33,12 @@ impl Placement {
     /// Starts a server with further directives.
     pub fn start(&self, more: &[&str]) -> Server {
         Server::start(&[self.args(), more.iter().map(|word| word.to_string()).collect()].concat())
+    }
+
+    /// Starts a server whose files are in `dir`, and which takes `DEBUG`.
+    pub fn start_in(&self, dir: &Dir, more: &[&str]) -> Server {
+        let files = ["--dir", dir.0.to_str().unwrap(), "--enable-debug-command", "yes"];
+        self.start(&[&files[..], more].concat())
     }
 }
 
@@ -75,6 +81,22 @@ pub fn everywhere(shards: &[u32], test: impl Fn(Placement)) {
             test(placement);
         }
     }
+}
+
+/// The digest of all that a server holds.
+pub fn digest(conn: &mut Conn) -> String {
+    match conn.cmd("DEBUG DIGEST") {
+        Value::Simple(digest) => digest,
+        other => panic!("no digest: {other:?}"),
+    }
+}
+
+/// A field of `INFO persistence`.
+pub fn field(conn: &mut Conn, name: &str) -> String {
+    let info = conn.cmd("INFO persistence");
+    let text = String::from_utf8_lossy(info.bytes()).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("{name} is in {text}")).to_string()
 }
 
 /// A port that nothing listens on at the moment.

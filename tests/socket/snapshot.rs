@@ -3,31 +3,11 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{Dir, Placement, Redis, Server, everywhere, program, wait_until};
-use crate::wire::{Conn, Value, bulk, ok};
+use crate::harness::{Dir, Placement, Redis, Server, digest, everywhere, field, program, wait_until};
+use crate::wire::{Conn, bulk, ok};
 
 const GOLDEN: &[u8] = include_bytes!("../golden/redis-7.0.15.rdb");
 const GOLDEN_DIGEST: &str = include_str!("../golden/redis-7.0.15.digest");
-
-/// Starts a server whose files are in `dir`.
-fn start(placement: Placement, dir: &Dir, more: &[&str]) -> Server {
-    let files = ["--dir", dir.0.to_str().unwrap(), "--enable-debug-command", "yes"];
-    placement.start(&[&files[..], more].concat())
-}
-
-fn digest(conn: &mut Conn) -> String {
-    match conn.cmd("DEBUG DIGEST") {
-        Value::Simple(digest) => digest,
-        other => panic!("no digest: {other:?}"),
-    }
-}
-
-fn field(conn: &mut Conn, name: &str) -> String {
-    let info = conn.cmd("INFO persistence");
-    let text = String::from_utf8_lossy(info.bytes()).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
-    line.unwrap_or_else(|| panic!("{name} is in {text}")).to_string()
-}
 
 fn wait_until_saved(conn: &mut Conn) {
     let conn = std::cell::RefCell::new(conn);
@@ -39,7 +19,7 @@ fn a_file_of_redis_loads_into_any_number_of_shards() {
     everywhere(&[1, 4], |placement| {
         let dir = Dir::new();
         fs::write(dir.join("dump.rdb"), GOLDEN).unwrap();
-        let server = start(placement, &dir, &[]);
+        let server = placement.start_in(&dir, &[]);
         let mut conn = server.connect();
         assert_eq!(digest(&mut conn), GOLDEN_DIGEST.trim());
         assert_eq!(conn.cmd("OBJECT ENCODING set:small"), bulk("listpack"));
@@ -55,7 +35,7 @@ fn what_was_saved_is_there_after_a_kill() {
     everywhere(&[1, 4], |placement| {
         let dir = Dir::new();
         fs::write(dir.join("dump.rdb"), GOLDEN).unwrap();
-        let mut server = start(placement, &dir, &[]);
+        let mut server = placement.start_in(&dir, &[]);
         let mut conn = server.connect();
         assert_eq!(conn.cmd("SET more 1"), ok());
         let saved = digest(&mut conn);
@@ -67,7 +47,7 @@ fn what_was_saved_is_there_after_a_kill() {
         server.wait_for_end();
         // Whatever the number of shards that wrote it.
         let other = Placement { shards: 3, ..placement };
-        let server = start(other, &dir, &[]);
+        let server = other.start_in(&dir, &[]);
         let mut conn = server.connect();
         assert_eq!(digest(&mut conn), saved);
         assert_eq!(conn.cmd("DEBUG RELOAD"), ok());
@@ -82,7 +62,7 @@ fn a_signal_saves_first_and_nosave_does_not() {
     everywhere(&[1, 4], |placement| {
         let dir = Dir::new();
         for (value, how) in [("1", "TERM"), ("2", "SHUTDOWN SAVE"), ("3", "SHUTDOWN NOSAVE")] {
-            let mut server = start(placement, &dir, &["--save", "3600 1"]);
+            let mut server = placement.start_in(&dir, &["--save", "3600 1"]);
             let mut conn = server.connect();
             assert_eq!(conn.cmd(&format!("SET k {value}")), ok());
             match how {
@@ -91,7 +71,7 @@ fn a_signal_saves_first_and_nosave_does_not() {
             }
             assert_eq!(server.wait_for_end().code(), Some(0), "{how}: {}", server.log());
         }
-        let server = start(placement, &dir, &[]);
+        let server = placement.start_in(&dir, &[]);
         assert_eq!(server.connect().cmd("GET k"), bulk("2"));
     });
 }
@@ -101,7 +81,7 @@ fn redis_loads_what_is_written_here() {
     everywhere(&[1, 4], |placement| {
         let dir = Dir::new();
         fs::write(dir.join("dump.rdb"), GOLDEN).unwrap();
-        let server = start(placement, &dir, &["--rdb-version", "10"]);
+        let server = placement.start_in(&dir, &["--rdb-version", "10"]);
         assert_eq!(server.connect().cmd("SAVE"), ok());
         drop(server);
         let path = dir.0.to_str().unwrap();
@@ -116,7 +96,7 @@ fn dumps_are_exchanged_with_redis() {
     everywhere(&[2], |placement| {
         let dir = Dir::new();
         fs::write(dir.join("dump.rdb"), GOLDEN).unwrap();
-        let server = start(placement, &dir, &["--rdb-version", "10"]);
+        let server = placement.start_in(&dir, &["--rdb-version", "10"]);
         let (mut here, mut there) = (server.connect(), redis.connect());
         let keys: Vec<Vec<u8>> = here.cmd("KEYS *").items().iter().map(|key| key.bytes().to_vec()).collect();
         assert_eq!(keys.len(), 16, "those of database 0");
@@ -170,7 +150,7 @@ fn broken_files_are_refused_with_place_and_reason() {
 fn clients_are_told_that_the_data_is_being_loaded() {
     everywhere(&[2], |placement| {
         let dir = Dir::new();
-        let server = start(placement, &dir, &[]);
+        let server = placement.start_in(&dir, &[]);
         let mut conn = server.connect();
         conn.cmd("DEBUG POPULATE 20000 key 100");
         assert_eq!(conn.cmd("SAVE"), ok());
@@ -196,7 +176,7 @@ fn clients_are_told_that_the_data_is_being_loaded() {
 fn a_directory_that_cannot_be_written_stops_writes_and_keeps_the_last_file() {
     everywhere(&[2], |placement| {
         let dir = Dir::new();
-        let server = start(placement, &dir, &["--save", "3600 1"]);
+        let server = placement.start_in(&dir, &["--save", "3600 1"]);
         let mut conn = server.connect();
         assert_eq!(conn.cmd("SET k 1"), ok());
         fs::remove_dir(&dir.0).unwrap();

@@ -119,6 +119,7 @@ impl Walk {
         entry.set_epoch(epoch);
         if !self.silent {
             if self.out.is_empty() {
+                self.out.reserve(CHUNK_BYTES + CHUNK_BYTES / 8);
                 self.manner.write_database(&mut self.out, self.db, None);
             }
             self.manner.write(&mut self.out, entry);

@@ -191,6 +191,30 @@ impl<E: Element> Dict<E> {
         self.len += 1;
     }
 
+    /// Makes the table as large as `n` elements will need, in one go: for who knows that as many come at once, and has no
+    /// one waiting. Where fewer come than were announced the table is one that is to shrink.
+    pub fn reserve(&mut self, hasher: &Hasher, n: u64) {
+        let buckets = (n * 16).div_ceil(LOAD).clamp(1, 1 << 31) as u32;
+        if n <= self.capacity().max(self.len) {
+            return;
+        }
+        while self.next.n() != 0 {
+            self.move_bucket(hasher);
+        }
+        if self.len == 0 && self.main.n() != 0 {
+            self.release();
+        }
+        if self.main.n() == 0 {
+            self.main = Table::new(size_for(buckets));
+            (0..self.main.n()).for_each(|i| self.main.open(i));
+        } else if size_for(buckets) > self.main.n() {
+            self.begin_rehash(size_for(buckets));
+            while self.next.n() != 0 {
+                self.move_bucket(hasher);
+            }
+        }
+    }
+
     /// Puts `new` where `old` is: the same key in a moved allocation. `old` is not looked at.
     #[inline]
     pub fn replace(&mut self, hash: u64, old: E, new: E) {

@@ -156,6 +156,7 @@ enum Op {
     RemovePtr(u64),
     Replace(u64),
     RehashStep(usize),
+    Reserve(u64),
     DrainStep(usize),
 }
 
@@ -170,6 +171,7 @@ fn phase() -> impl Strategy<Value = Vec<Op>> {
             1 => (0..keys).prop_map(Op::RemovePtr),
             1 => (0..keys).prop_map(Op::Replace),
             1 => (0usize..20).prop_map(Op::RehashStep),
+            1 => (0..keys * 2).prop_map(Op::Reserve),
             weights.2 => (0usize..5).prop_map(Op::DrainStep),
         ];
         prop::collection::vec(op, n)
@@ -192,6 +194,10 @@ proptest! {
                     Op::RehashStep(n) => {
                         let more = pair.dict.rehash_step(&pair.hasher, n);
                         prop_assert_eq!(more, pair.dict.is_rehashing());
+                    }
+                    Op::Reserve(n) => {
+                        pair.dict.reserve(&pair.hasher, n);
+                        prop_assert!(n <= pair.dict.capacity().max(pair.dict.len() as u64));
                     }
                     Op::DrainStep(n) => {
                         let oracle = &mut pair.oracle;

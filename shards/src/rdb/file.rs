@@ -8,6 +8,8 @@
 //! REDIS0011 | aux fields | functions | SELECTDB n | RESIZEDB | [expire] [idle | freq] type key value … | EOF | CRC64
 //! ```
 
+use std::borrow::Cow;
+
 use super::read::Cursor;
 use super::write::{Style, Writer};
 use super::{Error, VERSION_MAX, container, crc64, kind, special};
@@ -30,41 +32,65 @@ pub(crate) mod opcode {
 
 /// Where a file's bytes come from.
 pub trait Source {
-    /// Adds exactly so many bytes to the end of `out`; however many that are said to be, no more memory is taken than
-    /// there are bytes.
+    /// The bytes that come next, `n` of them or more; however many are asked for, no more memory is taken than there are
+    /// bytes.
     ///
     /// # Errors
-    /// [`Error::Short`] at the end, [`Error::Io`] for anything else.
-    fn read(&mut self, n: u64, out: &mut Vec<u8>) -> Result<(), Error>;
+    /// [`Error::Short`] when there are fewer, [`Error::Io`] for anything else.
+    fn ahead(&mut self, n: usize) -> Result<&[u8], Error>;
+
+    /// Passes over `n` of the bytes that [`Source::ahead`] has shown.
+    fn pass(&mut self, n: usize);
+
+    /// How many bytes there are from here on, where that is known.
+    fn left(&self) -> Option<u64>;
 }
 
 impl Source for &[u8] {
-    fn read(&mut self, n: u64, out: &mut Vec<u8>) -> Result<(), Error> {
-        let n = usize::try_from(n).map_err(|_| Error::Short)?;
-        let (taken, rest) = self.split_at_checked(n).ok_or(Error::Short)?;
-        out.extend_from_slice(taken);
-        *self = rest;
-        Ok(())
+    fn ahead(&mut self, n: usize) -> Result<&[u8], Error> {
+        if n <= self.len() { Ok(self) } else { Err(Error::Short) }
+    }
+
+    fn pass(&mut self, n: usize) {
+        *self = &self[n..];
+    }
+
+    fn left(&self) -> Option<u64> {
+        Some(self.len() as u64)
     }
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {
-    fn read(&mut self, n: u64, out: &mut Vec<u8>) -> Result<(), Error> {
-        (**self).read(n, out)
+    fn ahead(&mut self, n: usize) -> Result<&[u8], Error> {
+        (**self).ahead(n)
+    }
+
+    fn pass(&mut self, n: usize) {
+        (**self).pass(n);
+    }
+
+    fn left(&self) -> Option<u64> {
+        (**self).left()
     }
 }
 
 impl<S: Source + ?Sized> Source for &mut S {
-    fn read(&mut self, n: u64, out: &mut Vec<u8>) -> Result<(), Error> {
-        (**self).read(n, out)
+    fn ahead(&mut self, n: usize) -> Result<&[u8], Error> {
+        (**self).ahead(n)
+    }
+
+    fn pass(&mut self, n: usize) {
+        (**self).pass(n);
+    }
+
+    fn left(&self) -> Option<u64> {
+        (**self).left()
     }
 }
 
 /// What stands with a key beside its value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
-    /// Its database.
-    pub db: u64,
     /// How its value is written, see [`kind`].
     pub kind: u8,
     /// When it expires, in Unix ms.
@@ -86,24 +112,30 @@ pub enum Item<'a> {
     Sizes(u64, u64),
     /// A library of functions.
     Function(&'a [u8]),
-    /// A key with its value.
-    Key(Meta, &'a [u8], &'a [u8]),
+    /// A key with its value and all that stands with it, for [`key`] to take apart; and the key alone.
+    Key(&'a [u8], &'a [u8]),
     /// The end; whether there was a checksum.
     End(bool),
 }
 
+/// Bytes that are summed up, and let go, at once.
+const SUM_BYTES: usize = 64 * 1024;
+
 /// Reads a file; see the module's page.
 pub struct Reader<S> {
     source: S,
-    /// The item being read, whole.
-    item: Vec<u8>,
+    /// Where the item being read begins, in what is ahead of the source; what is before it is yet to be passed over.
+    start: usize,
+    /// Up to where it was read.
+    at: usize,
+    /// The checksum of what the source has passed over.
     sum: u64,
     /// The checksum is held against the file's.
     check: bool,
     /// The version that the file names.
     pub version: u16,
-    /// Bytes of whole items so far.
-    offset: u64,
+    /// Bytes that the source has passed over.
+    passed: u64,
     db: u64,
 }
 
@@ -113,8 +145,7 @@ impl<S: Source> Reader<S> {
     /// # Errors
     /// When it is none, or of a version that is not known.
     pub fn new(mut source: S, check: bool) -> Result<Self, Error> {
-        let mut head = Vec::new();
-        source.read(9, &mut head)?;
+        let head = &source.ahead(9)?[..9];
         if !head.starts_with(b"REDIS") {
             return Err(Error::Corrupt("Wrong signature trying to load DB from file"));
         }
@@ -123,27 +154,50 @@ impl<S: Source> Reader<S> {
             let digits = String::from_utf8_lossy(&head[5..]);
             Error::Unsupported(format!("Can't handle RDB format version {}", digits.trim_start_matches('0')))
         })?;
-        let sum = crc64::update(0, &head);
-        Ok(Reader { source, item: Vec::new(), sum, check, version, offset: 9, db: 0 })
+        Ok(Reader { source, start: 9, at: 9, sum: 0, check, version, passed: 0, db: 0 })
     }
 
     /// How far it has come, in bytes.
     pub fn offset(&self) -> u64 {
-        self.offset + self.item.len() as u64
+        self.passed + self.at as u64
     }
 
+    /// How many bytes the file has behind the head, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        Some(self.source.left()?.saturating_sub(self.at as u64))
+    }
+
+    /// Passes over all that was read.
+    fn pass(&mut self) -> Result<(), Error> {
+        if self.check {
+            self.sum = crc64::update(self.sum, &self.source.ahead(self.at)?[..self.at]);
+        }
+        self.source.pass(self.at);
+        self.passed += self.at as u64;
+        (self.start, self.at) = (0, 0);
+        Ok(())
+    }
+
+    #[inline]
     fn take(&mut self, n: u64) -> Result<(), Error> {
-        self.source.read(n, &mut self.item)
+        let end = usize::try_from(n).ok().and_then(|n| self.at.checked_add(n));
+        let Some(end) = end else { return Err(Error::Short) };
+        self.source.ahead(end)?;
+        self.at = end;
+        Ok(())
     }
 
+    #[inline]
     fn byte(&mut self) -> Result<u8, Error> {
-        self.take(1)?;
-        Ok(self.item[self.item.len() - 1])
+        Ok(self.array::<1>()?[0])
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        self.take(N as u64)?;
-        Ok(*self.item.last_chunk().expect("just read"))
+        let end = self.at + N;
+        let bytes = self.source.ahead(end)?[self.at..].first_chunk().expect("as many as asked for");
+        self.at = end;
+        Ok(*bytes)
     }
 
     fn head(&mut self) -> Result<Result<u64, u8>, Error> {
@@ -159,7 +213,10 @@ impl<S: Source> Reader<S> {
     }
 
     fn len(&mut self) -> Result<u64, Error> {
-        self.head()?.map_err(|_| Error::Corrupt("A string stands where a length should"))
+        match self.head()? {
+            Ok(len) => Ok(len),
+            Err(_) => Err(Error::Corrupt("A string stands where a length should")),
+        }
     }
 
     fn pass_string(&mut self) -> Result<(), Error> {
@@ -272,22 +329,27 @@ impl<S: Source> Reader<S> {
         Ok(())
     }
 
+    /// The database that keys are in from here on.
+    pub fn db(&self) -> u64 {
+        self.db
+    }
+
     /// The next item. After the end, or an error, there is none.
     ///
     /// # Errors
     /// What is wrong with the file, see [`Reader::offset`] for where.
     pub fn item(&mut self) -> Result<Item<'_>, Error> {
-        self.sum = if self.check { crc64::update(self.sum, &self.item) } else { 0 };
-        self.offset += self.item.len() as u64;
-        self.item.clear();
-        let mut meta = Meta { db: self.db, ..Meta::default() };
+        if self.at >= SUM_BYTES {
+            self.pass()?;
+        }
+        self.start = self.at;
         loop {
             let code = self.byte()?;
             match code {
-                opcode::EXPIRETIME_MS => meta.expire_at = Some(i64::from_le_bytes(self.array()?)),
-                opcode::EXPIRETIME => meta.expire_at = Some(i64::from(i32::from_le_bytes(self.array()?)) * 1000),
-                opcode::FREQ => meta.frequency = Some(self.byte()?),
-                opcode::IDLE => meta.idle_seconds = Some(self.len()?),
+                opcode::EXPIRETIME_MS => self.take(8)?,
+                opcode::EXPIRETIME => self.take(4)?,
+                opcode::FREQ => self.take(1)?,
+                opcode::IDLE => self.pass_lens(1)?,
                 opcode::SELECTDB => {
                     self.db = self.len()?;
                     return Ok(Item::Db(self.db));
@@ -296,21 +358,20 @@ impl<S: Source> Reader<S> {
                     let (keys, expires) = (self.len()?, self.len()?);
                     return Ok(Item::Sizes(keys, expires));
                 }
-                opcode::SLOT_INFO => {
-                    // How many keys a cluster's slot has, as advice.
-                    self.pass_lens(3)?;
-                }
+                // How many keys a cluster's slot has, as advice.
+                opcode::SLOT_INFO => self.pass_lens(3)?,
                 opcode::AUX => {
-                    let start = self.item.len();
+                    let start = self.at;
                     self.pass_string()?;
-                    let middle = self.item.len();
+                    let middle = self.at;
                     self.pass_string()?;
-                    return Ok(Item::Aux(&self.item[start..middle], &self.item[middle..]));
+                    let (name, value) = self.source.ahead(self.at)?[start..self.at].split_at(middle - start);
+                    return Ok(Item::Aux(name, value));
                 }
                 opcode::FUNCTION => {
-                    let start = self.item.len();
+                    let start = self.at;
                     self.pass_string()?;
-                    return Ok(Item::Function(&self.item[start..]));
+                    return Ok(Item::Function(&self.source.ahead(self.at)?[start..self.at]));
                 }
                 opcode::FUNCTION_PRE_GA => {
                     return Err(Error::Unsupported("Pre-release function format not supported.".into()));
@@ -321,23 +382,27 @@ impl<S: Source> Reader<S> {
                 }
                 opcode::EOF => return self.end().map(Item::End),
                 kind => {
-                    meta.kind = kind;
-                    let start = self.item.len();
+                    let start = self.at;
                     self.pass_string()?;
-                    let middle = self.item.len();
+                    let middle = self.at;
                     self.pass_value(kind)?;
-                    return Ok(Item::Key(meta, &self.item[start..middle], &self.item[middle..]));
+                    let whole = self.source.ahead(self.at)?;
+                    return Ok(Item::Key(&whole[self.start..self.at], &whole[start..middle]));
                 }
             }
         }
     }
 
     fn end(&mut self) -> Result<bool, Error> {
+        self.pass()?;
         if self.version < 5 {
             return Ok(false);
         }
-        let sum = if self.check { crc64::update(self.sum, &self.item) } else { 0 };
+        let sum = self.sum;
         let expected = u64::from_le_bytes(self.array()?);
+        // What follows is another reader's.
+        self.source.pass(self.at);
+        self.passed += std::mem::take(&mut self.at) as u64;
         if expected == 0 || !self.check {
             return Ok(false);
         }
@@ -346,6 +411,31 @@ impl<S: Source> Reader<S> {
             false => Err(Error::Unsupported(format!(
                 "RDB CRC error: wrong RDB checksum expected: ({sum:x}) but got ({expected:x})"
             ))),
+        }
+    }
+}
+
+/// Takes an [`Item::Key`] apart: what stands with the key, and the key; the value is what is left.
+///
+/// # Errors
+/// When it is broken.
+pub fn key<'a>(from: &mut Cursor<'a>) -> Result<(Meta, Cow<'a, [u8]>), Error> {
+    let mut meta = Meta::default();
+    loop {
+        match from.byte()? {
+            opcode::EXPIRETIME_MS => meta.expire_at = Some(from.ms()?),
+            opcode::EXPIRETIME => meta.expire_at = Some(i64::from(i32::from_le_bytes(from.array()?)) * 1000),
+            opcode::FREQ => meta.frequency = Some(from.byte()?),
+            opcode::IDLE => meta.idle_seconds = Some(from.length()?),
+            opcode::SLOT_INFO => {
+                for _ in 0..3 {
+                    from.length()?;
+                }
+            }
+            kind => {
+                meta.kind = kind;
+                return Ok((meta, from.string()?));
+            }
         }
     }
 }

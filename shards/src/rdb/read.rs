@@ -16,7 +16,7 @@ use crate::object::Object;
 use crate::types::list::End;
 use crate::types::set::SetLimits;
 use crate::types::stream::{Pending, Stream, StreamId};
-use crate::types::{Hash, List, Set, ZSet, hash, list, zset};
+use crate::types::{Hash, List, Set, ZSet, are_distinct, hash, list, zset};
 
 /// Under which directives values are laid out.
 pub struct Limits {
@@ -77,7 +77,7 @@ pub struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// The next `n` bytes.
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], Error> {
-        let (taken, rest) = self.rest.split_at_checked(n).ok_or(Error::Short)?;
+        let Some((taken, rest)) = self.rest.split_at_checked(n) else { return Err(Error::Short) };
         self.rest = rest;
         Ok(taken)
     }
@@ -87,7 +87,7 @@ impl<'a> Cursor<'a> {
         Ok(self.take(1)?[0])
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         Ok(self.take(N)?.try_into().expect("as many bytes as asked for"))
     }
 
@@ -114,6 +114,12 @@ impl<'a> Cursor<'a> {
         let n = self.length()?;
         // What claims more elements than there are bytes is refused before anything is allocated for them.
         usize::try_from(n).ok().filter(|n| *n <= self.rest.len() / each).ok_or(Error::Short)
+    }
+
+    /// For how many of `n` elements room is made before they are seen. A table takes some 12 bytes for each, so that a
+    /// payload cannot have more allocated than one and a half times its length.
+    fn room(&self, n: usize) -> usize {
+        n.min(self.rest.len() / 8)
     }
 
     /// A string.
@@ -144,7 +150,7 @@ impl<'a> Cursor<'a> {
         Ok(StreamId::new(self.length()?, self.length()?))
     }
 
-    fn ms(&mut self) -> Result<i64, Error> {
+    pub(super) fn ms(&mut self) -> Result<i64, Error> {
         Ok(i64::from_le_bytes(self.array()?))
     }
 
@@ -158,16 +164,19 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn listpack(&mut self, error: Error) -> Result<ListPack, Error> {
-        ListPack::from_bytes(&self.string()?).ok_or(error)
+    fn listpack(&mut self, error: &'static str) -> Result<ListPack, Error> {
+        match ListPack::from_bytes(&self.string()?) {
+            Some(pack) => Ok(pack),
+            None => Err(Error::Corrupt(error)),
+        }
     }
 }
 
-const HASH_PACK: Error = Error::Corrupt("Hash listpack integrity check failed.");
-const ZSET_PACK: Error = Error::Corrupt("Zset listpack integrity check failed.");
-const SET_PACK: Error = Error::Corrupt("Set listpack integrity check failed.");
-const LIST_PACK: Error = Error::Corrupt("Listpack integrity check failed.");
-const INTSET: Error = Error::Corrupt("Intset integrity check failed.");
+const HASH_PACK: &str = "Hash listpack integrity check failed.";
+const ZSET_PACK: &str = "Zset listpack integrity check failed.";
+const SET_PACK: &str = "Set listpack integrity check failed.";
+const LIST_PACK: &str = "Listpack integrity check failed.";
+const INTSET: &str = "Intset integrity check failed.";
 
 /// Reads the value of this type at the front of `from`.
 pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Value<'a>, Error> {
@@ -218,14 +227,15 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
             if empty {
                 return Err(Error::Empty);
             }
-            let mut set = Set::Ints(IntSet::from_bytes(bytes).ok_or(INTSET)?);
+            let Some(ints) = IntSet::from_bytes(bytes) else { return Err(Error::Corrupt(INTSET)) };
+            let mut set = Set::Ints(ints);
             set.fit(&limits.set, &limits.hasher);
             Object::Set(set)
         }
         kind::SET_LISTPACK => {
             let pack = from.listpack(SET_PACK)?;
-            if !distinct(&pack) {
-                return Err(SET_PACK);
+            if !are_distinct(pack.iter(), &limits.hasher) {
+                return Err(Error::Corrupt(SET_PACK));
             }
             let mut set = Set::List(pack);
             set.fit(&limits.set, &limits.hasher);
@@ -237,24 +247,33 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
                 kind::ZSET_ZIPLIST => listpack_of_ziplist(&from.string()?)?,
                 _ => from.listpack(ZSET_PACK)?,
             };
-            let mut zset = ZSet::from_pack(pack).ok_or(ZSET_PACK)?;
+            let Some(mut zset) = ZSet::from_pack(pack, &limits.hasher) else { return Err(Error::Corrupt(ZSET_PACK)) };
             zset.fit(limits.zset, &limits.hasher);
             Object::ZSet(zset)
         }
         kind::HASH => {
-            let mut hash = Hash::new();
-            for _ in 0..from.count(2)? {
-                let (field, value) = (from.string()?, from.string()?);
-                if !hash.set(&limits.hasher, limits.hash, &field, &value) {
-                    return Err(Error::Corrupt("Duplicate hash fields detected"));
-                }
-            }
+            let count = from.count(2)?;
+            let mut hash = Hash::for_fields(count, from.room(count), limits.hash, &limits.hasher);
+            in_groups(
+                count,
+                &mut hash,
+                |hash| {
+                    let pair = (from.string()?, from.string()?);
+                    hash.prefetch(&pair.0);
+                    Ok(pair)
+                },
+                |hash, (field, value)| match hash.set(&limits.hasher, limits.hash, &field, &value) {
+                    true => Ok(()),
+                    false => Err(Error::Corrupt("Duplicate hash fields detected")),
+                },
+            )?;
             Object::Hash(hash)
         }
         kind::HASH_METADATA => {
             let first = from.ms()?;
-            let mut hash = Hash::new();
-            for _ in 0..from.count(3)? {
+            let count = from.count(3)?;
+            let mut hash = Hash::for_fields(count, from.room(count), limits.hash, &limits.hasher);
+            for _ in 0..count {
                 let after = from.length()?;
                 let (field, value) = (from.string()?, from.string()?);
                 let at = match after {
@@ -274,11 +293,13 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
             let mut hash = Hash::new();
             let mut texts = pack.iter();
             while let Some(field) = texts.next() {
-                let (Some(value), Some(StrRef::Int(at))) = (texts.next(), texts.next()) else { return Err(HASH_PACK) };
+                let (Some(value), Some(StrRef::Int(at))) = (texts.next(), texts.next()) else {
+                    return Err(Error::Corrupt(HASH_PACK));
+                };
                 let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
                 let (field, value) = (field.as_bytes(&mut a), value.as_bytes(&mut b));
                 if !hash.set(&limits.hasher, limits.hash, field, value) {
-                    return Err(HASH_PACK);
+                    return Err(Error::Corrupt(HASH_PACK));
                 }
                 if at != 0 {
                     hash.set_expire(field, Some(expire_time(Some(at))?));
@@ -301,7 +322,7 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
                 kind::HASH_ZIPLIST => listpack_of_ziplist(&from.string()?)?,
                 _ => from.listpack(HASH_PACK)?,
             };
-            let mut hash = Hash::from_pack(pack).ok_or(HASH_PACK)?;
+            let Some(mut hash) = Hash::from_pack(pack, &limits.hasher) else { return Err(Error::Corrupt(HASH_PACK)) };
             hash.fit(limits.hash, &limits.hasher);
             Object::Hash(hash)
         }
@@ -323,6 +344,27 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
         Object::String(_) | Object::Stream(_) => unreachable!("returned above"),
     };
     if len == 0 { Err(Error::Empty) } else { Ok(Value::Object(kind, Box::new(object))) }
+}
+
+/// Reads `count` elements and puts them `into` a collection, some at a time: `read` asks for the lines that `put` will
+/// need, so that they come together.
+fn in_groups<C, T>(
+    count: usize,
+    into: &mut C,
+    mut read: impl FnMut(&mut C) -> Result<T, Error>,
+    mut put: impl FnMut(&mut C, T) -> Result<(), Error>,
+) -> Result<(), Error> {
+    const TOGETHER: usize = 16;
+    let mut group = Vec::with_capacity(TOGETHER.min(count));
+    let mut left = count;
+    while left > 0 {
+        for _ in 0..left.min(TOGETHER) {
+            group.push(read(into)?);
+        }
+        left -= group.len();
+        group.drain(..).try_for_each(|element| put(into, element))?;
+    }
+    Ok(())
 }
 
 /// A field's time, if it is one that a field can have.
@@ -349,46 +391,69 @@ fn plain_list(from: &mut Cursor<'_>, limits: &Limits) -> Result<Object, Error> {
 
 fn plain_set(from: &mut Cursor<'_>, limits: &Limits) -> Result<Object, Error> {
     let count = from.count(1)?;
-    let mut set = None;
-    for _ in 0..count {
-        let member = from.string()?;
-        let set = set.get_or_insert_with(|| Set::for_members(&member, count, &limits.set, &limits.hasher));
-        if !set.insert(StrRef::Bytes(&member), &limits.set, &limits.hasher) {
-            return Err(Error::Corrupt("Duplicate set members detected"));
-        }
-    }
+    let room = from.room(count);
+    let mut set: Option<Set> = None;
+    in_groups(
+        count,
+        &mut set,
+        |set| {
+            let member = from.string()?;
+            let set = set.get_or_insert_with(|| {
+                let mut set = Set::for_members(&member, count, &limits.set, &limits.hasher);
+                set.reserve(room);
+                set
+            });
+            set.prefetch(&member);
+            Ok(member)
+        },
+        |set, member| {
+            let set = set.as_mut().expect("made when its first member was read");
+            match set.insert(StrRef::Bytes(&member), &limits.set, &limits.hasher) {
+                true => Ok(()),
+                false => Err(Error::Corrupt("Duplicate set members detected")),
+            }
+        },
+    )?;
     set.map(Object::Set).ok_or(Error::Empty)
 }
 
 fn plain_zset(kind: u8, from: &mut Cursor<'_>, limits: &Limits) -> Result<Object, Error> {
     let count = from.count(2)?;
+    let room = from.room(count);
     let mut zset: Option<ZSet> = None;
-    for _ in 0..count {
-        let member = from.string()?;
-        let score = match kind {
-            kind::ZSET => from.old_score()?,
-            _ => f64::from_le_bytes(from.array()?),
-        };
-        if score.is_nan() {
-            return Err(Error::Corrupt("Zset with NAN score detected"));
-        }
-        let zset = zset.get_or_insert_with(|| ZSet::for_members(count, member.len(), limits.zset, &limits.hasher));
-        if zset.score(&member).is_some() {
-            return Err(Error::Corrupt("Zset with duplicate members detected"));
-        }
-        zset.insert_absent(&member, score, limits.zset, &limits.hasher);
-    }
+    in_groups(
+        count,
+        &mut zset,
+        |zset| {
+            let member = from.string()?;
+            let score = match kind {
+                kind::ZSET => from.old_score()?,
+                _ => f64::from_le_bytes(from.array()?),
+            };
+            if score.is_nan() {
+                return Err(Error::Corrupt("Zset with NAN score detected"));
+            }
+            let zset = zset.get_or_insert_with(|| {
+                let mut zset = ZSet::for_members(count, member.len(), limits.zset, &limits.hasher);
+                zset.reserve(room);
+                zset
+            });
+            zset.prefetch(&member);
+            Ok((member, score))
+        },
+        |zset, (member, score)| {
+            let zset = zset.as_mut().expect("made when its first member was read");
+            match zset.insert(&member, score, limits.zset, &limits.hasher) {
+                true => Ok(()),
+                false => Err(Error::Corrupt("Zset with duplicate members detected")),
+            }
+        },
+    )?;
     zset.map(Object::ZSet).ok_or(Error::Empty)
 }
 
-/// Whether no element stands in a listpack twice.
-fn distinct(pack: &ListPack) -> bool {
-    let mut seen = std::collections::HashSet::new();
-    pack.iter().all(|text| seen.insert(text.as_bytes(&mut itoa::Buffer::new()).to_vec()))
-}
-
 fn stream(kind: u8, from: &mut Cursor<'_>) -> Result<Stream, Error> {
-    const NODE: Error = Error::Corrupt("Stream listpack integrity check failed.");
+    const NODE: &str = "Stream listpack integrity check failed.";
     let mut stream = Stream::new();
     for _ in 0..from.count(2)? {
         let name = from.string()?;
@@ -401,7 +466,7 @@ fn stream(kind: u8, from: &mut Cursor<'_>) -> Result<Stream, Error> {
             return Err(Error::Corrupt("Empty listpack inside stream"));
         }
         if !stream.add_node(id, pack) {
-            return Err(NODE);
+            return Err(Error::Corrupt(NODE));
         }
     }
     if from.length()? != stream.len() {

@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::payload;
+use super::file::{Item, Reader, Source};
 use super::read::Limits;
+use super::{Error, payload};
 use crate::testing::{Check, Conn, Value, World};
 
 /// Commands that make one key, `k`, of each encoding.
@@ -215,6 +216,114 @@ fn great_claims_take_no_memory() {
             }
         }
     }
+}
+
+/// A source that shows no more than was asked for.
+struct Stingy<'a>(&'a [u8]);
+
+impl Source for Stingy<'_> {
+    fn ahead(&mut self, n: usize) -> Result<&[u8], Error> {
+        self.0.get(..n).ok_or(Error::Short)
+    }
+
+    fn pass(&mut self, n: usize) {
+        self.0 = &self.0[n..];
+    }
+
+    fn left(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// The items of a file, as texts, with where each ends; the last may be what is wrong with it.
+fn items(source: impl Source) -> Vec<String> {
+    let mut reader = match Reader::new(source, true) {
+        Ok(reader) => reader,
+        Err(error) => return vec![format!("{error:?}")],
+    };
+    let mut items = Vec::new();
+    loop {
+        let item = reader.item();
+        let ends = !matches!(item, Ok(ref item) if !matches!(item, Item::End(_)));
+        items.push(format!("{item:?}"));
+        if ends {
+            return items;
+        }
+        let at = reader.offset();
+        items.push(format!("{at} in {}", reader.db()));
+    }
+}
+
+/// A file with keys of every encoding, in two databases, some of which expire.
+fn file_of_all(world: &mut World, conn: Conn) -> Vec<u8> {
+    for (n, (_, lines)) in of_each_encoding().into_iter().enumerate() {
+        lines.iter().take(40).for_each(|line| {
+            world.run(conn, line);
+        });
+        world.run(conn, &format!("RENAME k k{n}"));
+    }
+    world.run(conn, "PEXPIREAT k3 1900000000000");
+    world.run(conn, "SELECT 3");
+    world.run(conn, "SET three 3");
+    world.run(conn, "SELECT 0");
+    assert_eq!(world.run(conn, "SAVE").to_string(), "OK");
+    let file = world.disk().file.clone();
+    file.expect("just saved")
+}
+
+#[test]
+fn a_file_reads_the_same_whatever_its_source_shows_ahead() {
+    let mut world = World::new(1);
+    let conn = world.connect();
+    let file = file_of_all(&mut world, conn);
+    let all = items(&file[..]);
+    assert!(all.last().unwrap().contains("End(true)"), "{all:?}");
+    assert_eq!(items(Stingy(&file)), all);
+    for at in (0..file.len()).step_by(7) {
+        let short = items(&file[..at]);
+        assert!(short.last().unwrap().starts_with("Err(Short)") || short == ["Short"], "{short:?}");
+        assert_eq!(items(Stingy(&file[..at])), short);
+        let mut broken = file.clone();
+        broken[at] ^= 1 << (at % 8);
+        assert_eq!(items(Stingy(&broken)), items(&broken[..]));
+    }
+}
+
+#[test]
+fn broken_files_are_refused_or_harmless() {
+    for shards in [1, 3] {
+        let mut world = World::with_config(shards, &[("rdbchecksum", "no"), ("rdbcompression", "no")]);
+        let conn = world.connect();
+        let file = file_of_all(&mut world, conn);
+        let step = (file.len() / 700).max(1);
+        for at in (9..file.len()).step_by(step) {
+            for change in [0x01, 0x08, 0x80, 0xFF] {
+                let mut broken = file.clone();
+                broken[at] ^= change;
+                world.disk().file = Some(broken);
+                let reply = world.run(conn, "DEBUG RELOAD NOSAVE").to_string();
+                assert!(reply == "OK" || reply.starts_with("-ERR Error trying to load the RDB dump"), "{reply}");
+                world.run(conn, "DEBUG DIGEST");
+                assert_eq!(world.run(conn, "SET alive 1").to_string(), "OK");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_that_lies_about_its_keys_takes_no_memory() {
+    let mut world = World::with_config(1, &[("rdbchecksum", "no")]);
+    let conn = world.connect();
+    // What it says of a database that is there, and of one that is not; again and again.
+    let sizes = [&[0xFE, 0, 0xFB, 0x81][..], &[0x7F; 8], &[0x81], &[0x7F; 8], &[0xFE, 0x80, 0, 1, 0, 0]].concat();
+    let keys = b"\xFE\x00\x00\x01a\x01b\x00\x01c\x01d";
+    let file = [&b"REDIS0011"[..], &sizes.repeat(50), keys, &[0xFF], &[0; 8]].concat();
+    let bytes = file.len();
+    world.disk().file = Some(file);
+    assert_eq!(world.run(conn, "DEBUG RELOAD NOSAVE").to_string(), "OK");
+    assert_eq!(world.run(conn, "DBSIZE").integer(), 2);
+    let db = &world.shards[0].slice().unwrap().dbs[0];
+    assert!(db.dict.bytes() + db.expires.bytes() < bytes * 2 + 1000);
 }
 
 proptest! {

@@ -68,16 +68,16 @@ impl Writer<'_> {
         }
         if self.style.compress && text.len() > COMPRESS_MIN {
             let start = self.out.len();
-            // The compressed length is known only afterwards, and its place is of varying size.
-            let mut packed = Vec::with_capacity(text.len());
-            if lzf::compress(text, &mut packed, text.len() - COMPRESS_GAIN) {
+            if lzf::compress(text, self.out, text.len() - COMPRESS_GAIN) {
+                // The compressed length is known only now, and stands in front in a place of varying size.
+                let end = self.out.len();
                 self.out.push(special::LZF);
-                self.len(packed.len() as u64);
+                self.len((end - start) as u64);
                 self.len(text.len() as u64);
-                self.out.extend_from_slice(&packed);
+                let head = self.out.len() - end;
+                self.out[start..].rotate_right(head);
                 return;
             }
-            debug_assert_eq!(start, self.out.len());
         }
         self.len(text.len() as u64);
         self.out.extend_from_slice(text);

@@ -115,7 +115,9 @@ impl Shard {
             slice.log_said(&mut self.core);
         }
         self.evict_own();
-        if self.core.config.activerehashing && self.core.dict_resizing {
+        // While data is loaded, tables are of the sizes that it will need.
+        let loading = self.core.shared.persistence.loading.load(Relaxed);
+        if self.core.config.activerehashing && self.core.dict_resizing && !loading {
             let slice = self.slices[own as usize].as_deref_mut().expect("seen above");
             // About 1 ms at most: 100 buckets of up to ten keys take some 20 µs.
             for db in &mut slice.dbs {

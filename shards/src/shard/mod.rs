@@ -260,8 +260,8 @@ pub struct Shard {
     pub(crate) replication_seconds: u64,
     /// Loads the log that this shard is given, or with all slices in hand any.
     pub(crate) log_loader: Option<Box<LogLoader>>,
-    /// Ticks at which a snapshot's walk may go on.
-    pub(crate) walk_again: u64,
+    /// The last walk of a snapshot, which says when the next may be.
+    pub(crate) last_walk: persist::LastWalk,
     /// Slices that were in hand at the end, and stay as they were saved.
     #[allow(clippy::vec_box)]
     frozen: Vec<Box<Slice>>,
@@ -322,7 +322,7 @@ impl Shard {
             replication_second: 0,
             replication_seconds: 0,
             log_loader: None,
-            walk_again: 0,
+            last_walk: persist::LastWalk::default(),
             frozen: Vec::new(),
             core,
         };

@@ -14,13 +14,25 @@ use crate::snapshot::{self, LoadBatch, LogBatch, PENDING_MAX};
 use crate::transaction::{Job, Tx, TxId};
 
 /// How long a turn may walk, in µs: as long as some hundred commands. What it adds to the time a request waits is
-/// bounded by it; a snapshot of two million small keys takes some 7000 such turns.
+/// bounded by it.
 ///
-/// After a walk the shard rests from walking for as long as that took. So clients have at least half of its time, and a
-/// shard that has nothing else to do sleeps for half of it: one that never slept would look to the kernel like a thread
-/// that only computes, and where other processes want the processor it would be put off by whole slices of several ms,
-/// with its clients.
-const WALK_US: u64 = 150;
+/// After a walk the shard rests from walking: until it has had nothing to do for as long as the walk took, or has worked
+/// for its clients [`CLIENTS`] times as long, or a mixture of both. So where clients want all of its time they have seven
+/// eighths of it, and a shard that has nothing else to do sleeps for half of it: one that never slept would look to the
+/// kernel like a thread that only computes, and where other processes want the processor it would be put off by whole
+/// slices of several ms, with its clients.
+const WALK_US: u64 = 100;
+
+/// See [`WALK_US`].
+const CLIENTS: f64 = 7.0;
+
+/// The last walk: when it ended, in ticks, how long it took, in µs, and how long the shard had worked by then, in µs.
+#[derive(Debug, Default)]
+pub(crate) struct LastWalk {
+    ended: u64,
+    took_us: f64,
+    worked_us: u64,
+}
 
 /// How long a loop sleeps at most while the walk waits for the disk, or a replica's socket takes what it was given: a
 /// send that succeeds wakes no loop. In µs.
@@ -44,7 +56,8 @@ impl Shard {
         let slice = self.slices[own].as_deref_mut().expect("seen above");
         let chunk = slice.walk_snapshot(&mut self.core, enough);
         let now = ticks();
-        self.walk_again = now + now.wrapping_sub(started);
+        let took_us = now.wrapping_sub(started) as f64 / per_us;
+        self.last_walk = LastWalk { ended: now, took_us, worked_us: self.turns[1] };
         if over {
             // Who puts the pieces together learns of it by the next one.
             let chunk = Chunk { snapshot: id, shard: own as ShardId, ..Chunk::default() };
@@ -71,11 +84,14 @@ impl Shard {
         Some(if stalled { STALLED_US } else { self.rest_us() })
     }
 
-    /// How long the walk still rests, in µs.
+    /// How long the walk still rests if there is nothing to do meanwhile, in µs.
     fn rest_us(&self) -> u64 {
         let host = &self.core.shared.host;
-        let left = self.walk_again.saturating_sub((host.ticks())());
-        (left as f64 / host.ticks_per_us()).ceil() as u64
+        let last = &self.last_walk;
+        let since = (host.ticks())().saturating_sub(last.ended) as f64 / host.ticks_per_us();
+        // The turn of the walk itself was counted after it.
+        let worked = ((self.turns[1] - last.worked_us) as f64 - last.took_us).clamp(0.0, since);
+        (last.took_us - (since - worked) - worked / CLIENTS).max(0.0).ceil() as u64
     }
 
     /// Tells the others how many changes this shard's slice has seen.

@@ -10,6 +10,7 @@ use crate::dict::{Dict, Hasher};
 use crate::encodings::ListPack;
 use crate::encodings::pair::PairPtr;
 use crate::entry::{Encoding, StrRef};
+use crate::types::are_distinct;
 use crate::types::field_expire::FieldExpires;
 
 /// A hash. See the head of the file.
@@ -121,6 +122,17 @@ impl Hash {
         Hash { form: Form::Pack(ListPack::new()), expires: None }
     }
 
+    /// An empty one for so many fields, with room for `room` of them where that makes it a table.
+    pub fn for_fields(n: usize, room: usize, limits: Limits, hasher: &Hasher) -> Self {
+        let mut hash = Hash::new();
+        if n > limits.entries {
+            let mut table = Table::new(hasher);
+            table.dict.reserve(hasher, room as u64);
+            hash.form = Form::Table(Box::new(table));
+        }
+        hash
+    }
+
     /// The listpack of a small one, as RDB files hold it.
     pub fn pack(&self) -> Option<&ListPack> {
         match &self.form {
@@ -130,16 +142,17 @@ impl Hash {
     }
 
     /// Takes over a listpack from outside if it is fields and values by turns and no field is there twice.
-    pub fn from_pack(pack: ListPack) -> Option<Self> {
-        let mut fields = std::collections::HashSet::new();
-        let mut texts = pack.iter();
-        while let Some(field) = texts.next() {
-            texts.next()?;
-            if !fields.insert(field.as_bytes(&mut itoa::Buffer::new()).to_vec()) {
-                return None;
-            }
+    pub fn from_pack(pack: ListPack, hasher: &Hasher) -> Option<Self> {
+        let sound = pack.len().is_multiple_of(2) && are_distinct(pack.iter().step_by(2), hasher);
+        sound.then_some(Hash { form: Form::Pack(pack), expires: None })
+    }
+
+    /// Asks for what a search for this field will look at first, where it is a table.
+    #[inline]
+    pub fn prefetch(&self, field: &[u8]) {
+        if let Form::Table(table) = &self.form {
+            table.dict.prefetch_bucket(table.hasher.hash(field));
         }
-        Some(Hash { form: Form::Pack(pack), expires: None })
     }
 
     /// Becomes a table if it is larger than the limits allow.

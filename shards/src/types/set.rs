@@ -161,6 +161,21 @@ impl Set {
         }
     }
 
+    /// Makes room for so many members at once, where it is a table.
+    pub fn reserve(&mut self, n: usize) {
+        if let Set::Table(table) = self {
+            table.dict.reserve(&table.hasher, n as u64);
+        }
+    }
+
+    /// Asks for what a search for this member will look at first, where it is a table.
+    #[inline]
+    pub fn prefetch(&self, member: &[u8]) {
+        if let Set::Table(table) = self {
+            table.dict.prefetch_bucket(table.hasher.hash(member));
+        }
+    }
+
     /// Its encoding.
     pub fn encoding(&self) -> Encoding {
         match self {

@@ -19,6 +19,7 @@ use crate::encodings::listpack::ListPack;
 use crate::encodings::scored::ScoredPtr;
 use crate::entry::{Encoding, StrRef};
 use crate::number::{format_f64, parse_f64};
+use crate::types::are_distinct;
 
 /// Up to which sizes a sorted set is flat.
 #[derive(Clone, Copy, Debug)]
@@ -88,8 +89,13 @@ impl Table {
     }
 
     fn insert_absent(&mut self, text: &[u8], score: f64) {
+        self.insert_hashed(self.hasher.hash(text), text, score);
+    }
+
+    #[inline]
+    fn insert_hashed(&mut self, hash: u64, text: &[u8], score: f64) {
         let member = ScoredPtr::new(text, score);
-        self.dict.insert(&self.hasher, self.hasher.hash(text), member);
+        self.dict.insert(&self.hasher, hash, member);
         self.tree.insert(member);
         self.member_bytes += ScoredPtr::heap_bytes(text.len());
     }
@@ -241,6 +247,13 @@ impl ZSet {
         }
     }
 
+    /// Makes room for so many members at once, where it is a table.
+    pub fn reserve(&mut self, n: usize) {
+        if let Form::Table(table) = &mut self.0 {
+            table.dict.reserve(&table.hasher, n as u64);
+        }
+    }
+
     /// The listpack of a small one, as RDB files hold it.
     pub fn pack(&self) -> Option<&ListPack> {
         match &self.0 {
@@ -250,25 +263,32 @@ impl ZSet {
     }
 
     /// Takes over a listpack from outside if it is members and scores by turns, in order, and no member is there twice.
-    pub fn from_pack(pack: ListPack) -> Option<Self> {
-        let mut members = HashSet::new();
+    pub fn from_pack(pack: ListPack, hasher: &Hasher) -> Option<Self> {
         let mut elements = pack.iter();
-        let mut last: Option<(f64, Vec<u8>)> = None;
+        let mut last: Option<(f64, StrRef<'_>)> = None;
         while let Some(member) = elements.next() {
-            let member = member.as_bytes(&mut itoa::Buffer::new()).to_vec();
             let score = match elements.next()? {
                 StrRef::Int(number) => number as f64,
                 StrRef::Bytes(text) => parse_f64(text)?,
             };
-            let ordered = last.as_ref().is_none_or(|(before, text)| {
-                *before < score || *before == score && text.as_slice() < member.as_slice()
+            let ordered = last.is_none_or(|(before, text)| {
+                let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
+                before < score || before == score && text.as_bytes(&mut a) < member.as_bytes(&mut b)
             });
-            if score.is_nan() || !ordered || !members.insert(member.clone()) {
+            if score.is_nan() || !ordered {
                 return None;
             }
             last = Some((score, member));
         }
-        Some(ZSet(Form::Pack(pack)))
+        are_distinct(pack.iter().step_by(2), hasher).then_some(ZSet(Form::Pack(pack)))
+    }
+
+    /// Asks for what a search for this member will look at first, where it is a table.
+    #[inline]
+    pub fn prefetch(&self, text: &[u8]) {
+        if let Form::Table(table) = &self.0 {
+            table.dict.prefetch_bucket(table.hasher.hash(text));
+        }
     }
 
     /// Becomes a table if it is larger than the limits allow.
@@ -339,6 +359,23 @@ impl ZSet {
         if count > limits.entries {
             self.make_table(hasher);
         }
+    }
+
+    /// Adds a member; false, and nothing is changed, if it is there.
+    pub fn insert(&mut self, text: &[u8], score: f64, limits: Limits, hasher: &Hasher) -> bool {
+        if let Form::Table(table) = &mut self.0 {
+            let hash = table.hasher.hash(text);
+            let absent = table.dict.find(hash, text).is_none();
+            if absent {
+                table.insert_hashed(hash, text, score);
+            }
+            return absent;
+        }
+        let absent = self.score(text).is_none();
+        if absent {
+            self.insert_absent(text, score, limits, hasher);
+        }
+        absent
     }
 
     /// Adds a member that is not there.

@@ -13,11 +13,12 @@ use ringshard_shards::aof::read::{End, Scan};
 use ringshard_shards::rdb::Error;
 use ringshard_shards::rdb::file::Reader;
 
-use super::load::{Looked, Recovered, Stream, recover};
+use super::load::{Looked, Recovered, recover};
 use super::say_bad_manifest;
 use crate::net::os_text;
 use crate::persistence::check::look_through_preamble;
 use crate::persistence::disk::{Disk, RealDisk};
+use crate::persistence::stream::Stream;
 
 /// How it is called.
 pub const USAGE: &str = "ringshard check aof [--fix|--truncate-to-timestamp $timestamp] <file.manifest|file.aof>";

@@ -9,7 +9,7 @@
 //! Counterpart: `loadAppendOnlyFiles`, `aofOpenIfNeededOnServerStart`.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
@@ -23,8 +23,6 @@ use ringshard_shards::args::{ArgRef, Args};
 use ringshard_shards::commands::{UNKNOWN, table};
 use ringshard_shards::config::Config;
 use ringshard_shards::propagate::Mark;
-use ringshard_shards::rdb::Error;
-use ringshard_shards::rdb::file::Source;
 use ringshard_shards::router::{Owners, ShardId, owners};
 use ringshard_shards::shared::{LogPart, Shared};
 use ringshard_shards::snapshot::{LOADING_MAX, LoadBatch, LogBatch, distribute};
@@ -34,84 +32,8 @@ use super::{Files, Log, dir_of, manifest_path, persist, read_manifest};
 use crate::mailbox::{Mail, Mailboxes};
 use crate::net::os_text;
 use crate::persistence::disk::Disk;
+use crate::persistence::stream::Stream;
 use crate::{clock, log};
-
-/// Bytes read at once.
-const READ_BYTES: usize = 256 * 1024;
-
-/// A file that is read from its beginning, with what was looked at already.
-pub struct Stream {
-    file: Box<dyn Read + Send>,
-    ahead: Vec<u8>,
-    at: usize,
-}
-
-impl Stream {
-    /// Of this file.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn open(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
-        Ok(Stream { file: disk.open(path)?, ahead: Vec::new(), at: 0 })
-    }
-
-    /// Whether it begins with these bytes.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn begins_with(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        while self.ahead.len() < bytes.len() {
-            if !self.more()? {
-                break;
-            }
-        }
-        Ok(self.ahead.starts_with(bytes))
-    }
-
-    fn more(&mut self) -> io::Result<bool> {
-        self.ahead.drain(..self.at);
-        self.at = 0;
-        let before = self.ahead.len();
-        self.ahead.resize(before + READ_BYTES, 0);
-        let read = loop {
-            match self.file.read(&mut self.ahead[before..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
-        self.ahead.truncate(before + *read.as_ref().unwrap_or(&0));
-        Ok(read? > 0)
-    }
-
-    /// The next bytes, as they come; none at the end.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn next(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.ahead.len() {
-            self.more()?;
-        }
-        let from = self.at;
-        self.at = self.ahead.len();
-        Ok(&self.ahead[from..])
-    }
-}
-
-impl Source for Stream {
-    fn read(&mut self, n: u64, out: &mut Vec<u8>) -> Result<(), Error> {
-        let mut left = n;
-        while left > 0 {
-            if self.at == self.ahead.len() && !self.more().map_err(|error| Error::Io(os_text(&error)))? {
-                return Err(Error::Short);
-            }
-            let taken = (self.ahead.len() - self.at).min(usize::try_from(left).unwrap_or(usize::MAX));
-            out.extend_from_slice(&self.ahead[self.at..self.at + taken]);
-            self.at += taken;
-            left -= taken as u64;
-        }
-        Ok(())
-    }
-}
 
 /// What a look through one log of a generation found.
 pub struct Looked {
@@ -551,24 +473,6 @@ fn load_base(
         .send_log(&mut stream, (0, 1), limit, 0, true, config.key_load_delay)
         .and_then(|()| sender.settle())
         .map_err(|text| fail(name, text))
-}
-
-impl Stream {
-    /// Passes over so many bytes.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn skip(&mut self, mut n: u64) -> io::Result<()> {
-        while n > 0 {
-            if self.at == self.ahead.len() && !self.more()? {
-                return Ok(());
-            }
-            let taken = ((self.ahead.len() - self.at) as u64).min(n);
-            self.at += taken as usize;
-            n -= taken;
-        }
-        Ok(())
-    }
 }
 
 /// Opens the files that are written on: the last generation's if they are of this server's shape, else new ones.
