@@ -326,13 +326,62 @@ fn a_file_that_lies_about_its_keys_takes_no_memory() {
     assert!(db.dict.bytes() + db.expires.bytes() < bytes * 2 + 1000);
 }
 
+/// So many cases, or as many as `PROPTEST_CASES` says.
+fn cases(few: u32) -> ProptestConfig {
+    let said = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig { cases: said.unwrap_or(few), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn random_bytes_are_refused_or_harmless(kind in 0u8..26, body in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut world = World::new(1);
         let conn = world.connect();
         survive(&mut world, conn, &[&[kind][..], &body].concat());
+    }
+}
+
+/// Sound payloads, edited in several places at once: bytes changed, left out, put in twice, moved from one payload to
+/// another. `PROPTEST_CASES` makes it a long run.
+#[test]
+fn edited_payloads_are_refused_or_harmless() {
+    let mut world = World::with_config(1, &[("rdbcompression", "no")]);
+    let conn = world.connect();
+    let mut sound = Vec::new();
+    for (_, lines) in of_each_encoding() {
+        world.run(conn, "DEL k");
+        for line in lines.iter().take(40) {
+            world.run(conn, line);
+        }
+        let payload = bytes(&mut world, conn, "DUMP k");
+        sound.push(payload::verified(&payload, true).unwrap().to_vec());
+    }
+    let mut rng = crate::core::Rng::new(17);
+    let mut draw = |n: usize| rng.below(n.max(1) as u64) as usize;
+    for _ in 0..cases(5000).cases {
+        let mut body = sound[draw(sound.len())].clone();
+        for _ in 0..1 + draw(4) {
+            let (at, len) = (draw(body.len()), 1 + draw(8));
+            let end = (at + len).min(body.len());
+            match draw(6) {
+                0 => body[at..end].iter_mut().for_each(|byte| *byte = draw(256) as u8),
+                1 => body[at] ^= 1 << draw(8),
+                2 => drop(body.drain(at..end)),
+                3 => body.extend_from_within(at..end),
+                4 => body[at] = [0, 1, 0x7F, 0x80, 0x81, 0xC0, 0xC3, 0xFE, 0xFF][draw(9)],
+                _ => {
+                    let other = &sound[draw(sound.len())];
+                    let from = draw(other.len());
+                    let part = other[from..(from + len).min(other.len())].to_vec();
+                    body.splice(at..at, part);
+                }
+            }
+            if body.is_empty() {
+                break;
+            }
+        }
+        survive(&mut world, conn, &body);
     }
 }

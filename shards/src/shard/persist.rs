@@ -16,15 +16,18 @@ use crate::transaction::{Job, Tx, TxId};
 /// How long a turn may walk, in µs: as long as some hundred commands. What it adds to the time a request waits is
 /// bounded by it.
 ///
-/// After a walk the shard rests from walking: until it has had nothing to do for as long as the walk took, or has worked
-/// for its clients [`CLIENTS`] times as long, or a mixture of both. So where clients want all of its time they have seven
-/// eighths of it, and a shard that has nothing else to do sleeps for half of it: one that never slept would look to the
-/// kernel like a thread that only computes, and where other processes want the processor it would be put off by whole
-/// slices of several ms, with its clients.
+/// After a walk the shard rests from walking: until it has had nothing to do for [`IDLE`] times as long as the walk took,
+/// or has worked for its clients [`CLIENTS`] times as long, or a mixture of both. So where clients want all of its time
+/// they have twelve thirteenths of it, and a shard that has nothing else to do sleeps for two thirds of it: one that never
+/// slept would look to the kernel like a thread that only computes, and where other processes want the processor it would
+/// be put off by whole slices of several ms, with its clients.
 const WALK_US: u64 = 100;
 
 /// See [`WALK_US`].
-const CLIENTS: f64 = 7.0;
+const CLIENTS: f64 = 12.0;
+
+/// See [`WALK_US`].
+const IDLE: f64 = 2.0;
 
 /// The last walk: when it ended, in ticks, how long it took, in µs, and how long the shard had worked by then, in µs.
 #[derive(Debug, Default)]
@@ -91,7 +94,7 @@ impl Shard {
         let since = (host.ticks())().saturating_sub(last.ended) as f64 / host.ticks_per_us();
         // The turn of the walk itself was counted after it.
         let worked = ((self.turns[1] - last.worked_us) as f64 - last.took_us).clamp(0.0, since);
-        (last.took_us - (since - worked) - worked / CLIENTS).max(0.0).ceil() as u64
+        (IDLE * last.took_us - (since - worked) - worked * IDLE / CLIENTS).max(0.0).ceil() as u64
     }
 
     /// Tells the others how many changes this shard's slice has seen.
