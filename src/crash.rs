@@ -5,16 +5,25 @@
 //! Counterpart: `sigsegvHandler` in `debug.c`.
 
 use std::fmt::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::atomic::{AtomicI32, Ordering::*};
 
 /// Signals that end the process with a report.
 const FATAL: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT];
 
-/// A report has been written, or is being written: another would say nothing new.
-static REPORTED: AtomicBool = AtomicBool::new(false);
+/// The thread that writes a report, or has written it: another would say nothing new.
+static REPORTER: AtomicI32 = AtomicI32::new(NOBODY);
+const NOBODY: i32 = 0;
+/// The report is written by other means.
+const OTHERWISE: i32 = -1;
 
 /// Installs the handlers, or takes them away, as `crash-log-enabled` says.
 pub fn handle_signals(report: bool) {
+    if report {
+        // The first walk loads a library and takes memory for it.
+        let mut frame = [std::ptr::null_mut(); 1];
+        // SAFETY: room for as many frames as are asked for.
+        unsafe { libc::backtrace(frame.as_mut_ptr(), 1) };
+    }
     for signal in FATAL {
         if !report {
             // SAFETY: the default action needs nothing of this process.
@@ -35,7 +44,7 @@ pub fn handle_signals(report: bool) {
 
 /// The report is written by other means: a signal that follows ends the process without one.
 pub fn is_reported() {
-    REPORTED.store(true, SeqCst);
+    REPORTER.store(OTHERWISE, SeqCst);
 }
 
 /// A line of the log, on the stack; what does not fit is cut.
@@ -66,8 +75,16 @@ fn say(text: fmt::Arguments<'_>) {
 }
 
 extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    if !REPORTED.swap(true, SeqCst) {
-        report(signal, info);
+    // SAFETY: a plain query.
+    let thread = unsafe { libc::gettid() };
+    match REPORTER.compare_exchange(NOBODY, thread, SeqCst, SeqCst) {
+        Ok(_) => report(signal, info),
+        // The stack of what was interrupted cannot be walked to its end.
+        Err(reporter) if reporter == thread => end_report(),
+        Err(OTHERWISE) => {}
+        // The other thread ends the process when it is done.
+        // SAFETY: a plain system call.
+        Err(_) => drop(unsafe { libc::sleep(1) }),
     }
     // SAFETY: the default action ends the process, as it would have without this handler.
     unsafe {
@@ -95,6 +112,10 @@ fn report(signal: libc::c_int, info: *mut libc::siginfo_t) {
         let n = libc::backtrace(frames.as_mut_ptr(), frames.len() as libc::c_int);
         libc::backtrace_symbols_fd(frames.as_ptr(), n, crate::log::descriptor());
     }
+    end_report();
+}
+
+fn end_report() {
     say(format_args!("------ STACK TRACE DONE ------"));
     say(format_args!("=== RINGSHARD BUG REPORT END ==="));
 }
