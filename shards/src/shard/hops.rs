@@ -268,7 +268,10 @@ impl Shard {
                 self.run_script_again(client, sequence, from, command, args)
             }
             Note::Stream => {}
-            Note::HasRun(client) => self.let_go_on(client),
+            Note::HasRun(client) => {
+                self.end_hold_back(client);
+                self.run_waiting();
+            }
             Note::Slow(entry) => self.log_slow(*entry),
             Note::Evict => self.evict_own(),
             Note::Denied(client, denial) => self.log_denial(client, *denial),

@@ -463,12 +463,11 @@ impl Shard {
         self.drain_again |= self.draining;
     }
 
-    /// The script of a client that was held back has run.
-    pub(crate) fn let_go_on(&mut self, client: u64) {
+    /// The script of a client that was held back has run: its next requests wait like others'.
+    pub(crate) fn end_hold_back(&mut self, client: u64) {
         for request in self.held_back.remove(&client).into_iter().flatten() {
             self.enqueue_waiting(Waiting::Request(Box::new(request)));
         }
-        self.run_waiting();
     }
 
     fn dequeue_waiting(&mut self, at: usize) -> Waiting {

@@ -149,9 +149,12 @@ impl Shard {
     }
 
     /// Tells the shard that held back a client's requests that its script has run.
+    ///
+    /// Here they go on when the slices go home: what waits may be a request for them, and must not be given one of those
+    /// in hand before the others are given back.
     pub(crate) fn script_has_run(&mut self, client: u64, from: ShardId) {
         match from == self.core.id {
-            true => self.let_go_on(client),
+            true => self.end_hold_back(client),
             false => self.outbox.note(from, Note::HasRun(client)),
         }
     }

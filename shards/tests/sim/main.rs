@@ -3,7 +3,7 @@
 //!
 //! Channels between two shards keep their order and are delayed at will; parcels that ask for one order at all
 //! receivers get it. A run ends when all is quiet, and then checkers look at what clients saw ([`registers`],
-//! [`lists`], [`bank`], [`caches`]) and at what is left in the shards: no key held, no slice away, nobody waiting. A seed that fails
+//! [`lists`], [`bank`], [`caches`], [`scripts`]) and at what is left in the shards: no key held, no slice away, nobody waiting. A seed that fails
 //! is printed and replays exactly.
 //!
 //! ```text
@@ -23,6 +23,7 @@ mod linear;
 mod lists;
 mod registers;
 mod replica;
+mod scripts;
 mod world;
 
 /// Runs `check` with many seeds; says which failed.
