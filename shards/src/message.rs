@@ -11,7 +11,7 @@ use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
 use crate::db::blocked::BlockId;
-use crate::limits::{SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES};
+use crate::limits::{BATCH_COMMANDS, BATCH_KEYS, SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES};
 use crate::pubsub::Letter;
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
@@ -175,6 +175,25 @@ impl RequestBatch {
         &self.places[head.first_place as usize..(head.first_place + head.places) as usize]
     }
 
+    /// How many of `heads`, all that are left of the batch, to take up together: those of one database whose keys are not
+    /// too many to be prefetched.
+    #[inline]
+    pub fn chunk(&self, heads: &[RequestHead]) -> usize {
+        let first = heads[0];
+        let fits = |head: &&RequestHead| {
+            head.client.db == first.client.db && ((head.first_place - first.first_place) as usize) < BATCH_KEYS
+        };
+        heads.iter().take(BATCH_COMMANDS).take_while(fits).count()
+    }
+
+    /// The places of the keys of such requests, as far as they are worth prefetching.
+    #[inline]
+    pub fn places_of(&self, chunk: &[RequestHead]) -> &[KeyPlace] {
+        let (first, last) = (chunk[0].first_place as usize, chunk[chunk.len() - 1]);
+        let end = (last.first_place + last.places) as usize;
+        &self.places[first..end.min(first + 2 * BATCH_KEYS)]
+    }
+
     /// Whether another request of `bytes` would not fit the batch's 32-bit offsets.
     pub fn is_full(&self, bytes: usize) -> bool {
         self.bytes.len() + bytes > u32::MAX as usize / 2
@@ -208,6 +227,15 @@ pub struct ReplyBatch {
     pub heads: Vec<ReplyHead>,
     /// Their bytes, end to end.
     pub bytes: Vec<u8>,
+}
+
+impl ReplyBatch {
+    /// Ends a reply whose bytes begin at `start`.
+    #[inline]
+    pub fn end_reply(&mut self, client: ClientView, sequence: u64, start: usize) {
+        let len = (self.bytes.len() - start) as u32;
+        self.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
+    }
 }
 
 /// How much of its statistics a shard tells. What is told is in memory when the memory in use is looked at, so nothing is
@@ -481,16 +509,20 @@ impl Outbox {
     /// The parcel for shard `to`.
     #[inline]
     pub fn parcel(&mut self, to: ShardId) -> &mut Parcel {
-        let slot = &mut self.parcels[to as usize];
-        if slot.is_none() {
-            let mut parcel = self.spare.pop().unwrap_or_default();
-            self.fewest = self.fewest.min(self.spare.len());
-            self.spare_bytes -= parcel.capacity();
-            parcel.from = self.from;
-            *slot = Some(parcel);
-            self.dirty.push(to);
+        if self.parcels[to as usize].is_none() {
+            self.begin_parcel(to);
         }
-        slot.as_mut().expect("filled above")
+        self.begun_parcel(to)
+    }
+
+    #[cold]
+    fn begin_parcel(&mut self, to: ShardId) {
+        let mut parcel = self.spare.pop().unwrap_or_default();
+        self.fewest = self.fewest.min(self.spare.len());
+        self.spare_bytes -= parcel.capacity();
+        parcel.from = self.from;
+        self.parcels[to as usize] = Some(parcel);
+        self.dirty.push(to);
     }
 
     /// The parcel for shard `to`, which was begun.

@@ -400,6 +400,7 @@ impl Client {
     }
 
     /// Keeps a place for a reply that will come from these shards ([`order::bit`] each); returns its number.
+    #[inline]
     pub fn await_reply(&mut self, owners: u128) -> u64 {
         let muted = self.gate & gate::MUTED != 0;
         self.order.get_or_insert_default().expect_several(owners, muted)

@@ -69,6 +69,7 @@ impl ReplyOrder {
     }
 
     /// As [`ReplyOrder::expect`], for a reply that takes several shards, and may be one that nobody wants.
+    #[inline]
     pub fn expect_several(&mut self, owners: u128, muted: bool) -> u64 {
         self.owners = if self.slots.is_empty() { owners } else { self.owners | owners };
         self.slots.push_back(Slot { start: 0, len: 0, ready: false, muted });

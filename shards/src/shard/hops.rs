@@ -12,12 +12,9 @@ use crate::args::{Args, OwnedArgs};
 use crate::client::{ClientView, Wait, gate, order};
 use crate::commands::CommandId;
 use crate::commands::spec::Handler;
-use crate::core::Fault;
+use crate::core::{Core, Fault};
 use crate::db::{Keyspace, Slice};
-use crate::limits::{BATCH_COMMANDS, BATCH_KEYS};
-use crate::message::{
-    Answer, Detail, Note, Parcel, Question, ReplyHead, RequestBatch, RequestHead, SPANS, SPLIT, Switch,
-};
+use crate::message::{Answer, Detail, Note, Parcel, Question, RequestBatch, RequestHead, SPANS, SPLIT, Switch};
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
 use crate::shard::busy::Then;
@@ -54,8 +51,9 @@ impl RequestView<'_> {
 impl Shard {
     /// Sends a command to the shard that owns its keys; the client's later replies wait behind this one's.
     pub(crate) fn send_request(&mut self, index: u32, id: CommandId, args: Args<'_>, owner: ShardId) {
-        let (own, view) = (self.core.id, self.view(index));
-        let client = self.client(index);
+        let own = self.core.id;
+        let client = self.clients[index as usize].as_deref_mut().expect("the caller holds a live client's index");
+        let view = client.view(own);
         client.commands += 1;
         client.last_command = id;
         let sequence = client.await_reply(order::bit(owner));
@@ -114,32 +112,25 @@ impl Shard {
 
     fn serve_requests(&mut self, batch: &RequestBatch) {
         self.clock.restart();
+        let own = self.core.id;
         // As with a pipeline at home: buckets first, then entries, then the commands. Buckets were asked for in
         // chunks so that early lines are still in the cache when their commands run.
         let mut rest = &batch.heads[..];
         while !rest.is_empty() {
-            let mut keys = 0;
-            let chunk = rest.iter().take(BATCH_COMMANDS).take_while(|head| {
-                let fits = keys < BATCH_KEYS;
-                keys += head.places as usize;
-                fits
-            });
-            let (chunk, behind) = rest.split_at(chunk.count());
+            let (chunk, behind) = rest.split_at(batch.chunk(rest));
             rest = behind;
-            if let Some(slice) = &self.slices[self.core.id as usize] {
-                let dict = |head: &RequestHead| &slice.dbs[head.client.db as usize].dict;
-                let places = |head| batch.places(head).iter().take(BATCH_KEYS);
-                for head in chunk {
-                    places(head).for_each(|place| dict(head).prefetch_bucket(place.hash));
-                }
-                for head in chunk {
-                    places(head).for_each(|place| dict(head).prefetch_element(place.hash));
-                }
+            if let Some(slice) = &self.slices[own as usize] {
+                let dict = &slice.dbs[chunk[0].client.db as usize].dict;
+                let places = batch.places_of(chunk);
+                places.iter().for_each(|place| dict.prefetch_bucket(place.hash));
+                places.iter().for_each(|place| dict.prefetch_element(place.hash));
             }
             for head in chunk {
                 let RequestHead { client, sequence, command, .. } = *head;
                 let request = RequestView { client, sequence, command, args: batch.args(head) };
-                if self.may_run(&request) {
+                if self.open && !self.guarded && sequence & SPLIT == 0 && client.home != own {
+                    self.serve_plain(request);
+                } else if self.may_run(&request) {
                     self.serve(client, sequence, command, request.args);
                 } else if self.busy.is_some() && sequence & SPLIT == 0 {
                     self.refuse_busy(request);
@@ -148,6 +139,44 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// As [`Shard::serve`], for a request of another shard when nothing here asks for more checks: nearly all are so.
+    #[inline]
+    fn serve_plain(&mut self, request: RequestView<'_>) {
+        let RequestView { client, sequence, command, args } = request;
+        let replies = &mut self.outbox.parcel(client.home).replies;
+        let start = replies.bytes.len();
+        let keys = Keyspace::one(&mut self.slices, self.core.id);
+        execute(&mut self.core, keys, client, command, args, &mut replies.bytes);
+        if !self.goes_on(&request) {
+            self.outbox.parcel(client.home).replies.end_reply(client, sequence, start);
+            self.account(command, args, client);
+        }
+        self.post();
+        self.serve_ready();
+    }
+
+    /// Whether a command that has run here is not over: it waits for keys, or is a script that is sent back or put aside.
+    #[inline]
+    fn goes_on(&mut self, request: &RequestView<'_>) -> bool {
+        let Core { block_request, run_script_again, paused, .. } = &self.core;
+        (block_request.is_some() || *run_script_again || paused.is_some()) && self.see_to_the_rest(request)
+    }
+
+    #[cold]
+    fn see_to_the_rest(&mut self, request: &RequestView<'_>) -> bool {
+        let RequestView { client, sequence, command, args } = *request;
+        if let Some(request) = self.core.block_request.take() {
+            self.register(client, sequence, command, args, *request);
+        } else if std::mem::take(&mut self.core.run_script_again) {
+            self.send_script_back(client, sequence, command, args);
+        } else if self.core.paused.is_some() && self.busy.is_none() {
+            self.put_script_aside(client, command, args.to_owned(), Then::Reply(sequence));
+        } else {
+            return false;
+        }
+        true
     }
 
     /// Runs a request on this shard's slice, and sends the reply home.
@@ -203,14 +232,8 @@ impl Shard {
                     execute(&mut self.core, keys, client, id, args, &mut out);
                 }
             }
-            if let Some(request) = self.core.block_request.take() {
-                return self.register(client, sequence, id, args, *request);
-            }
-            if std::mem::take(&mut self.core.run_script_again) {
-                return self.send_script_back(client, sequence, id, args);
-            }
-            if self.core.paused.is_some() && self.busy.is_none() {
-                return self.put_script_aside(client, id, args.to_owned(), Then::Reply(sequence));
+            if self.goes_on(&RequestView { client, sequence, command: id, args }) {
+                return;
             }
             self.fulfil(client.index, client.id, sequence, &out);
         } else {
@@ -223,19 +246,11 @@ impl Shard {
                     execute(&mut self.core, keys, client, id, args, &mut replies.bytes);
                 }
             }
-            let len = (replies.bytes.len() - start) as u32;
             self.close_span(span);
-            if let Some(request) = self.core.block_request.take() {
-                return self.register(client, sequence, id, args, *request);
+            if self.goes_on(&RequestView { client, sequence, command: id, args }) {
+                return;
             }
-            if std::mem::take(&mut self.core.run_script_again) {
-                return self.send_script_back(client, sequence, id, args);
-            }
-            if self.core.paused.is_some() && self.busy.is_none() {
-                return self.put_script_aside(client, id, args.to_owned(), Then::Reply(sequence));
-            }
-            let replies = &mut self.outbox.parcel(client.home).replies;
-            replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
+            self.outbox.parcel(client.home).replies.end_reply(client, sequence, start);
             if part {
                 self.hold_keys(client.home, &RequestView { client, sequence, command: id, args });
                 return self.clock.restart();

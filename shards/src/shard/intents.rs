@@ -397,10 +397,12 @@ impl Shard {
     }
 
     /// Whether a request that comes now may run on this shard's slice.
+    #[inline]
     pub(crate) fn may_run(&mut self, request: &RequestView<'_>) -> bool {
-        if self.open {
-            return true;
-        }
+        self.open || self.may_pass(request)
+    }
+
+    fn may_pass(&mut self, request: &RequestView<'_>) -> bool {
         if self.slices[self.core.id as usize].is_none()
             || self.held_back.contains_key(&request.client.id)
             || self.earlier_waits(request.client.id)
