@@ -123,7 +123,7 @@ fn stream(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let full = full(args)?;
     let (stream, reply) = (stream_of(&entry), &mut ctx.reply);
     reply.map(if full.is_some() { 9 } else { 10 });
-    let nodes = stream.nodes().len() as i64;
+    let nodes = stream.node_count() as i64;
     number(reply, "length", stream.len() as i64);
     number(reply, "radix-tree-keys", nodes);
     // There is no radix tree here; one has about a node more than it has keys.

@@ -215,7 +215,7 @@ impl Writer<'_> {
     }
 
     fn stream(&mut self, stream: &Stream) {
-        self.len(stream.nodes().len() as u64);
+        self.len(stream.node_count() as u64);
         for (id, pack) in stream.nodes() {
             let mut name = [0; 16];
             name[..8].copy_from_slice(&id.ms.to_be_bytes());

@@ -1,14 +1,15 @@
 //! `Stream`: an append-only log of entries, each a list of fields with values under an id, and the groups of consumers
 //! that read it together.
 //!
-//! Entries lie in listpacks of up to `stream-node-max-entries` (`node.rs`), the listpacks in a tree by the id of their
-//! first entry. Ids only grow, so that appending touches the last node alone. A group (`group.rs`) remembers how far
-//! it has read and which entries each consumer has yet to acknowledge. Counterpart: `t_stream.c`, where the tree is a
-//! radix tree; a B-tree over 16-byte ids finds as fast and needs no node of its own for each.
+//! Entries lie in listpacks of up to `stream-node-max-entries` (`node.rs`), the listpacks in order of the ids of their
+//! first entries (`nodes.rs`). Ids only grow, so that appending touches the last node alone. A group (`group.rs`) remembers how far
+//! it has read and which entries each consumer has yet to acknowledge. Counterpart: `t_stream.c`, where they
+//! stand in a radix tree.
 
 pub mod group;
 pub mod id;
 pub mod node;
+pub mod nodes;
 
 use std::collections::{BTreeMap, btree_map};
 
@@ -20,6 +21,7 @@ pub use group::{Consumer, Group, Pending};
 pub use id::StreamId;
 pub use node::Entry;
 use node::{EntryAt, Node};
+use nodes::{Nodes, Span};
 
 /// The most bytes of a node, and of the texts of one entry.
 const NODE_BYTES_MAX: usize = 1 << 30;
@@ -65,7 +67,7 @@ pub enum AppendError {
 /// A stream. See the head of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
-    nodes: BTreeMap<StreamId, Node>,
+    nodes: Nodes,
     len: u64,
     /// The greatest id ever given; entries that are added must have a greater one.
     pub last_id: StreamId,
@@ -94,9 +96,7 @@ impl Stream {
     /// Bytes of the heap, its own box included.
     pub fn heap_bytes(&self) -> usize {
         let groups: usize = self.groups.iter().map(|(name, group)| name.len() + group.heap_bytes()).sum();
-        // A B-tree's leaves are two thirds full in the long run.
-        let tree = self.nodes.len() * (size_of::<StreamId>() + size_of::<Node>()) * 3 / 2;
-        size_of::<Self>() + tree + self.pack_bytes + groups
+        size_of::<Self>() + self.nodes.heap_bytes() + self.pack_bytes + groups
     }
 
     /// Allocations that freeing it takes, roughly.
@@ -117,20 +117,25 @@ impl Stream {
     // ------------------------------------------------------------------ nodes, for RDB
 
     /// The nodes in order, each with its id and its listpack.
-    pub fn nodes(&self) -> impl ExactSizeIterator<Item = (StreamId, &ListPack)> {
-        self.nodes.iter().map(|(id, node)| (*id, node.pack()))
+    pub fn nodes(&self) -> impl Iterator<Item = (StreamId, &ListPack)> {
+        self.nodes.iter().map(|(id, node)| (id, node.pack()))
+    }
+
+    /// How many nodes there are.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Adds a node from outside behind those that are there; says whether it is sound. The caller sets the ids and
     /// counters that a payload carries beside the nodes.
     pub fn add_node(&mut self, id: StreamId, pack: ListPack) -> bool {
         let Some(node) = Node::from_pack(pack) else { return false };
-        if self.nodes.last_key_value().is_some_and(|(last, _)| *last >= id) {
+        if self.nodes.last_id().is_some_and(|last| last >= id) {
             return false;
         }
         self.len += node.live();
         self.pack_bytes += node.heap_bytes();
-        self.nodes.insert(id, node);
+        self.nodes.push(id, node);
         true
     }
 
@@ -166,8 +171,7 @@ impl Stream {
             return Err(AppendError::TooLarge);
         }
         let mut appended = false;
-        if let Some(mut last) = self.nodes.last_entry() {
-            let (master, node) = (*last.key(), last.get_mut());
+        if let Some((master, node)) = self.nodes.last_mut() {
             let before = node.heap_bytes();
             // `stream-node-max-entries` is looked at only where it bounds anything.
             let full = node.bytes().saturating_add(bytes) >= limits.bytes()
@@ -183,7 +187,7 @@ impl Stream {
         if !appended {
             let node = Node::with_entry(texts);
             self.pack_bytes += node.heap_bytes();
-            self.nodes.insert(id, node);
+            self.nodes.push(id, node);
         }
         self.len += 1;
         self.entries_added += 1;
@@ -196,7 +200,7 @@ impl Stream {
 
     /// The id of the node that holds `id`, if there is an entry of that id.
     fn node_of(&self, id: StreamId) -> Option<(StreamId, &Node)> {
-        self.nodes.range(..=id).next_back().map(|(master, node)| (*master, node))
+        self.nodes.seek(id).map(|place| self.nodes.at(place))
     }
 
     /// The entry with this id.
@@ -216,14 +220,7 @@ impl Stream {
     }
 
     fn walk(&self, start: StreamId, end: StreamId, back: bool) -> Range<'_> {
-        let nodes = match start <= end {
-            true => {
-                let from = self.node_of(start).map_or(start, |(master, _)| master);
-                self.nodes.range(from..=end)
-            }
-            false => btree_map::Range::default(),
-        };
-        Range { nodes, start, end, back, here: None }
+        Range { nodes: self.nodes.span(start, end), start, end, back, here: None }
     }
 
     /// The first entry.
@@ -258,11 +255,12 @@ impl Stream {
     }
 
     fn delete_one(&mut self, id: StreamId) -> bool {
-        let Some((&master, node)) = self.nodes.range_mut(..=id).next_back() else { return false };
+        let Some(place) = self.nodes.seek(id) else { return false };
+        let (master, node) = self.nodes.at_mut(place);
         let Some((at, _)) = node.find(master, id) else { return false };
         if node.live() == 1 {
             self.pack_bytes -= node.heap_bytes();
-            self.nodes.remove(&master);
+            self.nodes.remove(place);
         } else {
             let before = node.heap_bytes();
             node.delete(at);
@@ -280,28 +278,26 @@ impl Stream {
     /// before `limit` is passed, unless that is 0.
     pub fn trim(&mut self, trim: Trim, approximate: bool, limit: u64) -> u64 {
         let mut trimmed = 0;
-        while let Some(mut first) = self.nodes.first_entry() {
+        while let Some((master, node)) = self.nodes.first_mut() {
             if matches!(trim, Trim::MaxLen(max) if self.len <= max) {
                 break;
             }
-            let master = *first.key();
-            let live = first.get().live();
+            let live = node.live();
             if limit > 0 && trimmed + live > limit {
                 break;
             }
             let whole = match trim {
                 Trim::MaxLen(max) => self.len - live >= max,
-                Trim::MinId(id) => first.get().last_id(master).is_none_or(|last| last < id),
+                Trim::MinId(id) => node.last_id(master).is_none_or(|last| last < id),
             };
             if whole {
-                self.pack_bytes -= first.get().heap_bytes();
-                first.remove();
+                self.pack_bytes -= node.heap_bytes();
+                self.nodes.remove((0, 0));
                 self.len -= live;
                 trimmed += live;
                 continue;
             }
             if !approximate {
-                let node = first.get_mut();
                 let before = node.heap_bytes();
                 let mut left = self.len;
                 let gone = node.delete_front(master, |id| {
@@ -424,7 +420,7 @@ impl Stream {
 
 /// The entries between two ids, from either end.
 pub struct Range<'a> {
-    nodes: btree_map::Range<'a, StreamId, Node>,
+    nodes: Span<'a>,
     start: StreamId,
     end: StreamId,
     back: bool,
@@ -440,14 +436,14 @@ impl<'a> Range<'a> {
                 None => {
                     let (master, node) = self.nodes.next()?;
                     match node.first() {
-                        Some(at) => (*master, node, at),
+                        Some(at) => (master, node, at),
                         None => continue,
                     }
                 }
             };
             let (entry, id, next) = node.read(master, at);
             if id > self.end {
-                self.nodes = btree_map::Range::default();
+                self.nodes.clear();
                 self.here = None;
                 return None;
             }
@@ -464,7 +460,7 @@ impl<'a> Range<'a> {
                 Some(here) => here,
                 None => {
                     let (master, node) = self.nodes.next_back()?;
-                    (*master, node, node.end())
+                    (master, node, node.end())
                 }
             };
             let Some(at) = node.before(at) else {
@@ -473,7 +469,7 @@ impl<'a> Range<'a> {
             };
             let (entry, id) = node.read_back(master, at);
             if id < self.start {
-                self.nodes = btree_map::Range::default();
+                self.nodes.clear();
                 self.here = None;
                 return None;
             }

@@ -148,7 +148,7 @@ proptest! {
             prop_assert_eq!(stream.last_id, oracle.last_id);
             prop_assert_eq!(stream.max_deleted_id, oracle.max_deleted);
             prop_assert_eq!(stream.entries_added, oracle.added);
-            let bytes: usize = stream.nodes.values().map(Node::heap_bytes).sum();
+            let bytes: usize = stream.nodes.iter().map(|(_, node)| node.heap_bytes()).sum();
             prop_assert_eq!(stream.pack_bytes, bytes);
         }
         prop_assert_eq!(&all(stream.range(StreamId::MIN, StreamId::MAX)), &oracle.entries);
