@@ -705,7 +705,7 @@ directives! {
     section "Append-only file" {
         /// Log every write, to be replayed at the next start.
         appendonly: bool = false,
-            "appendonly", Kind::Bool, DENY_LOADING, Yes;
+            "appendonly", Kind::Bool, MUTABLE, Yes;
         /// The stem of the log's file names.
         appendfilename: String = text("appendonly.aof"),
             "appendfilename", Kind::Text(check::append_filename), IMMUTABLE, Yes;
