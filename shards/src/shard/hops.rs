@@ -94,10 +94,18 @@ impl Shard {
             let end = at + head.len as usize;
             let reply = &parcel.replies.bytes[at..end];
             match head.sequence & SPLIT {
-                0 => self.fulfil(head.index, head.id, head.sequence, reply),
+                0 => {
+                    self.fulfil(head.index, head.id, head.sequence, reply);
+                    if self.client_memory_limit != 0 && self.clients[head.index as usize].is_some() {
+                        self.count_memory(head.index);
+                    }
+                }
                 _ => self.take_part(from, head.sequence as u32, reply),
             }
             at = end;
+        }
+        if parcel.under_way_bytes != 0 {
+            self.count_arrived(&parcel);
         }
         letters.iter().for_each(|letter| self.take_letter(letter));
         self.run_released();
@@ -236,6 +244,9 @@ impl Shard {
             }
             let replies = &mut self.outbox.parcel(client.home).replies;
             replies.heads.push(ReplyHead { index: client.index, id: client.id, sequence, len });
+            if self.client_memory_limit != 0 {
+                self.count_under_way(client.home);
+            }
             if part {
                 self.hold_keys(client.home, &RequestView { client, sequence, command: id, args });
                 return self.clock.restart();
