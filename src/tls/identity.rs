@@ -74,7 +74,7 @@ fn belongs(identity: &CertifiedKey) -> Result<(), Error> {
 }
 
 /// The first element of DER in `bytes`: its tag, all of it, what is in it, and what follows.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8], &[u8])> {
+fn element(bytes: &[u8]) -> Option<(u8, [&[u8]; 3])> {
     let (&tag, &first) = (bytes.first()?, bytes.get(1)?);
     let (header, len) = match first {
         0..=0x7f => (2, usize::from(first)),
@@ -85,22 +85,22 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8], &[u8])> {
         _ => return None,
     };
     let whole = bytes.get(..header.checked_add(len)?)?;
-    Some((tag, whole, &whole[header..], &bytes[whole.len()..]))
+    Some((tag, [whole, &whole[header..], &bytes[whole.len()..]]))
 }
 
 /// The public key in a certificate, with its algorithm (SubjectPublicKeyInfo, RFC 5280, 4.1).
 fn public_key(certificate: &[u8]) -> Option<&[u8]> {
     const VERSION: u8 = 0xa0;
-    let (_, _, signed, _) = element(certificate)?;
-    let (_, _, mut fields, _) = element(signed)?;
+    let (_, [_, signed, _]) = element(certificate)?;
+    let (_, [_, mut fields, _]) = element(signed)?;
     if element(fields)?.0 == VERSION {
-        fields = element(fields)?.3;
+        fields = element(fields)?.1[2];
     }
     // The serial number, the signature's algorithm, the issuer, the validity and the subject stand before it.
     for _ in 0..5 {
-        fields = element(fields)?.3;
+        fields = element(fields)?.1[2];
     }
-    Some(element(fields)?.1)
+    Some(element(fields)?.1[0])
 }
 
 /// The first private key in a file's text.
@@ -328,7 +328,7 @@ uABYDDAKBggqhkjOPQQDAgNHADBEAiA3xLQnhFp6We4q3RWkqU3iFikT7E5V46DF
                 let error = private_key(text.as_bytes(), None).unwrap_err();
                 assert_eq!(error, "it has a passphrase, and tls-key-file-pass gives none");
                 // The padding of what a wrong one opens is right now and then, but there is no key in it.
-                for wrong in ["", "12345", "123\04"] {
+                for wrong in ["", "12345", "123\x004"] {
                     let opened = private_key(text.as_bytes(), Some(wrong));
                     let provider = rustls::crypto::ring::default_provider();
                     assert!(
