@@ -399,8 +399,10 @@ fn run(startup: Startup) -> Result<ExitCode, String> {
     log::notice("Server initialized");
     server.shared.startup_memory.store(crate::alloc::used_memory(), Relaxed);
     let unix_paths: Vec<String> = server.listening.all().iter().filter_map(|l| l.unix_path.clone()).collect();
+    // As it was at the start: clients are let in before all is loaded, and may turn the log on or off for afterwards.
+    let from_log = server.shared.config().appendonly;
     let threads = start_loops(&startup, built)?;
-    start_loading(&server)?;
+    start_loading(&server, from_log)?;
     supervise(&server);
     server.mailboxes.broadcast(|| Mail::Stop);
     for thread in threads {
@@ -419,10 +421,10 @@ fn run(startup: Startup) -> Result<ExitCode, String> {
 }
 
 /// Loads the data on a thread of its own, so that signals are heeded meanwhile; then clients are served.
-fn start_loading(server: &Arc<Server>) -> Result<(), String> {
+fn start_loading(server: &Arc<Server>, from_log: bool) -> Result<(), String> {
     let server = server.clone();
     let load = move || {
-        let loaded = match server.shared.config().appendonly {
+        let loaded = match from_log {
             true => aof::load::load(&server.log, &server.mailboxes),
             false => load::load(&server),
         };
@@ -431,10 +433,13 @@ fn start_loading(server: &Arc<Server>) -> Result<(), String> {
             // As Redis ends: nothing that runs could do more with half of the data.
             std::process::exit(1);
         }
-        if server.shared.config().appendonly && server.shared.aof.state() == LogState::Off {
-            // It was turned on while the snapshot was loaded.
-            server.shared.aof.set_state(LogState::Waiting);
-            server.shared.aof.scheduled.store(true, SeqCst);
+        if server.shared.aof.state() == LogState::Off {
+            // It may have been turned on while the snapshot was loaded; without a log there is none to be written anew.
+            let wanted = server.shared.config().appendonly;
+            if wanted {
+                server.shared.aof.set_state(LogState::Waiting);
+            }
+            server.shared.aof.scheduled.store(wanted, SeqCst);
         }
         server.shared.persistence.loading.store(false, SeqCst);
         server.shared.bump_epoch();

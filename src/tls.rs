@@ -12,6 +12,8 @@
 //! The server's certificates and options ([`Tls`]) are one immutable value for new connections, made anew when a
 //! directive is set; connections keep that with which they began. Counterpart: `tls.c`.
 
+mod identity;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -22,12 +24,13 @@ use std::sync::{Arc, RwLock};
 use ringshard_shards::config::{Config, TlsAuthClients};
 use ringshard_shards::shard::{Event, Input, Shard};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedCipherSuite, SupportedProtocolVersion};
 
+use self::identity::certificates;
 use crate::clock;
 use crate::log::{self, LogLevel};
 
@@ -116,17 +119,11 @@ fn server_config(config: &Config) -> Result<ServerConfig, String> {
     let file = |name: &Option<String>| name.as_deref().filter(|name| !name.is_empty()).map(str::to_owned);
     let cert_file = file(&config.tls_cert_file).ok_or("No tls-cert-file configured!")?;
     let key_file = file(&config.tls_key_file).ok_or("No tls-key-file configured!")?;
-    if file(&config.tls_key_file_pass).is_some() {
-        return Err("tls-key-file-pass is not supported: store the key without a passphrase (openssl pkey -in KEY \
-                    -out NEW)"
-            .into());
-    }
-    let chain = certificates(&cert_file)?;
-    let key = private_key(&key_file)?;
     let provider = Arc::new(CryptoProvider {
         cipher_suites: suites(config.tls_ciphers.as_deref(), config.tls_ciphersuites.as_deref())?,
         ..ring::default_provider()
     });
+    let identity = identity::load(&cert_file, &key_file, file(&config.tls_key_file_pass).as_deref(), &provider)?;
     let versions = versions(config.tls_protocols.as_deref())?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions)
@@ -145,9 +142,7 @@ fn server_config(config: &Config) -> Result<ServerConfig, String> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut made = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| format!("Failed to use certificate {cert_file} with private key {key_file}: {error}"))?;
+    let mut made = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     made.ignore_client_order = config.tls_prefer_server_ciphers;
     made.session_storage = match config.tls_session_caching {
         false => Arc::new(NoServerSessionStorage {}),
@@ -163,29 +158,6 @@ fn server_config(config: &Config) -> Result<ServerConfig, String> {
         made.send_tls13_tickets = 0;
     }
     Ok(made)
-}
-
-fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(list) if list.is_empty() => Err(format!("Failed to load certificate: {path}: there is none in it")),
-        Ok(list) => Ok(list),
-        Err(error) => Err(format!("Failed to load certificate: {path}: {error}")),
-    }
-}
-
-fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
-    let text = fs::read(path).map_err(|error| format!("Failed to load private key: {path}: {error}"))?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
-        let encrypted = String::from_utf8_lossy(&text).contains("ENCRYPTED");
-        match encrypted {
-            true => format!(
-                "Failed to load private key: {path}: it has a passphrase, which is not supported: store it without \
-                 one (openssl pkey -in KEY -out NEW)"
-            ),
-            false => format!("Failed to load private key: {path}: {error}"),
-        }
-    })
 }
 
 /// The certificates of a file, and of the files of a directory that hold any.

@@ -39,6 +39,9 @@ pub const SPARE_PARCEL_BYTES: usize = 512 * 1024;
 /// Bytes of all parcels that a shard keeps for reuse.
 pub const SPARE_PARCELS_BYTES: usize = 4 * 1024 * 1024;
 
+/// The same while memory is short: room for the small requests and replies of a turn.
+pub const SPARE_PARCELS_SHORT_BYTES: usize = 256 * 1024;
+
 /// A query buffer larger than this is given back when it runs empty (Redis: `PROTO_RESIZE_THRESHOLD`).
 pub const QUERY_KEEP_BYTES: usize = 32 * 1024;
 

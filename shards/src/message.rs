@@ -11,7 +11,9 @@ use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
 use crate::db::blocked::BlockId;
-use crate::limits::{BATCH_COMMANDS, BATCH_KEYS, SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES};
+use crate::limits::{
+    BATCH_COMMANDS, BATCH_KEYS, SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES, SPARE_PARCELS_SHORT_BYTES,
+};
 use crate::pubsub::Letter;
 use crate::router::ShardId;
 use crate::shard::blocking::Unblock;
@@ -447,6 +449,8 @@ pub struct Parcel {
     /// Under `appendfsync always`: positions in the logs of all shards that the receiver must not tell of before they
     /// are stable. Empty when it may.
     pub needs: Vec<u64>,
+    /// How much of [`crate::shared::ClientMemory::under_way`] is the replies in here: none where nobody counts.
+    pub under_way_bytes: usize,
 }
 
 impl Parcel {
@@ -482,6 +486,7 @@ impl Parcel {
         self.releases.clear();
         self.notes.clear();
         self.needs.clear();
+        self.under_way_bytes = 0;
     }
 }
 
@@ -586,6 +591,25 @@ impl Outbox {
         let unused = self.spare.drain(..self.fewest.min(self.spare.len()));
         self.spare_bytes -= unused.map(|parcel| parcel.capacity()).sum::<usize>();
         self.fewest = self.spare.len();
+    }
+
+    /// Whether spare ones hold more than is kept when memory is short.
+    #[inline]
+    pub fn has_large_spares(&self) -> bool {
+        self.spare_bytes > SPARE_PARCELS_SHORT_BYTES
+    }
+
+    /// Gives spare ones to the allocator, for memory is short. Some are kept, which would be missed the next turn.
+    #[cold]
+    pub fn drop_large_spares(&mut self) {
+        let mut kept = 0;
+        self.spare.retain(|parcel| {
+            let fits = kept + parcel.capacity() <= SPARE_PARCELS_SHORT_BYTES;
+            kept += if fits { parcel.capacity() } else { 0 };
+            fits
+        });
+        self.spare_bytes = kept;
+        self.fewest = self.fewest.min(self.spare.len());
     }
 
     /// Gives a parcel back for reuse.

@@ -315,6 +315,9 @@ pub struct ClientMemory {
     pub total: AtomicUsize,
     /// The largest that may be evicted; at least so much.
     pub largest: AtomicUsize,
+    /// Replies that this shard has made for clients at home on others and that have not come there, in bytes: they are in
+    /// memory, and soon a client's.
+    pub under_way: AtomicUsize,
 }
 
 /// The state of `CLIENT PAUSE`.

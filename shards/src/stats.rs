@@ -16,7 +16,7 @@ pub struct CommandStats {
     /// Times it ran and failed.
     pub failed: u64,
     /// Durations in ns, once it has run.
-    pub latency: Option<Box<Histogram<u64>>>,
+    pub latency: Option<Box<Durations>>,
 }
 
 impl CommandStats {
@@ -27,16 +27,66 @@ impl CommandStats {
         self.rejected += other.rejected;
         self.failed += other.failed;
         match (&mut self.latency, &other.latency) {
-            (Some(mine), Some(theirs)) => mine.add(&**theirs).expect("same bounds everywhere"),
+            (Some(mine), Some(theirs)) => mine.add(theirs),
             (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
             _ => {}
         }
     }
 }
 
-/// An empty histogram of durations: 1 ns to 1 s with two digits, as Redis keeps them.
-pub fn latency_histogram() -> Box<Histogram<u64>> {
-    Box::new(Histogram::new_with_bounds(1, 1_000_000_000, 2).expect("constant bounds are valid"))
+/// Up to where histograms of durations reach, in ns, and the bytes that they take then: 8, 14 and 24 KB.
+const REACHES: [u64; 3] = [(1 << 14) - 1, (1 << 20) - 1, 1_000_000_000];
+
+/// How long a command took: a histogram from 1 ns to 1 s with two digits, as Redis keeps it for each command that has
+/// run. There it takes 24 KB at once. Here each shard has one, and most commands of most servers never take longer than
+/// 16 µs: it begins short, and is made longer when one does, which changes nothing of what it tells.
+#[derive(Clone, Debug)]
+pub struct Durations(Histogram<u64>);
+
+impl Default for Durations {
+    fn default() -> Self {
+        Durations(reaching(REACHES[0]))
+    }
+}
+
+fn reaching(ns: u64) -> Histogram<u64> {
+    Histogram::new_with_bounds(1, ns, 2).expect("constant bounds are valid")
+}
+
+impl Durations {
+    /// Counts one of `ns`; what is longer than a second counts as a second.
+    #[inline]
+    pub fn record(&mut self, ns: u64) {
+        if ns > self.0.high() {
+            self.reach(ns);
+        }
+        self.0.saturating_record(ns.max(1));
+    }
+
+    /// Makes room for durations up to `ns`, exactly as much as they need: a vector that doubles would end up larger than
+    /// one that was never short.
+    #[cold]
+    fn reach(&mut self, ns: u64) {
+        let enough = *REACHES.iter().find(|reach| **reach >= ns).unwrap_or(&REACHES[2]);
+        if enough > self.0.high() {
+            let short = std::mem::replace(&mut self.0, reaching(enough));
+            self.0.add(short).expect("it reaches as far");
+        }
+    }
+
+    /// Counts what another one counted.
+    pub fn add(&mut self, other: &Durations) {
+        self.reach(other.0.high());
+        self.0.add(&other.0).expect("it reaches as far");
+    }
+}
+
+impl std::ops::Deref for Durations {
+    type Target = Histogram<u64>;
+
+    fn deref(&self) -> &Histogram<u64> {
+        &self.0
+    }
 }
 
 macro_rules! counters {
@@ -288,5 +338,42 @@ impl ShardReport {
         for i in 0..5 {
             self.instantaneous[i] += other.instantaneous[i];
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that grows tells the same as one that was long from the start.
+    #[test]
+    fn durations_are_the_same_however_they_grew() {
+        let orders: [&[u64]; 4] = [
+            &[0, 1, 5, 900, 16_383, 16_384, 70_000, 1_048_575, 1_048_576, 999_999_999, 1_000_000_001, u64::MAX],
+            &[u64::MAX, 3, 20_000],
+            &[300, 2_000_000, 300, 40],
+            &[7],
+        ];
+        let mut sum = Durations::default();
+        let mut whole_sum = reaching(REACHES[2]);
+        for order in orders {
+            let (mut grown, mut whole) = (Durations::default(), reaching(REACHES[2]));
+            for ns in order {
+                grown.record(*ns);
+                whole.saturating_record((*ns).max(1));
+            }
+            sum.add(&grown);
+            whole_sum.add(&whole).unwrap();
+            for (grown, whole) in [(&grown, &whole), (&sum, &whole_sum)] {
+                assert_eq!((grown.len(), grown.max(), grown.min()), (whole.len(), whole.max(), whole.min()));
+                let buckets = |of: &Histogram<u64>| {
+                    of.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect::<Vec<_>>()
+                };
+                assert_eq!(buckets(grown), buckets(whole), "{order:?}");
+                let quantiles = |of: &Histogram<u64>| [0.0, 0.5, 0.9, 0.99, 1.0].map(|q| of.value_at_quantile(q));
+                assert_eq!(quantiles(grown), quantiles(whole));
+            }
+        }
+        assert_eq!(REACHES.map(|ns| reaching(ns).distinct_values() * 8), [8192, 14336, 24576]);
     }
 }

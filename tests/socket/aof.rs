@@ -357,6 +357,44 @@ fn the_log_is_turned_on_and_off() {
     });
 }
 
+/// What is said while data is loaded counts when all is loaded: the log ends, or begins with what was loaded.
+#[test]
+fn the_log_is_turned_on_and_off_while_data_is_loaded() {
+    everywhere(&[1, 4], |placement| {
+        let dir = Dir::new();
+        let server = start(placement, &dir, &[]);
+        let mut conn = server.connect();
+        conn.cmd("DEBUG POPULATE 20000 key 100");
+        rewrite(&mut conn);
+        assert_eq!(conn.cmd("SAVE"), ok());
+        stop(server);
+        for (before, after) in [("yes", "no"), ("no", "yes")] {
+            let words =
+                ["--dir", dir.0.to_str().unwrap(), "--save", "", "--key-load-delay", "50", "--appendonly", before];
+            let port = crate::harness::free_port();
+            let mut server = Launch::new(&[placement.args(), words.map(String::from).to_vec()].concat()).spawn(port);
+            server.wait_for_log("Server initialized");
+            wait_until("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+            let mut conn = server.connect();
+            assert_eq!(field(&mut conn, "loading"), "1");
+            assert_eq!(conn.cmd(&format!("CONFIG SET appendonly {after}")), ok());
+            assert_eq!(field(&mut conn, "loading"), "1");
+            server.wait_until_ready();
+            assert_eq!(conn.cmd("DBSIZE").int(), 20_000);
+            assert_eq!(field(&mut conn, "aof_enabled"), if after == "yes" { "1" } else { "0" });
+            assert_eq!(conn.cmd("SET written after"), ok());
+            if after == "yes" {
+                // It begins with the next time event, and before its end the server does not go.
+                server.wait_for_log("Background AOF rewrite terminated with success");
+            }
+            stop(server);
+        }
+        let server = start(placement, &dir, &[]);
+        assert_eq!(server.connect().cmd("GET written"), bulk("after"));
+        assert_eq!(server.connect().cmd("DBSIZE").int(), 20_001);
+    });
+}
+
 /// Lets a server's files grow to so many bytes.
 fn limit_files(pid: u32, bytes: u64) {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };

@@ -182,7 +182,6 @@ fn certificates_change_while_it_runs_and_bad_ones_do_not() {
             ("tls-cert-file", pki.path("bad.pem")),
             ("tls-cert-file", pki.path("server2.crt")),
             ("tls-key-file", pki.path("server2.key")),
-            ("tls-key-file-pass", "secret".into()),
             ("tls-protocols", "TLSv1.1".into()),
             ("tls-ciphers", "RC4".into()),
         ] {
@@ -204,6 +203,37 @@ fn certificates_change_while_it_runs_and_bad_ones_do_not() {
         let mut old = pki.connect(port, None);
         old.ask("PING", "+PONG\r\n").unwrap();
         assert_eq!(old.0.conn.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+    });
+}
+
+/// A key with a passphrase is taken with it, and one that nobody can open leaves what was in force.
+#[test]
+fn a_key_may_have_a_passphrase() {
+    if !installed("openssl", "version", "a key with a passphrase") {
+        return;
+    }
+    let pki = Pki::new();
+    let [plain, sealed] = ["server.key", "sealed.key"].map(|name| pki.path(name));
+    let made = Command::new("openssl")
+        .args(["pkey", "-in", &plain, "-out", &sealed, "-aes256", "-passout", "pass:1234"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    everywhere(&[1, 4], |placement| {
+        let (server, port) = pki.start(placement, &[]);
+        let mut admin = server.connect();
+        let refused = "ERR CONFIG SET failed (possibly related to argument 'tls-key-file') - Unable to update TLS \
+                       configuration. Check server logs.";
+        assert_eq!(admin.call(&["CONFIG", "SET", "tls-key-file", &sealed]).error(), refused);
+        assert_eq!(admin.cmd("CONFIG SET tls-key-file-pass 123"), ok());
+        assert_eq!(admin.call(&["CONFIG", "SET", "tls-key-file", &sealed]).error(), refused);
+        pki.connect(port, Some("client")).ask("PING", "+PONG\r\n").unwrap();
+        assert_eq!(admin.cmd("CONFIG SET tls-key-file-pass 1234"), ok());
+        assert_eq!(admin.call(&["CONFIG", "SET", "tls-key-file", &sealed]), ok());
+        pki.connect(port, Some("client")).ask("PING", "+PONG\r\n").unwrap();
+        let with_it = ["--tls-key-file", &sealed, "--tls-key-file-pass", "1234"];
+        let (_server, port) = pki.start(placement, &with_it);
+        pki.connect(port, Some("client")).ask("PING", "+PONG\r\n").unwrap();
     });
 }
 
@@ -375,10 +405,6 @@ fn what_cannot_be_used_stops_the_start() {
         (vec!["--tls-cert-file", &cert], "No tls-key-file configured!"),
         (vec!["--tls-cert-file", &cert, "--tls-key-file", &key], "Either tls-ca-cert-file or tls-ca-cert-dir"),
         (vec!["--tls-cert-file", &cert, "--tls-key-file", &ca, "--tls-auth-clients", "no"], "private key"),
-        (
-            vec!["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-key-file-pass", "x"],
-            "tls-key-file-pass is not supported",
-        ),
     ] {
         let mut args: Vec<String> = ["--port", "0", "--tls-port", "7"].map(String::from).into();
         args.extend(options.iter().map(|word| word.to_string()));

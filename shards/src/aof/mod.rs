@@ -70,6 +70,8 @@ pub struct Aof {
     pub rewriting: AtomicBool,
     /// One is to begin as soon as nothing else is written in the background.
     pub scheduled: AtomicBool,
+    /// `appendonly` was set while data was being loaded: what it says then is heeded when all is loaded.
+    pub switched_while_loading: AtomicBool,
     /// Unix ms at which the present one began, 0 without one.
     pub rewrite_since_ms: AtomicI64,
     /// How many seconds the last one took, or -1.
@@ -117,6 +119,7 @@ impl Aof {
             spanning: Mutex::new((0..shards).map(|_| VecDeque::new()).collect()),
             rewriting: AtomicBool::new(false),
             scheduled: AtomicBool::new(false),
+            switched_while_loading: AtomicBool::new(false),
             rewrite_since_ms: AtomicI64::new(0),
             rewrite_seconds: AtomicI64::new(-1),
             rewrite_ok: AtomicBool::new(true),

@@ -315,7 +315,7 @@ directives! {
         /// The private key of that certificate.
         tls_key_file: Option<String> = None,
             "tls-key-file", TEXT, VOLATILE, Yes;
-        /// The passphrase of the private key; a key that needs one is refused.
+        /// The passphrase of the private key, where it has one.
         tls_key_file_pass: Option<String> = None,
             "tls-key-file-pass", TEXT, SENSITIVE, Yes;
         /// The certificate shown to other servers; by default the server's own.
@@ -705,7 +705,7 @@ directives! {
     section "Append-only file" {
         /// Log every write, to be replayed at the next start.
         appendonly: bool = false,
-            "appendonly", Kind::Bool, DENY_LOADING, Yes;
+            "appendonly", Kind::Bool, MUTABLE, Yes;
         /// The stem of the log's file names.
         appendfilename: String = text("appendonly.aof"),
             "appendfilename", Kind::Text(check::append_filename), IMMUTABLE, Yes;

@@ -86,7 +86,7 @@ fn refused_commands() {
     let twice = "CONFIG SET failed (possibly related to argument 'HZ') - duplicate parameter";
     assert_eq!(set(&mut config, &["hz", "10", "HZ", "20"]), Err(twice.into()));
     let loading = SetContext { loading: true, client_is_local: false };
-    let error = config.set_pairs(&["appendonly", "yes"], loading).unwrap_err();
+    let error = config.set_pairs(&["repl-diskless-load", "disabled"], loading).unwrap_err();
     assert_eq!(error.code(), "LOADING");
     assert_eq!(error.to_string(), "Redis is loading the dataset in memory");
     assert_eq!(config.set_pairs(&["hz", "20"], loading).unwrap().len(), 1);

@@ -419,7 +419,8 @@ impl Shard {
     /// Has the log turned on or off, as the configuration now says.
     pub(crate) fn switch_log(&mut self) {
         if self.core.shared.persistence.loading.load(Acquire) {
-            // Who loads sees to it at the end.
+            // Who loads sees to it at the end, and the first shard to what comes too late for that.
+            self.core.shared.aof.switched_while_loading.store(true, Release);
             return;
         }
         let (wanted, state) = (self.core.shared.config().appendonly, self.core.shared.aof.state());
@@ -450,6 +451,10 @@ impl Shard {
     pub(crate) fn rewrite_cron(&mut self) {
         let shared = self.core.shared.clone();
         let (aof, config) = (&shared.aof, &self.core.config);
+        if aof.switched_while_loading.load(Relaxed) && !shared.persistence.loading.load(Acquire) {
+            aof.switched_while_loading.store(false, Release);
+            return self.switch_log();
+        }
         if shared.persistence.saving.load(Acquire)
             || aof.rewriting.load(Acquire)
             || shared.persistence.loading.load(Acquire)
@@ -472,6 +477,36 @@ impl Shard {
         if growth >= u64::from(percentage) {
             self.log(LogLevel::Notice, format!("Starting automatic rewriting of AOF on {growth}% growth"));
             self.request_rewrite();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::*;
+
+    use crate::aof::State;
+    use crate::testing::World;
+
+    /// What `appendonly` is set to while data is loaded, too late for who loads to see, is heeded by the next time event.
+    #[test]
+    fn the_log_is_switched_when_all_is_loaded() {
+        for shards in [1, 3] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            for (word, state) in [("yes", State::On), ("no", State::Off)] {
+                let before = world.shared.aof.state();
+                world.shared.persistence.loading.store(true, SeqCst);
+                assert_eq!(world.run(conn, &format!("CONFIG SET appendonly {word}")).to_string(), "OK");
+                world.advance(200);
+                assert_eq!(world.shared.aof.state(), before, "{word} while loading");
+                world.shared.persistence.loading.store(false, SeqCst);
+                world.advance(200);
+                (0..100).for_each(|_| world.end_turns());
+                let reached = world.shared.aof.state();
+                assert!(reached == state || (reached, state) == (State::Waiting, State::On), "{word}: {reached:?}");
+                assert!(!world.shared.aof.switched_while_loading.load(Relaxed));
+            }
         }
     }
 }

@@ -139,6 +139,7 @@ impl Shard {
 
     fn evict_up_to(&mut self, most: usize) {
         let own = self.core.id;
+        self.drop_spare_parcels();
         if self.core.config.maxmemory != 0 && self.slices[own as usize].is_some() && !self.clients_go_first() {
             let mut keys = Keyspace::one(&mut self.slices, own);
             evict::perform(&mut self.core, &mut keys, &mut self.spare_buffers, most);

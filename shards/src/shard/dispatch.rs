@@ -291,8 +291,7 @@ impl Shard {
         stats.calls += 1;
         stats.ticks += ticks;
         if self.clock.tracking {
-            let histogram = stats.latency.get_or_insert_with(crate::stats::latency_histogram);
-            histogram.saturating_record(((ticks as f64 * self.clock.ns_per_tick) as u64).max(1));
+            stats.latency.get_or_insert_default().record((ticks as f64 * self.clock.ns_per_tick) as u64);
         }
         // One that has to wait is reported when it has been served.
         if ticks >= self.clock.slow_ticks.min(self.clock.latency_ticks) && self.core.block_request.is_none() {
@@ -845,11 +844,20 @@ impl Shard {
         (full && row.has(flag::DENYOOM)).then(|| OUT_OF_MEMORY.into())
     }
 
+    /// Parcels that only lie ready go before keys do, if memory is short.
+    #[inline]
+    pub(crate) fn drop_spare_parcels(&mut self) {
+        if self.outbox.has_large_spares() && self.core.memory_is_over() {
+            self.outbox.drop_large_spares();
+        }
+    }
+
     /// Whether memory is full, and eviction does not help; evicts as needed.
     pub(crate) fn is_full(&mut self) -> bool {
         if self.core.config.maxmemory == 0 {
             return false;
         }
+        self.drop_spare_parcels();
         if self.clients_go_first() {
             return false;
         }

@@ -4,12 +4,15 @@
 //! largest client holds. A shard that finds the sum over all shards too high closes its own largest client if no other
 //! shard has a larger one, and else leaves it to that shard. What is published as the largest may be too high, for it is
 //! looked up only when it matters; the shard that is asked corrects it, and asks on. Counterpart: `evictClients`.
+//!
+//! Replies of one shard for a client of another are counted while they are under way, but no client goes for them: they
+//! only keep keys from being evicted for what is about to be found too much.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{LogLevel, Shard};
 use crate::client::{Client, gate};
-use crate::message::Note;
+use crate::message::{Note, Parcel};
 use crate::router::ShardId;
 
 impl Shard {
@@ -36,6 +39,24 @@ impl Shard {
         if !client.no_evict {
             memory.largest.fetch_max(bytes, Relaxed);
         }
+    }
+
+    /// A reply for a client at home on another shard was made. Its buffer is in memory from now on, which must not cost
+    /// keys because its client is not known yet to be owed it.
+    #[cold]
+    pub(crate) fn count_under_way(&mut self, home: ShardId) {
+        let parcel = self.outbox.begun_parcel(home);
+        let bytes = parcel.replies.bytes.capacity();
+        let before = std::mem::replace(&mut parcel.under_way_bytes, bytes);
+        self.core.shared.client_memory[self.core.id as usize].0.under_way.fetch_add(bytes - before, Relaxed);
+    }
+
+    /// What was in a parcel is its receivers' now, who were counted one by one, and not only at the end of the turn, before
+    /// which other shards would take what they hold for nobody's.
+    #[cold]
+    pub(crate) fn count_arrived(&mut self, parcel: &Parcel) {
+        let memory = &self.core.shared.client_memory[parcel.from as usize].0;
+        memory.under_way.fetch_sub(parcel.under_way_bytes, Relaxed);
     }
 
     /// A client goes.
@@ -66,13 +87,15 @@ impl Shard {
         self.evict_own_clients();
     }
 
-    /// Whether memory is short because clients hold too much, of which the largest are about to be closed: no key is
-    /// evicted until they have gone.
+    /// Whether memory is short because clients hold too much, of which the largest are about to be closed, or will when
+    /// what is under way to them has come: no key is evicted until they have gone.
     pub(crate) fn clients_go_first(&mut self) -> bool {
         if self.client_memory_limit == 0 || self.core.shards == 1 || !self.core.memory_is_over() {
             return false;
         }
         let memory = || self.core.shared.client_memory.iter().map(|memory| &memory.0);
+        // Before what is held: what comes meanwhile is counted twice, and not missed.
+        let under_way: usize = memory().map(|memory| memory.under_way.load(Relaxed)).sum();
         let held: usize = memory().map(|memory| memory.total.load(Relaxed)).sum();
         let largest = memory().map(|memory| memory.largest.load(Relaxed)).enumerate().max_by_key(|(_, bytes)| *bytes);
         match largest {
@@ -82,7 +105,12 @@ impl Shard {
                 }
                 true
             }
-            _ => false,
+            // So long as that is what memory lacks: on a server that always has much under way, keys would grow on. It may
+            // be there twice, while a buffer grows and while it is copied to its clients.
+            _ => {
+                let excess = self.core.shared.sample_memory().saturating_sub(self.core.config.maxmemory as usize);
+                held + under_way > self.client_memory_limit && excess > 0 && 2 * under_way >= excess
+            }
         }
     }
 
@@ -132,7 +160,10 @@ impl Shard {
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
-    use crate::testing::{Conn, World, request};
+    use crate::message::Parcel;
+    use crate::router::owner_of;
+    use crate::shard::Event;
+    use crate::testing::{Conn, Value, World, request};
 
     fn fill(world: &mut World, conn: Conn, bytes: usize) {
         let text = format!("*1\r\n${}\r\n{}", 2 * bytes, "v".repeat(bytes));
@@ -222,6 +253,81 @@ mod tests {
             let said = String::from_utf8_lossy(&world.received(boss)).into_owned();
             assert!(said.contains("evicted_clients:2\r\n"), "{fill:?}: {said}");
         }
+    }
+
+    /// What a client of one shard is owed by another is counted before it comes, and keeps keys from being evicted so long
+    /// as it is all that memory lacks.
+    #[test]
+    fn replies_that_are_under_way_count() {
+        let mut world = World::new(2);
+        let boss = world.connect_to(0);
+        world.run(boss, "CONFIG SET maxmemory-clients 500000");
+        let key = (0..).map(|i| format!("k{i}")).find(|key| owner_of(key.as_bytes(), 2) == 0).unwrap();
+        let value = "v".repeat(600_000);
+        world.call(boss, &["SET", &key, &value]);
+        assert_eq!(world.shards[0].slice().unwrap().dbs[0].dict.len(), 1);
+        world.run(boss, "CONFIG SET maxmemory 2000000");
+        let under_way = |world: &World| {
+            let memory = world.shared.client_memory.iter().map(|memory| memory.0.under_way.load(Relaxed));
+            memory.collect::<Vec<_>>()
+        };
+        let carry = |world: &mut World, from: usize, to: usize| {
+            let mut parcels = Vec::new();
+            world.shards[from].outbox.take(&mut |at, parcel| parcels.push((at, parcel)));
+            for (at, parcel) in parcels {
+                assert_eq!(usize::from(at), to);
+                world.shards[to].step(Event::Parcel(parcel));
+            }
+        };
+        for line in [format!("GET {key}\r\n"), format!("MGET {key}\r\n")] {
+            let conn = world.connect_to(1);
+            world.send_only(conn, line.as_bytes());
+            carry(&mut world, 1, 0);
+            let bytes = under_way(&world)[0];
+            assert!((600_000..1_300_000).contains(&bytes), "{line}: {bytes}");
+            for (used, first) in [(1_999_999, false), (2_600_000, true), (2_000_001 + 2 * bytes, false)] {
+                world.host.used_memory.store(used, Relaxed);
+                assert_eq!(world.shards[1].clients_go_first(), first, "{line}: {used}");
+            }
+            carry(&mut world, 0, 1);
+            assert_eq!(under_way(&world), [0, 0]);
+            // It is the client's now, before the turn has ended.
+            assert!(world.shared.client_memory[1].0.total.load(Relaxed) >= 600_000);
+            world.host.used_memory.store(1 << 20, Relaxed);
+            world.settle();
+            assert!(Value::parse(&world.received(conn)).unwrap().1 >= 600_000);
+            world.end_turns();
+            assert!(!world.is_open(conn), "it held too much");
+        }
+        let conn = world.connect_to(1);
+        // Nobody counts what nobody bounds, and what was under way meanwhile is not taken away from others'.
+        world.run(boss, "CONFIG SET maxmemory-clients 0");
+        world.send_only(conn, format!("GET {key}\r\n").as_bytes());
+        carry(&mut world, 1, 0);
+        assert_eq!(under_way(&world), [0, 0]);
+        world.run(boss, "CONFIG SET maxmemory-clients 500000");
+        world.settle();
+        assert_eq!(under_way(&world), [0, 0]);
+    }
+
+    /// Parcels kept for reuse are no reason to evict keys: most go when memory is short, and what is kept is counted right.
+    #[test]
+    fn spare_parcels_go_before_keys() {
+        let mut world = World::with_config(2, &[("maxmemory", "2000000"), ("maxmemory-policy", "allkeys-random")]);
+        let spare = |world: &mut World, bytes: usize| {
+            let mut parcel = Box::new(Parcel::default());
+            parcel.replies.bytes.reserve_exact(bytes);
+            world.shards[0].outbox.recycle(parcel);
+        };
+        (0..8).for_each(|_| spare(&mut world, 100_000));
+        assert!(!world.shards[0].is_full());
+        assert!(world.shards[0].outbox.has_large_spares(), "memory is not short");
+        world.host.used_memory.store(3_000_000, Relaxed);
+        world.shards[0].is_full();
+        assert!(!world.shards[0].outbox.has_large_spares());
+        // Two of them are left: a third is one too many.
+        spare(&mut world, 100_000);
+        assert!(world.shards[0].outbox.has_large_spares());
     }
 
     /// A buffer that is being sent takes its memory until all of it is sent.

@@ -92,10 +92,18 @@ impl Shard {
             let end = at + head.len as usize;
             let reply = &parcel.replies.bytes[at..end];
             match head.sequence & SPLIT {
-                0 => self.fulfil(head.index, head.id, head.sequence, reply),
+                0 => {
+                    self.fulfil(head.index, head.id, head.sequence, reply);
+                    if self.client_memory_limit != 0 && self.clients[head.index as usize].is_some() {
+                        self.count_memory(head.index);
+                    }
+                }
                 _ => self.take_part(from, head.sequence as u32, reply),
             }
             at = end;
+        }
+        if parcel.under_way_bytes != 0 {
+            self.count_arrived(&parcel);
         }
         letters.iter().for_each(|letter| self.take_letter(letter));
         self.run_released();
@@ -150,11 +158,20 @@ impl Shard {
         let keys = Keyspace::one(&mut self.slices, self.core.id);
         execute(&mut self.core, keys, client, command, args, &mut replies.bytes);
         if !self.goes_on(&request) {
-            self.outbox.parcel(client.home).replies.end_reply(client, sequence, start);
+            self.end_reply(client, sequence, start);
             self.account(command, args, client);
         }
         self.post();
         self.serve_ready();
+    }
+
+    /// Ends a reply that begins at `start` of those that go to the client's home.
+    #[inline]
+    fn end_reply(&mut self, client: ClientView, sequence: u64, start: usize) {
+        self.outbox.parcel(client.home).replies.end_reply(client, sequence, start);
+        if self.client_memory_limit != 0 {
+            self.count_under_way(client.home);
+        }
     }
 
     /// Whether a command that has run here is not over: it waits for keys, or is a script that is sent back or put aside.
@@ -250,7 +267,7 @@ impl Shard {
             if self.goes_on(&RequestView { client, sequence, command: id, args }) {
                 return;
             }
-            self.outbox.parcel(client.home).replies.end_reply(client, sequence, start);
+            self.end_reply(client, sequence, start);
             if part {
                 self.hold_keys(client.home, &RequestView { client, sequence, command: id, args });
                 return self.clock.restart();
