@@ -10,6 +10,7 @@ use std::ptr;
 use ringshard_shards::shard::input::MAX_INPUTS;
 use ringshard_shards::shard::{Event, Input, Shard};
 
+use super::mapping::Mapping;
 use super::{Poller, Turn};
 use crate::net::{Accepted, Acceptor};
 use crate::tls::{Handshakes, Session};
@@ -39,7 +40,7 @@ pub struct Epoll {
     connections: Vec<Option<Connection>>,
     free: Vec<u32>,
     events: Vec<libc::epoll_event>,
-    buffers: Vec<u8>,
+    buffers: Mapping,
     handshakes: Handshakes,
 }
 
@@ -60,7 +61,7 @@ impl Epoll {
             connections: Vec::new(),
             free: Vec::new(),
             events: Vec::with_capacity(MAX_EVENTS),
-            buffers: vec![0; READ_BYTES * MAX_INPUTS],
+            buffers: Mapping::new(READ_BYTES * MAX_INPUTS)?,
             handshakes: Handshakes::default(),
         };
         poller.control(libc::EPOLL_CTL_ADD, bell, libc::EPOLLIN as u32, BELL)?;

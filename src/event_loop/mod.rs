@@ -5,6 +5,7 @@
 //! else is shared, so a comparison between them compares only the loops.
 
 pub mod epoll;
+pub mod mapping;
 pub mod ring;
 pub mod uring;
 

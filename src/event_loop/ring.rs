@@ -5,11 +5,12 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::{BufRingEntry, SubmitArgs, Timespec};
 use io_uring::{IoUring, squeue};
+
+use super::mapping::Mapping;
 
 /// Bytes of one provided buffer: a 64-deep pipeline of small requests fits.
 pub const BUFFER_BYTES: usize = 16 * 1024;
@@ -38,39 +39,6 @@ pub struct Ring {
     provided: u16,
 }
 
-/// Memory from `mmap`, unmapped when dropped.
-struct Mapping {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-impl Mapping {
-    fn new(len: usize) -> io::Result<Self> {
-        // SAFETY: a fresh anonymous mapping has no other user.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Mapping { start: NonNull::new(start.cast()).expect("mmap does not map page zero"), len })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, which nothing refers to any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
-    }
-}
-
 impl Ring {
     /// A ring for the calling thread.
     ///
@@ -89,7 +57,7 @@ impl Ring {
         // SAFETY: the array is page-aligned, large enough for so many entries, and lives as long as the ring, which
         // is dropped first (fields drop in order).
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(entries.start.as_ptr() as u64, BUFFER_SLOTS, GROUP, 0)?;
+            ring.submitter().register_buf_ring_with_flags(entries.start() as u64, BUFFER_SLOTS, GROUP, 0)?;
         }
         let mut ring = Ring { ring, entries, memory, tail: 0, provided: 0 };
         ring.provide(FIRST_BUFFERS);
@@ -114,7 +82,7 @@ impl Ring {
     fn buffer_start(&self, id: u16) -> *mut u8 {
         debug_assert!(id < BUFFER_SLOTS);
         // SAFETY: ids are below BUFFER_SLOTS, so the address lies within the mapping.
-        unsafe { self.memory.start.as_ptr().add(id as usize * BUFFER_BYTES) }
+        unsafe { self.memory.start().add(id as usize * BUFFER_BYTES) }
     }
 
     /// The first `len` bytes of a buffer that the kernel has filled.
@@ -130,7 +98,7 @@ impl Ring {
         // SAFETY: the slot lies within the array and, being behind the tail, is not read by the kernel. Only the
         // three fields are written: the first entry's last two bytes are the ring's tail.
         unsafe {
-            let entry = &mut *self.entries.start.as_ptr().cast::<BufRingEntry>().add(slot);
+            let entry = &mut *self.entries.start().cast::<BufRingEntry>().add(slot);
             entry.set_addr(self.buffer_start(id) as u64);
             entry.set_len(BUFFER_BYTES as u32);
             entry.set_bid(id);
@@ -143,7 +111,7 @@ impl Ring {
         // SAFETY: the tail lies inside the first entry; the kernel reads it, and the release order makes the entries
         // written before visible with it.
         unsafe {
-            let tail = BufRingEntry::tail(self.entries.start.as_ptr().cast::<BufRingEntry>());
+            let tail = BufRingEntry::tail(self.entries.start().cast::<BufRingEntry>());
             (*tail.cast::<AtomicU16>()).store(self.tail, Ordering::Release);
         }
     }
