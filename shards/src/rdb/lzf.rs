@@ -53,11 +53,13 @@ impl Place for u32 {
 
 /// Compresses `input` to the end of `out` if that takes at most `limit` bytes; otherwise `out` is as it was.
 pub fn compress(input: &[u8], out: &mut Vec<u8>, limit: usize) -> bool {
-    match input.len() {
-        0..=SHORT_MAX => compress_by::<u16, SHORT_BITS>(input, out, limit, &mut [0; 1 << SHORT_BITS]),
-        0..=MIDDLE_MAX => compress_by::<u16, MIDDLE_BITS>(input, out, limit, &mut [0; 1 << MIDDLE_BITS]),
-        _ => compress_by::<u32, TABLE_BITS>(input, out, limit, &mut vec![0; 1 << TABLE_BITS]),
+    if input.len() <= SHORT_MAX {
+        return compress_by::<u16, SHORT_BITS>(input, out, limit, &mut [0; 1 << SHORT_BITS]);
     }
+    if input.len() <= MIDDLE_MAX {
+        return compress_by::<u16, MIDDLE_BITS>(input, out, limit, &mut [0; 1 << MIDDLE_BITS]);
+    }
+    compress_by::<u32, TABLE_BITS>(input, out, limit, &mut vec![0; 1 << TABLE_BITS])
 }
 
 /// `places` says for a hash of three bytes where they were seen last, 2^`BITS` places. What was not seen is said to be

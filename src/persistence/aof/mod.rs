@@ -1,8 +1,8 @@
 //! The append-only log as files: which there are, and when one takes the place of another. What stands in them is the
 //! machine's affair (`ringshard_shards::aof`).
 //!
-//! Each shard's log is written by a thread of its own, or under `appendfsync always` by a loop that can sync without
-//! waiting ([`writer`]), so no loop ever waits for a disk. [`Log`] owns the
+//! Each shard's log is written by a thread of its own, or under `appendfsync always` by a lone loop that can sync
+//! without waiting ([`writer`]), so no loop ever waits for a disk. [`Log`] owns the
 //! manifest, whose change is the one step by which files begin and cease to count: what it names is complete and on
 //! disk before it is, and what it no longer names is removed after. [`load`] reads all that it names at the start.
 //!

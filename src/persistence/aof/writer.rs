@@ -1,4 +1,4 @@
-//! Who writes one shard's log: a thread, or under `always` the shard's loop, where that is on io_uring.
+//! Who writes one shard's log: a thread, or under `always` the shard's loop, where that is on io_uring and the only one.
 //!
 //! A shard hands over what a turn has written; who holds the [`Pen`] writes all that has come in one go, and syncs as
 //! `appendfsync` says. Under `always` that is one write and one sync for all turns that ended meanwhile, and the pen is
@@ -6,7 +6,7 @@
 //! turn need not wait for the one before. (SET over 50 connections, one shard: 1.7 times the throughput of one sync after
 //! the other, on a busy machine.)
 //!
-//! **On io_uring the loop takes the pen** at the end of its turn ([`LoopPen`]), writes into the page cache, which takes
+//! **A lone loop on io_uring takes the pen** at the end of its turn ([`LoopPen`]), writes into the page cache, which takes
 //! 5 µs, and has its ring sync: the kernel's worker does that, and the completion comes among the loop's other events.
 //! So what comes between a write and its reply is two switches and no mailbox, where a thread takes four. What may take
 //! long, as going on in another file, and whatever somebody has ordered, it leaves to the thread, which rests meanwhile
