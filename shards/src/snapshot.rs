@@ -19,7 +19,7 @@ use crate::commands::function::load_library;
 use crate::commands::{CommandError, Key};
 use crate::config::Config;
 use crate::core::Core;
-use crate::db::snapshot::{CHUNK_BYTES, Chunk, Manner};
+use crate::db::snapshot::{CHUNK_BYTES, Chunk, Manner, gather};
 use crate::db::{RedisDb, Slice};
 use crate::rdb::Error;
 use crate::rdb::file::{self, Item, Meta, Reader, Source, opcode};
@@ -538,9 +538,10 @@ pub fn save<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) ->
         changes += slice.changes;
         for db in slice.dbs.iter().filter(|db| !db.dict.is_empty()) {
             manner.write_database(&mut out, db.id, Some((db.dict.len(), db.expires.len())));
-            let mut cursor = 0;
+            let (mut cursor, mut found) = (0, Vec::new());
             loop {
-                cursor = db.dict.scan(cursor, &mut |entry| manner.write(&mut out, entry));
+                cursor = gather(&db.dict, cursor, &mut found);
+                found.drain(..).for_each(|entry| manner.write(&mut out, entry));
                 if out.len() >= CHUNK_BYTES || cursor == 0 {
                     file.write(&out)?;
                     out.clear();

@@ -16,7 +16,7 @@
 use super::{Hook, RedisDb, Slice, lazyfree};
 use crate::aof::rewrite;
 use crate::core::Core;
-use crate::dict::{Dict, Hasher};
+use crate::dict::{Dict, Element, Hasher};
 use crate::entry::EntryPtr;
 use crate::rdb::file::opcode;
 use crate::rdb::write::{Style, Writer, kind_of};
@@ -24,6 +24,27 @@ use crate::router::ShardId;
 
 /// A piece is handed on from this size on.
 pub const CHUNK_BYTES: usize = 64 * 1024;
+
+/// So many entries are fetched from memory at the same time: a walk over a large table waits for memory more than it
+/// works, and waiting for several at once costs no more than for one.
+const AHEAD: usize = 32;
+
+/// Buckets looked into for them at most.
+const AHEAD_BUCKETS: usize = 8;
+
+/// Adds what stands in the next few buckets, and has it fetched; returns where to go on, 0 at the end.
+pub fn gather(dict: &Dict<EntryPtr>, mut cursor: u64, found: &mut Vec<EntryPtr>) -> u64 {
+    for _ in 0..AHEAD_BUCKETS {
+        cursor = dict.scan(cursor, &mut |entry| {
+            entry.prefetch();
+            found.push(entry);
+        });
+        if cursor == 0 || found.len() >= AHEAD {
+            break;
+        }
+    }
+    cursor
+}
 
 /// How values are written, and what goes beside them.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +130,8 @@ pub struct Walk {
     silent: bool,
     out: Vec<u8>,
     keys: usize,
+    /// Empty between steps; kept for its room.
+    found: Vec<EntryPtr>,
 }
 
 impl Walk {
@@ -152,6 +175,7 @@ impl RedisDb {
             silent: false,
             out: Vec::new(),
             keys: 0,
+            found: Vec::new(),
         };
         if !self.dict.is_empty() {
             manner.write_database(&mut walk.out, self.id, Some((self.dict.len(), self.expires.len())));
@@ -168,7 +192,7 @@ impl RedisDb {
         }
     }
 
-    /// Walks on by a bucket; true at the end.
+    /// Walks on by a few buckets; true at the end.
     fn walk_step(&mut self, silently: bool) -> bool {
         let RedisDb { walk, dict, epoch, .. } = self;
         let Some(walk) = walk.as_deref_mut() else { return true };
@@ -182,18 +206,12 @@ impl RedisDb {
         let flushed = walk.flushed.take();
         let table = flushed.as_ref().map_or(&*dict, |tables| &tables.0);
         // Collected first: writing an entry needs the walk as a whole.
-        let mut found: [Option<EntryPtr>; 32] = [None; 32];
-        let (mut n, mut more) = (0, Vec::new());
-        walk.cursor = table.scan(walk.cursor, &mut |entry| {
-            match found.get_mut(n) {
-                Some(slot) => *slot = Some(entry),
-                None => more.push(entry),
-            }
-            n += 1;
-        });
-        for entry in found.into_iter().flatten().chain(more) {
+        let mut found = std::mem::take(&mut walk.found);
+        walk.cursor = gather(table, walk.cursor, &mut found);
+        for entry in found.drain(..) {
             walk.reach(entry, *epoch);
         }
+        walk.found = found;
         walk.flushed = flushed;
         walk.cursor == 0
     }
@@ -270,7 +288,7 @@ impl Slice {
             }
             steps += 1;
             let full = self.walk_bytes() >= CHUNK_BYTES;
-            if full || steps.is_multiple_of(8) && enough() {
+            if full || steps.is_multiple_of(2) && enough() {
                 break;
             }
         }

@@ -5,45 +5,82 @@
 //! set, and eight more bits of distance. Copies are 3 to 264 bytes long and reach back 8192. Written here rather than
 //! taken from a crate: the ones there are wrap the C library. Counterpart: `lzf_c.c` and `lzf_d.c`.
 
-/// Bits of the table of places for a long text; 2^14 places of four bytes stay in the first two caches.
-const TABLE_BITS: u32 = 14;
-/// A text of up to so many bytes gets a table of 2^8 places, which lies on the stack: clearing 64 KiB took ten times as
-/// long as compressing the 32 bytes of a short value.
+/// A table of places for texts of up to so many bytes; each fits the stack but for the last. Clearing the table must not
+/// cost more than going through the text does, as 64 KiB did for the 32 bytes of a short value.
 const SHORT_MAX: usize = 1 << 9;
 const SHORT_BITS: u32 = 8;
+/// As [`SHORT_MAX`]; a node of a list fits.
+const MIDDLE_MAX: usize = 1 << 13;
+const MIDDLE_BITS: u32 = 11;
+/// 2^14 places of four bytes stay in the first two caches.
+const TABLE_BITS: u32 = 14;
 /// Longest run of bytes as they are.
 const RUN_MAX: usize = 32;
 /// Farthest that a copy reaches back.
 const REACH: usize = 1 << 13;
 /// Longest copy.
 const COPY_MAX: usize = 264;
+/// After 2^5 places without a copy the search looks at every second one, after as many more at every third,
+const PATIENCE_BITS: usize = 5;
+/// and then at every fourth.
+const STRIDE_MAX: usize = 4;
 /// Most bytes that one compressed byte can stand for.
 const EXPANSION_MAX: usize = COPY_MAX / 3 + 1;
+
+/// A place in a text.
+trait Place: Copy {
+    fn new(at: usize) -> Self;
+    fn at(self) -> usize;
+}
+
+impl Place for u16 {
+    fn new(at: usize) -> Self {
+        at as u16
+    }
+    fn at(self) -> usize {
+        self as usize
+    }
+}
+
+impl Place for u32 {
+    fn new(at: usize) -> Self {
+        at as u32
+    }
+    fn at(self) -> usize {
+        self as usize
+    }
+}
 
 /// Compresses `input` to the end of `out` if that takes at most `limit` bytes; otherwise `out` is as it was.
 pub fn compress(input: &[u8], out: &mut Vec<u8>, limit: usize) -> bool {
     if input.len() <= SHORT_MAX {
-        return compress_by::<SHORT_BITS>(input, out, limit, &mut [0; 1 << SHORT_BITS]);
+        return compress_by::<u16, SHORT_BITS>(input, out, limit, &mut [0; 1 << SHORT_BITS]);
     }
-    compress_by::<TABLE_BITS>(input, out, limit, &mut vec![0; 1 << TABLE_BITS])
+    if input.len() <= MIDDLE_MAX {
+        return compress_by::<u16, MIDDLE_BITS>(input, out, limit, &mut [0; 1 << MIDDLE_BITS]);
+    }
+    compress_by::<u32, TABLE_BITS>(input, out, limit, &mut vec![0; 1 << TABLE_BITS])
 }
 
-/// `places` says for a hash of three bytes where they were seen last: 2^`BITS` places, plus one each, so that zero says
-/// nowhere.
-fn compress_by<const BITS: u32>(input: &[u8], out: &mut Vec<u8>, limit: usize, places: &mut [u32]) -> bool {
-    assert!(places.len() == 1 << BITS);
+/// `places` says for a hash of three bytes where they were seen last, 2^`BITS` places. What was not seen is said to be
+/// at the start, where a look finds that it is not, or that it is: so no place has to say nowhere, and the search has
+/// one branch for each byte, which is hardly ever taken in a text that does not compress; and through such a text it
+/// takes longer steps, for it is unlikely to become one that does.
+fn compress_by<P: Place, const BITS: u32>(input: &[u8], out: &mut Vec<u8>, limit: usize, places: &mut [P]) -> bool {
+    let places: &mut [P] = &mut places[..1 << BITS];
     let start = out.len();
-    let (mut at, mut run) = (0, 0);
-    while let Some(&[a, b, c]) = input.get(at..).and_then(|rest| rest.first_chunk()) {
-        let three = u32::from(a) << 16 | u32::from(b) << 8 | u32::from(c);
+    let (mut at, mut run, mut misses) = (1, 0, 0);
+    while at + 4 <= input.len() {
+        let three = three_at(input, at);
         let slot = (three.wrapping_mul(0x9E37_79B1) >> (32 - BITS)) as usize;
-        let seen = std::mem::replace(&mut places[slot], at as u32 + 1) as usize;
-        let found = seen > 0 && at + 1 - seen <= REACH && input[seen - 1..seen + 2] == [a, b, c];
-        if !found {
-            at += 1;
+        let from = std::mem::replace(&mut places[slot], P::new(at)).at();
+        let too_far = BITS == TABLE_BITS && at - from > REACH;
+        if three_at(input, from) != three || too_far {
+            misses += 1;
+            at += (1 + (misses >> PATIENCE_BITS)).min(STRIDE_MAX);
             continue;
         }
-        let from = seen - 1;
+        misses = 0;
         let longest = COPY_MAX.min(input.len() - at);
         let len = 3 + common(&input[from + 3..], &input[at + 3..at + longest]);
         push_run(out, &input[run..at]);
@@ -61,12 +98,22 @@ fn compress_by<const BITS: u32>(input: &[u8], out: &mut Vec<u8>, limit: usize, p
             break;
         }
     }
-    push_run(out, &input[run.min(input.len())..]);
-    let fits = out.len() - start <= limit;
-    if !fits {
-        out.truncate(start);
+    let rest = &input[run.min(input.len())..];
+    // It need not be copied to see that it is too much.
+    let fits = out.len() - start + rest.len() + rest.len().div_ceil(RUN_MAX) <= limit;
+    match fits {
+        true => push_run(out, rest),
+        false => out.truncate(start),
     }
     fits
+}
+
+/// Three bytes of a text, read as four, of which the last is dropped: one instruction, where three are several. So the
+/// search is blind for the last three bytes of a text.
+#[inline(always)]
+fn three_at(input: &[u8], at: usize) -> u32 {
+    let four: [u8; 4] = input[at..at + 4].try_into().expect("four bytes");
+    u32::from_le_bytes(four) << 8
 }
 
 /// With how many bytes of `text` the longer `earlier` begins.

@@ -18,13 +18,13 @@ use crate::transaction::{Job, Tx, TxId};
 ///
 /// After a walk the shard rests from walking: until it has had nothing to do for [`IDLE`] times as long as the walk took,
 /// or has worked for its clients [`CLIENTS`] times as long, or a mixture of both. So where clients want all of its time
-/// they have twelve thirteenths of it, and a shard that has nothing else to do sleeps for two thirds of it: one that never
+/// they have 24 parts of 25 of it, and a shard that has nothing else to do sleeps for two thirds of it: one that never
 /// slept would look to the kernel like a thread that only computes, and where other processes want the processor it would
 /// be put off by whole slices of several ms, with its clients.
 const WALK_US: u64 = 100;
 
 /// See [`WALK_US`].
-const CLIENTS: f64 = 12.0;
+const CLIENTS: f64 = 24.0;
 
 /// See [`WALK_US`].
 const IDLE: f64 = 2.0;
