@@ -145,6 +145,9 @@ impl Mailbox {
         while !node.is_null() {
             // SAFETY: the swap made the whole list this thread's; each node came from `Box::into_raw`.
             let boxed = unsafe { Box::from_raw(node) };
+            if let Mail::Parcel(parcel) = &boxed.mail {
+                parcel.fetch_head();
+            }
             node = boxed.next;
             taken.push(boxed.mail);
         }

@@ -11,6 +11,7 @@ use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
 use crate::db::blocked::BlockId;
+use crate::dict::prefetch_line;
 use crate::limits::{
     BATCH_COMMANDS, BATCH_KEYS, SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES, SPARE_PARCELS_SHORT_BYTES,
 };
@@ -433,6 +434,17 @@ pub enum Note {
     Denied(ClientView, Box<crate::acl::log::Denial>),
 }
 
+/// Has the first lines of a slice fetched.
+#[inline]
+fn fetch_lines<T>(slice: &[T]) {
+    const LINE: usize = 64;
+    const LINES: usize = 8;
+    let start: *const u8 = slice.as_ptr().cast();
+    for at in (0..size_of_val(slice).min(LINES * LINE)).step_by(LINE) {
+        prefetch_line(start.wrapping_add(at));
+    }
+}
+
 /// All that one shard sends another in one turn.
 #[derive(Debug, Default)]
 pub struct Parcel {
@@ -465,6 +477,24 @@ impl Parcel {
     /// Whether there is nothing in it but keys let go, which matters to no one until something needs them.
     pub fn only_releases(&self) -> bool {
         self.requests.heads.is_empty() && self.replies.heads.is_empty() && self.notes.is_empty()
+    }
+
+    /// Has the parcel itself fetched into the cache: another core has written it, and what a hop costs is for the most part
+    /// waiting for that core's lines. [`Parcel::fetch`] follows, when others have been seen to meanwhile.
+    #[inline]
+    pub fn fetch_head(&self) {
+        fetch_lines(std::slice::from_ref(self));
+    }
+
+    /// Has what is in it fetched into the cache, as far as it is not so much that the hardware sees it coming.
+    #[inline]
+    pub fn fetch(&self) {
+        fetch_lines(&self.replies.heads);
+        fetch_lines(&self.replies.bytes);
+        fetch_lines(&self.requests.heads);
+        fetch_lines(&self.requests.refs);
+        fetch_lines(&self.requests.places);
+        fetch_lines(&self.requests.bytes);
     }
 
     /// Bytes of its flat buffers, used or not.

@@ -278,7 +278,17 @@ impl<P: Poller> EventLoop<P> {
     }
 
     fn take_mail(&mut self) {
-        for mail in self.mailboxes.of(self.id).take() {
+        let mut mails = self.mailboxes.of(self.id).take().into_iter();
+        // What the next two parcels hold comes into the cache while one is dealt with.
+        let fetch = |mails: &std::vec::IntoIter<Mail>, nth| {
+            if let Some(Mail::Parcel(parcel)) = mails.as_slice().get(nth) {
+                parcel.fetch();
+            }
+        };
+        fetch(&mails, 0);
+        fetch(&mails, 1);
+        while let Some(mail) = mails.next() {
+            fetch(&mails, 1);
             self.idle_since = None;
             match mail {
                 Mail::Parcel(parcel) => self.shard.step(Event::Parcel(parcel)),
