@@ -18,7 +18,6 @@ use ringshard_shards::shard::{Effect, Event, Shard};
 
 use crate::mailbox::{Mail, Mailbox, Mailboxes};
 use crate::net::{Accepted, Acceptor};
-use crate::persistence::aof::writer::{LoopPen, LoopTurn, Unsynced};
 use crate::server::Server;
 use crate::{clock, log};
 
@@ -42,17 +41,6 @@ pub trait Poller {
     fn ring(&mut self, sleeper: &Mailbox) {
         sleeper.ring();
     }
-    /// Whether [`Poller::sync`] can be called now; `None` where it never can.
-    fn can_sync(&self) -> Option<bool> {
-        None
-    }
-    /// Begins to force to disk what the shard's log holds; [`Turn::synced`] says what came of it.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    fn sync(&mut self, _log: Unsynced) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
     /// Starts to report connections on the acceptor's sockets, and ends it for those that are its no more.
     ///
     /// # Errors
@@ -68,8 +56,6 @@ pub struct Turn<'a> {
     pub mailbox: &'a Mailbox,
     /// Connections that were accepted: the listener's id, and the descriptor.
     pub accepted: &'a mut Vec<(u32, i32)>,
-    /// Syncs of the log that have ended: up to where, and how.
-    pub synced: &'a mut Vec<(u64, io::Result<()>)>,
     /// Whether anything happened.
     pub active: bool,
 }
@@ -109,11 +95,6 @@ pub struct EventLoop<P> {
     server: Arc<Server>,
     mailboxes: Arc<Mailboxes>,
     acceptor: Option<Acceptor>,
-    /// Where the poller can sync.
-    pen: Option<LoopPen>,
-    /// The log may have something to write.
-    log_waits: bool,
-    synced: Vec<(u64, io::Result<()>)>,
     id: usize,
     stop: bool,
     next_cron_us: u64,
@@ -137,15 +118,7 @@ impl<P: Poller> EventLoop<P> {
         acceptor: Option<Acceptor>,
     ) -> Self {
         let id = shard.core.id as usize;
-        // The kernel's workers, which sync, stay on the processor that their loop's thread is pinned to, and wait for it
-        // with whatever else wants it. A lone shard gains all the same; of two, on two processors that others wanted
-        // too, SET under `appendfsync always` fell to a quarter of what threads reach, who run where there is room.
-        let alone = shard.core.shards == 1;
-        let pen = poller.can_sync().filter(|_| alone).and_then(|_| server.log.pen_for_loop(id));
         EventLoop {
-            pen,
-            log_waits: false,
-            synced: Vec::new(),
             shard,
             file_work: Vec::new(),
             poller,
@@ -226,13 +199,7 @@ impl<P: Poller> EventLoop<P> {
         }
         let asleep = timeout_us != Some(0) && mailbox.fall_asleep(self.shard.something_waits());
         let timeout_us = if asleep { timeout_us } else { Some(0) };
-        let mut turn = Turn {
-            shard: &mut self.shard,
-            mailbox,
-            accepted: &mut self.accepted,
-            synced: &mut self.synced,
-            active: false,
-        };
+        let mut turn = Turn { shard: &mut self.shard, mailbox, accepted: &mut self.accepted, active: false };
         self.poller.poll(&mut turn, timeout_us)?;
         if turn.active {
             self.idle_since = None;
@@ -243,7 +210,6 @@ impl<P: Poller> EventLoop<P> {
         for (which, fd) in std::mem::take(&mut self.accepted) {
             self.accept(which, fd);
         }
-        self.note_synced();
         self.time_events();
         Ok(())
     }
@@ -263,7 +229,6 @@ impl<P: Poller> EventLoop<P> {
             let index = self.shard.flush[at];
             self.shard.check_output_limit(index);
         }
-        self.write_log();
         self.poller.flush(&mut self.shard);
         if !self.shard.effects.is_empty() {
             self.carry_out_effects();
@@ -307,13 +272,7 @@ impl<P: Poller> EventLoop<P> {
     fn send_parcels(&mut self) {
         // Before anything leaves that tells of it, so that who has heard of a write finds it handed over.
         for piece in self.shard.core.pieces.drain(..) {
-            match self.pen.is_some() && piece.shard == self.shard.core.id {
-                true => {
-                    self.server.log.append_quietly(piece);
-                    self.log_waits = true;
-                }
-                false => self.server.log.append(piece),
-            }
+            self.server.log.append(piece);
         }
         if self.shard.outbox.is_empty() {
             return;
@@ -335,27 +294,6 @@ impl<P: Poller> EventLoop<P> {
         }
         for sleeper in self.sleepers.drain(..) {
             self.poller.ring(self.mailboxes.of(sleeper));
-        }
-    }
-
-    /// Writes the log and begins to sync it, where the loop can.
-    fn write_log(&mut self) {
-        let Some(pen) = self.pen.as_ref().filter(|_| self.log_waits) else { return };
-        let turn = pen.turn(self.poller.can_sync() == Some(true));
-        self.log_waits = matches!(turn, LoopTurn::Later);
-        let LoopTurn::Sync(unsynced) = turn else { return };
-        pen.syncs();
-        let position = unsynced.position;
-        if let Err(error) = self.poller.sync(unsynced) {
-            pen.synced(position, Err(error));
-        }
-    }
-
-    /// What is on disk may be told of at the end of this turn.
-    fn note_synced(&mut self) {
-        let Some(pen) = &self.pen else { return };
-        for (position, result) in self.synced.drain(..) {
-            pen.synced(position, result);
         }
     }
 

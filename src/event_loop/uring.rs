@@ -21,7 +21,6 @@ use super::ring::{GROUP, Ring};
 use super::{Poller, Turn};
 use crate::mailbox::Mailbox;
 use crate::net::{Accepted, Acceptor};
-use crate::persistence::aof::writer::{LOOP_SYNCS, Unsynced};
 use crate::tls::{Handshakes, Session};
 
 /// What a completion belongs to: the low byte of its token.
@@ -38,8 +37,6 @@ mod kind {
     pub const MAIL: u64 = 6;
     /// Such a message of this ring's has failed.
     pub const UNRUNG: u64 = 7;
-    /// A sync of the shard's log.
-    pub const SYNC: u64 = 8;
 }
 
 /// Kind, generation (24 bits) and place of a connection; a completion of an earlier connection in the same place is
@@ -99,8 +96,6 @@ pub struct Uring {
     handshakes: Handshakes,
     /// A session has more to send when what was submitted is sent, which makes no completion to wait for.
     unsealed: bool,
-    /// Syncs of the log under way.
-    syncs: [Option<Unsynced>; LOOP_SYNCS],
 }
 
 impl Uring {
@@ -123,14 +118,12 @@ impl Uring {
             live: 0,
             handshakes: Handshakes::default(),
             unsealed: false,
-            syncs: Default::default(),
         }
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         // SAFETY: entries point to a connection's output, which is kept until its completion (or, for sends that do
         // not wait, until `enter` has returned), or to the boxed counter of the bell, which lives as long as the ring.
-        // A sync points nowhere, and its descriptor is kept until its completion.
         unsafe { self.ring.push(entry) }
     }
 
@@ -289,18 +282,6 @@ impl Uring {
         }
         self.ring.publish();
         self.batch += 1;
-    }
-
-    /// A sync has ended: up to where the log is on disk, or why not.
-    fn sync_completed(&mut self, slot: usize, result: i32) -> Option<(u64, io::Result<()>)> {
-        let sync = self.syncs[slot].take()?;
-        let result = match -result {
-            // The kernel has no thread for it.
-            libc::ECANCELED | libc::EAGAIN | libc::ENOMEM => sync.for_loop(slot).sync(),
-            code if code > 0 => Err(io::Error::from_raw_os_error(code)),
-            _ => Ok(()),
-        };
-        Some((sync.position, result))
     }
 
     fn put_back(&mut self, buffer: Option<u16>) {
@@ -494,7 +475,6 @@ impl Poller for Uring {
                 // The sleeper must not sleep on: its eventfd always works.
                 kind::UNRUNG => crate::mailbox::ring_bell((token >> 32) as RawFd),
                 kind::RESEND => self.send_completed(turn.shard, token, result)?,
-                kind::SYNC => turn.synced.extend(self.sync_completed((token >> 32) as usize, result)),
                 _ => {}
             }
         }
@@ -514,22 +494,6 @@ impl Poller for Uring {
         if self.push(&entry).is_err() {
             sleeper.ring();
         }
-    }
-
-    fn can_sync(&self) -> Option<bool> {
-        Some(self.syncs.iter().any(Option::is_none))
-    }
-
-    fn sync(&mut self, log: Unsynced) -> io::Result<()> {
-        let slot = self.syncs.iter().position(Option::is_none).ok_or(io::ErrorKind::WouldBlock)?;
-        let fd = log.for_loop(slot).fd().ok_or(io::ErrorKind::Unsupported)?;
-        self.syncs[slot] = Some(log);
-        let entry = opcode::Fsync::new(types::Fd(fd)).flags(types::FsyncFlags::DATASYNC).build().user_data(token(
-            kind::SYNC,
-            0,
-            slot as u32,
-        ));
-        self.push(&entry)
     }
 
     fn listen(&mut self, acceptor: &Acceptor) -> io::Result<()> {

@@ -2,26 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Forces a file to disk beside whoever writes it.
-pub trait SyncFile: Send + Sync {
-    /// Forces to disk all that is written by the time it is called.
-    ///
-    /// # Errors
-    /// What the system says.
-    fn sync(&self) -> io::Result<()>;
-
-    /// The descriptor of a file of this machine, for a ring that syncs it; it stays as long as this does.
-    fn fd(&self) -> Option<RawFd> {
-        None
-    }
-}
-
-/// See [`SyncFile`].
-pub type SyncHandle = Arc<dyn SyncFile>;
+/// Forces a file to disk.
+pub type SyncHandle = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 /// A file that is written from its beginning, or from its end on.
 pub trait DiskFile: Send {
@@ -101,16 +87,6 @@ pub trait Disk: Send + Sync {
 /// The file system of this machine.
 pub struct RealDisk;
 
-impl SyncFile for File {
-    fn sync(&self) -> io::Result<()> {
-        self.sync_data()
-    }
-
-    fn fd(&self) -> Option<RawFd> {
-        Some(self.as_raw_fd())
-    }
-}
-
 impl DiskFile for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Write::write(self, bytes)
@@ -124,7 +100,7 @@ impl DiskFile for File {
         // Opened anew, for the kernel tells of an error once for each time that a file was opened: of two threads that
         // sync one descriptor, or copies of it, one would hear of it and the other believe that all is well.
         let file = File::open(format!("/proc/self/fd/{}", self.as_raw_fd())).ok()?;
-        Some(Arc::new(file))
+        Some(Arc::new(move || file.sync_data()))
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {

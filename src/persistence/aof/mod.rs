@@ -1,8 +1,7 @@
 //! The append-only log as files: which there are, and when one takes the place of another. What stands in them is the
 //! machine's affair (`ringshard_shards::aof`).
 //!
-//! Each shard's log is written by a thread of its own, or under `appendfsync always` by a lone loop that can sync
-//! without waiting ([`writer`]), so no loop ever waits for a disk. [`Log`] owns the
+//! Each shard's log is written by a thread of its own ([`writer`]), so no loop ever waits for a disk. [`Log`] owns the
 //! manifest, whose change is the one step by which files begin and cease to count: what it names is complete and on
 //! disk before it is, and what it no longer names is removed after. [`load`] reads all that it names at the start.
 //!
@@ -16,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::*;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ringshard_shards::aof::State as LogState;
 use ringshard_shards::aof::manifest::{BadManifest, FileInfo, Manifest};
@@ -27,7 +26,7 @@ use ringshard_shards::shared::Shared;
 use super::disk::{Disk, DiskFile};
 use crate::log;
 use crate::net::os_text;
-use writer::{LoopPen, OpenFile, Pen, Writer};
+use writer::{OpenFile, Writer};
 
 /// The files of the log; see the module's page.
 pub struct Log {
@@ -35,8 +34,6 @@ pub struct Log {
     pub(super) disk: Arc<dyn Disk>,
     files: Mutex<Files>,
     writers: Vec<Arc<Writer>>,
-    /// By shard; the threads hold them.
-    pens: OnceLock<Vec<Weak<Mutex<Pen>>>>,
     /// Bytes of each generation's logs.
     sizes: Mutex<BTreeMap<u64, u64>>,
     /// Tells a shard that more is on disk.
@@ -124,17 +121,11 @@ impl Log {
         die: Box<dyn Fn() + Send + Sync>,
     ) -> io::Result<Arc<Log>> {
         let writers = (0..shared.shards).map(|_| Arc::new(Writer::default())).collect();
-        let (files, pens, sizes) = Default::default();
-        let log = Arc::new(Log { shared, disk, files, writers, pens, sizes, wake, die });
-        let pens: io::Result<Vec<_>> = (0..log.writers.len()).map(|shard| Writer::start(&log, shard)).collect();
-        let _ = log.pens.set(pens?.iter().map(Arc::downgrade).collect());
+        let log = Arc::new(Log { shared, disk, files: Mutex::default(), writers, sizes: Mutex::default(), wake, die });
+        for shard in 0..log.writers.len() {
+            Writer::start(&log, shard)?;
+        }
         Ok(log)
-    }
-
-    /// What a shard's loop writes its log with under `always`, if it can sync without waiting.
-    pub fn pen_for_loop(self: &Arc<Self>, shard: usize) -> Option<LoopPen> {
-        let pen = self.pens.get()?[shard].upgrade()?;
-        Some(LoopPen::new(pen, self, shard))
     }
 
     /// Where its files are.
@@ -149,11 +140,6 @@ impl Log {
     /// Takes what a shard's log has to write.
     pub fn append(&self, piece: Piece) {
         self.writers[piece.shard as usize].push(piece);
-    }
-
-    /// As [`Log::append`], for the shard's own loop, which has [`LoopPen::turn`] follow.
-    pub fn append_quietly(&self, piece: Piece) {
-        self.writers[piece.shard as usize].push_quietly(piece);
     }
 
     /// Waits until all that was taken is written; with `sync`, until it is on disk.
@@ -355,12 +341,12 @@ impl Log {
         self.shared.aof.log_size.fetch_add(bytes, Relaxed);
     }
 
-    /// A shard's log is on disk up to `position`: whoever waits for that hears of it, but for the shard that says so.
-    pub(super) fn publish(&self, shard: usize, position: u64, teller: Option<usize>) {
+    /// A shard's log is on disk up to `position`: whoever waits for that hears of it.
+    pub(super) fn publish(&self, shard: usize, position: u64) {
         let aof = &self.shared.aof;
         aof.synced(shard as u16, position);
         for (shard, listens) in aof.listens.iter().enumerate() {
-            if Some(shard) != teller && listens.0.swap(false, SeqCst) {
+            if listens.0.swap(false, SeqCst) {
                 (self.wake)(shard);
             }
         }

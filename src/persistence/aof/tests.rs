@@ -15,9 +15,8 @@ use ringshard_shards::shared::{Host, HostFacts, LogPart, Shared};
 use ringshard_shards::snapshot::SnapshotFile;
 
 use super::load::{open, read_all, recover};
-use super::writer::{LOOP_SYNCS, LoopPen, LoopTurn};
 use super::{Log, dir_of, read_manifest};
-use crate::persistence::disk::{Disk, DiskFile, SyncFile, SyncHandle};
+use crate::persistence::disk::{Disk, DiskFile};
 use crate::persistence::rdb::SnapshotOnDisk;
 
 /// What the failing step does.
@@ -50,8 +49,6 @@ struct State {
     fails_at: usize,
     failure: Option<Failure>,
     failed: bool,
-    /// Files can be synced beside who writes them.
-    handles: bool,
 }
 
 /// A disk in memory.
@@ -108,8 +105,14 @@ impl FakeDisk {
     }
 }
 
-impl SyncFile for FakeFile {
-    fn sync(&self) -> io::Result<()> {
+impl DiskFile for FakeFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = if self.0.step()? { bytes.len() / 2 } else { bytes.len() };
+        self.0.state().contents[self.1].bytes.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
         let result = self.0.plain_step();
         let content = &mut self.0.state().contents[self.1];
         let (from, to) = (content.durable.len(), content.bytes.len());
@@ -123,23 +126,6 @@ impl SyncFile for FakeFile {
             content.durable[(*from).min(to)..to].fill(0);
         }
         result
-    }
-}
-
-impl DiskFile for FakeFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = if self.0.step()? { bytes.len() / 2 } else { bytes.len() };
-        self.0.state().contents[self.1].bytes.extend_from_slice(&bytes[..taken]);
-        Ok(taken)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        SyncFile::sync(self)
-    }
-
-    fn sync_handle(&self) -> Option<SyncHandle> {
-        let handles = self.0.state().handles;
-        handles.then(|| Arc::new(FakeFile(self.0.clone(), self.1)) as SyncHandle)
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
@@ -238,10 +224,6 @@ const SHARDS: usize = 2;
 /// A server's logs, without a server: two logs, what was written, and what was acknowledged.
 struct Scene {
     log: Arc<Log>,
-    /// What loops would write the logs with; none where threads do.
-    pens: Vec<LoopPen>,
-    /// Syncs that were theirs.
-    loop_syncs: usize,
     config: Config,
     died: Arc<AtomicBool>,
     logs: [EffectLog; SHARDS],
@@ -274,8 +256,6 @@ impl Scene {
         });
         let log = Log::start(shared.clone(), Arc::new(disk.clone()), Box::new(|_| {}), die).unwrap();
         let scene = Scene {
-            pens: Vec::new(),
-            loop_syncs: 0,
             log,
             config: config.clone(),
             died,
@@ -313,39 +293,14 @@ impl Scene {
         for shard in to {
             for piece in self.logs[*shard].take_pieces(*shard as u16) {
                 self.log.shared.aof.hand_over(&piece);
-                match self.pens.is_empty() {
-                    true => self.log.append(piece),
-                    false => self.log.append_quietly(piece),
-                }
+                self.log.append(piece);
             }
         }
     }
 
-    /// Has the logs be written by loops from now on.
-    fn on_loops(mut self) -> Scene {
-        self.pens = (0..SHARDS).map(|shard| self.log.pen_for_loop(shard).unwrap()).collect();
-        self
-    }
-
-    /// What loops do at the end of a turn, and when their syncs end; says whether that is all there was to do.
-    fn turn_loops(&mut self) -> bool {
-        for (at, pen) in self.pens.iter().enumerate() {
-            while let LoopTurn::Sync(unsynced) = pen.turn(true) {
-                pen.syncs();
-                let result = unsynced.for_loop(at % LOOP_SYNCS).sync();
-                pen.synced(unsynced.position, result);
-                self.loop_syncs += 1;
-            }
-        }
-        let aof = &self.log.shared.aof;
-        !self.pens.is_empty() && (0..SHARDS).all(|shard| aof.stable(shard) == aof.logged(shard))
-    }
-
-    /// Lets the threads, or loops, write and sync, and notes what may be told of.
+    /// Lets the threads write and sync, and notes what may be told of.
     fn settle(&mut self) {
-        if !self.turn_loops() {
-            let _ = self.log.flush(true);
-        }
+        let _ = self.log.flush(true);
         if !self.died.load(SeqCst) {
             let aof = &self.log.shared.aof;
             let stable = |ends: &[(usize, u64)]| ends.iter().all(|(shard, end)| *end <= aof.stable(*shard));
@@ -466,28 +421,20 @@ fn check(scene: &Scene, disk: &FakeDisk, what: &str) {
 
 #[test]
 fn whatever_step_fails_what_was_acknowledged_is_found() {
-    let ways = [(AppendFsync::Always, false), (AppendFsync::Always, true), (AppendFsync::Everysec, false)];
-    for (policy, by_loops) in ways {
+    for policy in [AppendFsync::Always, AppendFsync::Everysec] {
         for failure in [Failure::Once, Failure::Short, Failure::Forever] {
             let (mut fails_at, mut acknowledged) = (1, 0);
             loop {
                 let disk = FakeDisk::default();
-                let what = format!("{policy:?}, by loops: {by_loops}, {failure:?} at step {fails_at}");
+                let what = format!("{policy:?}, {failure:?} at step {fails_at}");
                 {
                     let mut state = disk.state();
-                    (state.fails_at, state.failure, state.handles) = (fails_at, Some(failure), by_loops);
+                    (state.fails_at, state.failure) = (fails_at, Some(failure));
                 }
                 match Scene::start(&disk, policy) {
                     Ok(mut scene) => {
-                        if by_loops {
-                            scene = scene.on_loops();
-                        }
                         scene.run("a");
                         acknowledged = scene.acknowledged.len();
-                        if !disk.state().failed {
-                            // The first of a generation is a thread's, and what comes while it has the pen.
-                            assert_eq!(scene.loop_syncs > 0, by_loops);
-                        }
                         disk.state().failure = None;
                         check(&scene, &disk, &what);
                     }

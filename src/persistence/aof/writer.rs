@@ -1,22 +1,16 @@
-//! Who writes one shard's log: a thread, or under `always` the shard's loop, where that is on io_uring and the only one.
+//! The threads that write one shard's log.
 //!
 //! A shard hands over what a turn has written; who holds the [`Pen`] writes all that has come in one go, and syncs as
 //! `appendfsync` says. Under `always` that is one write and one sync for all turns that ended meanwhile, and the pen is
-//! passed on before the sync: several syncs are under way at once, each for what was written before it began, so that a
-//! turn need not wait for the one before. (SET over 50 connections, one shard: 1.7 times the throughput of one sync after
-//! the other, on a busy machine.)
-//!
-//! **A lone loop on io_uring takes the pen** at the end of its turn ([`LoopPen`]), writes into the page cache, which takes
-//! 5 µs, and has its ring sync: the kernel's worker does that, and the completion comes among the loop's other events.
-//! So what comes between a write and its reply is two switches and no mailbox, where a thread takes four. What may take
-//! long, as going on in another file, and whatever somebody has ordered, it leaves to the thread, which rests meanwhile
-//! without the pen; so nobody who waits for the thread waits for the loop. The write itself stays out of the ring: it
-//! would go to the worker too, which is no faster, and the order of two writes would be the kernel's affair.
-//!
-//! **Elsewhere threads do it**, [`SYNCS`] under `always`: the one that wrote syncs too, for on a busy machine each further
-//! thread on the way from a write to its reply has to wait for a processor. Under `everysec` and `no` one thread keeps
-//! the pen. It is not woken for each turn but looks again after a ms: that much is lost if the process is killed, where
-//! Redis would lose nothing, and nothing that it does can hold up a loop.
+//! passed on before the sync: up to [`SYNCS`] syncs are under way at once, each for what was written before it began, so
+//! that a turn need not wait for the one before. (SET over 50 connections, one shard: 1.7 times the throughput of one
+//! sync after the other, on a busy machine.) The thread that wrote syncs too, for on a busy machine each further thread
+//! on the way from a write to its reply has to wait for a processor. A loop on io_uring that wrote by itself and had its
+//! ring sync was no better: SET over 50 connections 1.20 and 1.42 of redis-server's throughput in two quiet series,
+//! threads 1.28 and 1.26; and where others wanted the processors now and then a third of it, for the kernel's worker, who
+//! does the sync, waits for the processor that the loop is pinned to.
+//! Under `everysec` and `no` one thread keeps the pen. It is not woken for each turn but looks again after a ms: that
+//! much is lost if the process is killed, where Redis would lose nothing, and nothing that it does can hold up a loop.
 //!
 //! **When writing fails.** Under `always` the process ends, for its clients were promised more. Else writes are refused
 //! until it works again, and what was not written is kept. A sync that fails may have lost what was written before it,
@@ -25,7 +19,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::*;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ringshard_shards::config::AppendFsync;
@@ -46,16 +40,13 @@ const COMPLAIN: Duration = Duration::from_secs(30);
 /// A sync that takes longer counts as delayed, as in Redis.
 const DELAYED: Duration = Duration::from_secs(2);
 
-/// Syncs of one log under way at once, and threads that write it, where threads do under `always`.
+/// Syncs of one log under way at once, and threads that write it, under `always`.
 const SYNCS: usize = 3;
-
-/// Syncs of one log under way at once where the loop writes it.
-pub const LOOP_SYNCS: usize = 2;
 
 /// A log's file.
 pub struct OpenFile {
     file: Box<dyn DiskFile>,
-    /// One for each thread that syncs, and for each sync of a loop; empty where that cannot be.
+    /// One for each thread that syncs; empty where that cannot be.
     syncs: Arc<[SyncHandle]>,
     name: String,
     generation: u64,
@@ -66,7 +57,7 @@ pub struct OpenFile {
 impl OpenFile {
     /// A file that holds `size` bytes.
     pub fn new(file: Box<dyn DiskFile>, name: String, generation: u64, size: u64) -> Self {
-        let syncs: Option<Arc<[SyncHandle]>> = (0..SYNCS + LOOP_SYNCS).map(|_| file.sync_handle()).collect();
+        let syncs: Option<Arc<[SyncHandle]>> = (0..SYNCS).map(|_| file.sync_handle()).collect();
         OpenFile { file, syncs: syncs.unwrap_or_default(), name, generation, size }
     }
 }
@@ -93,23 +84,6 @@ struct Queue {
     ended: bool,
     /// A base file makes up for all that stands in logs before this generation.
     made_up: u64,
-    /// The shard's loop writes under `always`, as long as nothing else is to be done.
-    by_loop: bool,
-}
-
-impl Queue {
-    /// Something is to be done besides writing.
-    fn has_orders(&self) -> bool {
-        self.urgent || !self.asks.is_empty() || self.close || self.stop
-    }
-
-    /// Wakes the thread if it sleeps.
-    fn wake(&mut self, bell: &Condvar) {
-        if self.asleep {
-            self.asleep = false;
-            bell.notify_one();
-        }
-    }
 }
 
 impl Writer {
@@ -121,14 +95,10 @@ impl Writer {
     pub fn push(&self, piece: Piece) {
         let mut queue = self.queue();
         queue.pieces.push_back(piece);
-        // Without an order the thread would leave it to the loop, which knows nothing of it.
-        queue.urgent |= queue.by_loop;
-        queue.wake(&self.bell);
-    }
-
-    /// As [`Writer::push`], for a loop that has [`LoopPen::turn`] follow.
-    pub fn push_quietly(&self, piece: Piece) {
-        self.queue().pieces.push_back(piece);
+        if queue.asleep {
+            queue.asleep = false;
+            self.bell.notify_one();
+        }
     }
 
     /// Gives the file that is written on.
@@ -178,126 +148,38 @@ impl Writer {
         self.bell.notify_all();
     }
 
-    /// Starts the thread; returns the pen that it takes.
-    pub(super) fn start(log: &Arc<Log>, shard: usize) -> std::io::Result<Arc<Mutex<Pen>>> {
-        let pen = Arc::new(Mutex::new(Pen::new(log, shard)));
-        start_thread(&pen, log, shard, 0)?;
-        Ok(pen)
-    }
-
-    /// Waits while the loop writes and there is nothing else to do. The pen must lie free meanwhile.
-    fn leave_to_loop(&self, log: &Log) {
-        let mut queue = self.queue();
-        while queue.by_loop && !queue.has_orders() && log.shared.config().appendfsync == AppendFsync::Always {
-            queue.asleep = true;
-            queue = self.bell.wait(queue).unwrap_or_else(|e| e.into_inner());
-            queue.asleep = false;
-        }
-    }
-}
-
-/// What a loop writes its shard's log with under `always`.
-pub struct LoopPen {
-    pen: Arc<Mutex<Pen>>,
-    log: Arc<Log>,
-    shard: usize,
-}
-
-/// What came of a loop's turn.
-pub enum LoopTurn {
-    /// There was nothing to do, or a thread does it.
-    Done,
-    /// It waits until the loop can sync.
-    Later,
-    /// It is written, and this is to be synced; [`LoopPen::synced`] is to hear of it.
-    Sync(Unsynced),
-}
-
-impl LoopPen {
-    /// That of a shard, whose log its loop writes from now on whenever it can.
-    pub(super) fn new(pen: Arc<Mutex<Pen>>, log: &Arc<Log>, shard: usize) -> Self {
-        log.writers[shard].queue().by_loop = true;
-        LoopPen { pen, log: log.clone(), shard }
-    }
-
-    /// Writes what has come, or has the thread do it: where that may take long, where the policy is another, and where
-    /// the thread has the pen. `can_sync` says whether the loop can sync what it wrote.
-    pub fn turn(&self, can_sync: bool) -> LoopTurn {
-        let writer = &*self.log.writers[self.shard];
-        {
-            let mut queue = writer.queue();
-            if queue.pieces.is_empty() {
-                return LoopTurn::Done;
-            }
-            if self.log.shared.config().appendfsync != AppendFsync::Always {
-                queue.wake(&writer.bell);
-                return LoopTurn::Done;
-            }
-            if queue.has_orders() {
-                // The thread is about to take the pieces too.
-                return LoopTurn::Done;
-            }
-            if !can_sync {
-                return LoopTurn::Later;
-            }
-        }
-        let pen = match self.pen.try_lock() {
-            Ok(pen) => Some(pen),
-            Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        let Some(mut pen) = pen.filter(|pen| pen.only_writes()) else {
-            writer.ring(writer.queue());
-            return LoopTurn::Done;
-        };
-        pen.take_turn().map_or(LoopTurn::Done, LoopTurn::Sync)
-    }
-
-    /// What a turn gave is synced, or could not be.
-    pub fn synced(&self, position: u64, result: std::io::Result<()>) {
-        self.log.shared.aof.syncing.fetch_sub(1, Relaxed);
-        match result {
-            Ok(()) => self.log.publish(self.shard, position, Some(self.shard)),
-            Err(error) => {
-                say_sync_failed(&os_text(&error));
-                (self.log.die)();
-            }
-        }
-    }
-
-    /// What a turn gave is about to be synced.
-    pub fn syncs(&self) {
-        self.log.shared.aof.syncing.fetch_add(1, Relaxed);
+    /// Starts the thread.
+    pub(super) fn start(log: &Arc<Log>, shard: usize) -> std::io::Result<()> {
+        start_thread(&Arc::new(Mutex::new(Pen::new(log, shard))), shard, 0)
     }
 }
 
 /// Starts one of the threads that share a pen.
-fn start_thread(pen: &Arc<Mutex<Pen>>, log: &Arc<Log>, shard: usize, thread: usize) -> std::io::Result<()> {
+fn start_thread(pen: &Arc<Mutex<Pen>>, shard: usize, thread: usize) -> std::io::Result<()> {
     let pen = pen.clone();
-    let log = log.clone();
-    std::thread::Builder::new().name(format!("aof-{shard}")).spawn(move || work(&pen, &log, shard, thread))?;
+    std::thread::Builder::new().name(format!("aof-{shard}")).spawn(move || work(&pen, shard, thread))?;
     Ok(())
 }
 
 /// What one of the threads does.
-fn work(pen: &Arc<Mutex<Pen>>, log: &Arc<Log>, shard: usize, thread: usize) {
+fn work(pen: &Arc<Mutex<Pen>>, shard: usize, thread: usize) {
     loop {
-        log.writers[shard].leave_to_loop(log);
         let mut held = pen.lock().unwrap_or_else(|e| e.into_inner());
         if held.ended {
             return;
         }
-        let Some(Unsynced { handles, position }) = held.take_turn() else { continue };
+        let Some((syncs, position)) = held.take_turn() else { continue };
         if !std::mem::replace(&mut held.shared, true) {
             // Without them syncs do not overlap; nothing else is lost.
-            let _ = (1..SYNCS).try_for_each(|thread| start_thread(pen, log, shard, thread));
+            let _ = (1..SYNCS).try_for_each(|thread| start_thread(pen, shard, thread));
         }
+        let log = held.log.clone();
         drop(held);
         log.shared.aof.syncing.fetch_add(1, Relaxed);
-        let result = handles[thread].sync();
+        let result = syncs[thread]();
         log.shared.aof.syncing.fetch_sub(1, Relaxed);
         match result {
-            Ok(()) => log.publish(shard, position, None),
+            Ok(()) => log.publish(shard, position),
             Err(error) => {
                 say_sync_failed(&os_text(&error));
                 (log.die)();
@@ -312,23 +194,11 @@ fn say_sync_failed(text: &str) {
     ));
 }
 
-/// What is to be synced without the pen.
-pub struct Unsynced {
-    /// One of these is to do it, a different one for each sync under way.
-    handles: Arc<[SyncHandle]>,
-    /// Up to where the log is on disk then.
-    pub position: u64,
-}
-
-impl Unsynced {
-    /// What a loop syncs by, of its [`LOOP_SYNCS`] one that is under way nowhere else.
-    pub fn for_loop(&self, which: usize) -> &SyncHandle {
-        &self.handles[SYNCS + which]
-    }
-}
+/// What is to be synced without the pen: by which handles, and up to which position.
+type Unsynced = (Arc<[SyncHandle]>, u64);
 
 /// Who holds it writes the log. There is one, so that what is written is in order.
-pub(super) struct Pen {
+struct Pen {
     log: Arc<Log>,
     /// Other threads wait for it.
     shared: bool,
@@ -380,19 +250,10 @@ impl Pen {
         }
     }
 
-    /// Whether what has come can be written without doing anything else that takes long.
-    fn only_writes(&self) -> bool {
-        let queue = self.writer.queue();
-        let Some(file) = self.file.as_ref().filter(|file| !file.syncs.is_empty()) else { return false };
-        let same = queue.pieces.iter().all(|piece| piece.generation == file.generation);
-        let sleeps = self.log.shared.debug.aof_flush_sleep_us.load(Relaxed) > 0;
-        same && !sleeps && queue.file.is_none() && self.pending.is_empty() && !self.ended
-    }
-
     /// Waits until there is something to do, and does it. What is still to be synced, up to which position, is returned
     /// where that needs no pen.
     fn take_turn(&mut self) -> Option<Unsynced> {
-        let orders = self.wait()?;
+        let orders = self.wait();
         let mut result = self.write();
         if self.unsure.is_some_and(|generation| generation < orders.made_up) {
             self.unsure = None;
@@ -429,8 +290,8 @@ impl Pen {
         self.log.shared.config().appendfsync
     }
 
-    /// Sleeps until there is something to do; not at all where the loop may want the pen.
-    fn wait(&mut self) -> Option<Orders> {
+    /// Sleeps until there is something to do.
+    fn wait(&mut self) -> Orders {
         let mut queue = self.writer.queue();
         let collects = !queue.urgent && self.policy() != AppendFsync::Always && !queue.pieces.is_empty();
         if collects {
@@ -439,7 +300,7 @@ impl Pen {
             queue = back;
         }
         loop {
-            let orders = queue.has_orders();
+            let orders = queue.urgent || !queue.asks.is_empty() || queue.close || queue.stop;
             let now = Instant::now();
             let due = match (self.retry_at, self.unsynced()) {
                 (Some(at), _) => Some(at),
@@ -449,9 +310,6 @@ impl Pen {
             let writes = !queue.pieces.is_empty() && self.retry_at.is_none();
             if orders || writes || due.is_some_and(|at| at <= now) {
                 break;
-            }
-            if queue.by_loop && self.policy() == AppendFsync::Always {
-                return None;
             }
             queue.asleep = true;
             queue = match due {
@@ -465,12 +323,12 @@ impl Pen {
         if let Some(file) = queue.file.take() {
             self.file = Some(file);
         }
-        Some(Orders {
+        Orders {
             asks: std::mem::take(&mut queue.asks),
             close: std::mem::take(&mut queue.close),
             stop: queue.stop,
             made_up: queue.made_up,
-        })
+        }
     }
 
     fn unsynced(&self) -> bool {
@@ -633,7 +491,7 @@ impl Pen {
         if spared {
             if config.appendfsync == AppendFsync::Always {
                 // As asked for: clients do not wait for the disk while it is busy.
-                self.log.publish(self.shard, self.written, None);
+                self.log.publish(self.shard, self.written);
             }
             self.last_sync = Instant::now();
             return Ok(None);
@@ -641,7 +499,7 @@ impl Pen {
         if config.appendfsync == AppendFsync::Always && !wanted && !handles.is_empty() {
             let anew = self.given < self.written;
             self.given = self.written;
-            return Ok(anew.then_some(Unsynced { handles, position: self.written }));
+            return Ok(anew.then_some((handles, self.written)));
         }
         if due || wanted {
             self.sync()?;
@@ -674,7 +532,7 @@ impl Pen {
                     self.log.shared.aof.set_write_error(None);
                     self.log.shared.bump_epoch();
                 }
-                self.log.publish(self.shard, self.synced, None);
+                self.log.publish(self.shard, self.synced);
                 Ok(())
             }
             Err(error) => {
