@@ -15,6 +15,11 @@ pub fn monotonic_us() -> u64 {
     read(libc::CLOCK_MONOTONIC).as_micros() as u64
 }
 
+/// For how long this thread has used a processor, in µs; a system call.
+pub fn thread_us() -> u64 {
+    read(libc::CLOCK_THREAD_CPUTIME_ID).as_micros() as u64
+}
+
 #[inline]
 fn read(clock: libc::clockid_t) -> std::time::Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

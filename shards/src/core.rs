@@ -180,7 +180,7 @@ pub enum Fault {
 impl Core {
     /// Whether more memory is in use than `maxmemory` allows.
     pub(crate) fn memory_is_over(&self) -> bool {
-        self.config.maxmemory != 0 && self.shared.sample_memory() > self.config.maxmemory as usize
+        self.config.maxmemory != 0 && self.shared.counted_memory() > self.config.maxmemory as usize
     }
 
     /// Notes for `LATENCY` how long something took, if that is as long as it asks for.

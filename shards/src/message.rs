@@ -623,10 +623,16 @@ impl Outbox {
         self.fewest = self.spare.len();
     }
 
+    /// Bytes of the spare ones beyond what is kept when memory is short.
+    #[inline]
+    pub fn bytes_to_spare(&self) -> usize {
+        self.spare_bytes.saturating_sub(SPARE_PARCELS_SHORT_BYTES)
+    }
+
     /// Whether spare ones hold more than is kept when memory is short.
     #[inline]
     pub fn has_large_spares(&self) -> bool {
-        self.spare_bytes > SPARE_PARCELS_SHORT_BYTES
+        self.bytes_to_spare() > 0
     }
 
     /// Gives spare ones to the allocator, for memory is short. Some are kept, which would be missed the next turn.

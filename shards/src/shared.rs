@@ -242,6 +242,8 @@ pub struct Shared {
     pub monitors: Vec<Lone<AtomicUsize>>,
     /// Bytes that the clients of each shard hold, and what the largest of them does, while `maxmemory-clients` is set.
     pub client_memory: Vec<Lone<ClientMemory>>,
+    /// Bytes of each shard's spare parcels that go before keys do, as of its last turn: no key goes for them.
+    pub spare_parcels: Vec<Lone<AtomicUsize>>,
     /// Client-side caching.
     pub tracking: crate::tracking::TrackingState,
     /// The slow log.
@@ -361,6 +363,7 @@ impl Shared {
             registry: Registry::default(),
             monitors: (0..shards).map(|_| Lone::default()).collect(),
             client_memory: (0..shards).map(|_| Lone::default()).collect(),
+            spare_parcels: (0..shards).map(|_| Lone::default()).collect(),
             tracking: crate::tracking::TrackingState::new(shards),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
@@ -458,5 +461,15 @@ impl Shared {
             self.peak_memory.store(used, Relaxed);
         }
         used
+    }
+
+    /// Memory in use that `maxmemory` does not count.
+    pub fn uncounted_memory(&self) -> usize {
+        self.spare_parcels.iter().map(|bytes| bytes.0.load(Relaxed)).sum()
+    }
+
+    /// Memory in use as `maxmemory` counts it.
+    pub fn counted_memory(&self) -> usize {
+        self.sample_memory().saturating_sub(self.uncounted_memory())
     }
 }

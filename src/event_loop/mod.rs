@@ -217,6 +217,9 @@ impl<P: Poller> EventLoop<P> {
     /// What ends a turn: mail is taken and sent, output leaves, effects are carried out.
     fn before_sleep(&mut self) {
         self.take_mail();
+        if self.shard.is_walked() {
+            self.shard.used_us = clock::thread_us();
+        }
         self.shard.before_sleep();
         self.send_parcels();
         // This shard's own parts of commands that split are mail to itself; they need no turn of their own.

@@ -117,7 +117,7 @@ fn set(shard: &mut Shard, index: u32, args: Args<'_>, answers: Vec<Answer>) -> C
             return Ok(());
         }
         let limit = shard.core.config.maxmemory as usize;
-        let excess = if limit == 0 { 0 } else { shard.core.shared.sample_memory().saturating_sub(limit) };
+        let excess = if limit == 0 { 0 } else { shard.core.shared.counted_memory().saturating_sub(limit) };
         if shard.core.shards > 1 {
             let id = shard.core.table.resolve(args);
             shard.client(index).parked = Some(Box::new((id, args.to_owned())));

@@ -320,12 +320,8 @@ fn memory(text: &mut Text, core: &Core, report: &ShardReport) {
     text.line("rss_overhead_bytes", memory.rss_overhead_bytes());
     text.line("mem_fragmentation_ratio", format_args!("{:.2}", memory.fragmentation()));
     text.line("mem_fragmentation_bytes", memory.fragmentation_bytes());
-    text.zeros(&[
-        "mem_not_counted_for_evict",
-        "mem_replication_backlog",
-        "mem_total_replication_buffers",
-        "mem_clients_slaves",
-    ]);
+    text.line("mem_not_counted_for_evict", core.shared.uncounted_memory());
+    text.zeros(&["mem_replication_backlog", "mem_total_replication_buffers", "mem_clients_slaves"]);
     text.line("mem_clients_normal", report.clients_memory);
     text.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     let allocator = facts.server.iter().find(|(field, _)| *field == "mem_allocator");

@@ -106,10 +106,10 @@ impl EvictionPool {
 /// that only lie ready go before keys do.
 pub(crate) fn perform(core: &mut Core, keys: &mut Keyspace<'_>, spare: &mut SpareBuffers, most: usize) -> Outcome {
     let limit = core.config.maxmemory as usize;
-    let mut used = core.shared.sample_memory();
+    let mut used = core.shared.counted_memory();
     if limit != 0 && used > limit && !spare.is_empty() {
         spare.clear();
-        used = core.shared.sample_memory();
+        used = core.shared.counted_memory();
     }
     if limit == 0 || used <= limit || core.writes_paused {
         return Outcome::Within;
@@ -133,7 +133,7 @@ pub(crate) fn perform(core: &mut Core, keys: &mut Keyspace<'_>, spare: &mut Spar
             break;
         };
         evicted += 1;
-        let before = std::mem::replace(&mut used, core.shared.sample_memory());
+        let before = std::mem::replace(&mut used, core.shared.counted_memory());
         freed += before.saturating_sub(used).max(held);
         if evicted.is_multiple_of(16) && clock().wrapping_sub(started) > budget {
             outcome = if used <= limit { Outcome::Within } else { Outcome::Busy };

@@ -186,7 +186,7 @@ impl Shard {
         let config = &self.core.config;
         if idle
             || config.maxmemory_policy == crate::config::MaxmemoryPolicy::Noeviction
-            || self.core.shared.sample_memory() <= config.maxmemory as usize
+            || self.core.shared.counted_memory() <= config.maxmemory as usize
             || (!in_vain && self.evictable().is_none_or(|keys| keys > 0))
         {
             return;

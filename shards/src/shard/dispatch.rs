@@ -4,6 +4,8 @@
 //! channel or task. Everything else goes through [`Shard::process`], whose checks come in the order of Redis's
 //! `processCommand`, for the order decides which error a client sees.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::busy::Then;
 use super::hops::RequestView;
 use super::{LogLevel, Shard};
@@ -844,11 +846,18 @@ impl Shard {
         (full && row.has(flag::DENYOOM)).then(|| OUT_OF_MEMORY.into())
     }
 
+    /// Tells how much of what lies ready in spare parcels can go before keys do.
+    #[inline]
+    pub(crate) fn publish_spares(&self) {
+        self.core.shared.spare_parcels[self.core.id as usize].0.store(self.outbox.bytes_to_spare(), Relaxed);
+    }
+
     /// Parcels that only lie ready go before keys do, if memory is short.
     #[inline]
     pub(crate) fn drop_spare_parcels(&mut self) {
         if self.outbox.has_large_spares() && self.core.memory_is_over() {
             self.outbox.drop_large_spares();
+            self.publish_spares();
         }
     }
 

@@ -108,7 +108,7 @@ impl Shard {
             // So long as that is what memory lacks: on a server that always has much under way, keys would grow on. It may
             // be there twice, while a buffer grows and while it is copied to its clients.
             _ => {
-                let excess = self.core.shared.sample_memory().saturating_sub(self.core.config.maxmemory as usize);
+                let excess = self.core.shared.counted_memory().saturating_sub(self.core.config.maxmemory as usize);
                 held + under_way > self.client_memory_limit && excess > 0 && 2 * under_way >= excess
             }
         }
@@ -328,6 +328,26 @@ mod tests {
         // Two of them are left: a third is one too many.
         spare(&mut world, 100_000);
         assert!(world.shards[0].outbox.has_large_spares());
+    }
+
+    /// What lies ready for the next turn's messages costs no key, and goes when memory is short.
+    #[test]
+    fn spare_parcels_do_not_count() {
+        let mut world = World::new(2);
+        let (boss, conn) = (world.connect_to(0), world.connect_to(1));
+        world.call(boss, &["SET", "{0}", &"v".repeat(400_000)]);
+        world.host.used_memory.store(0, Relaxed);
+        world.run(boss, "CONFIG SET maxmemory 1000000");
+        world.call(conn, &["GET", "{0}"]);
+        world.shards.iter_mut().for_each(|shard| shard.publish_spares());
+        let spare = world.shared.uncounted_memory();
+        assert!((100_000..1_000_000).contains(&spare), "{spare}");
+        world.host.used_memory.store(1_000_000 + spare, Relaxed);
+        assert!(world.shards.iter().all(|shard| !shard.core.memory_is_over()));
+        assert_eq!(world.shared.uncounted_memory(), spare, "nobody wants them yet");
+        world.host.used_memory.store(1_000_001 + spare, Relaxed);
+        world.shards.iter_mut().for_each(|shard| shard.drop_spare_parcels());
+        assert_eq!(world.shared.uncounted_memory(), 0);
     }
 
     /// A buffer that is being sent takes its memory until all of it is sent.

@@ -240,6 +240,9 @@ pub struct Shard {
     pub(crate) asked_for_room: bool,
     /// Turns of the loop, and µs that they worked; the driver counts them.
     pub turns: [u64; 2],
+    /// For how long its thread has used the processor, the kernel's work for it included, in µs; the driver keeps it up
+    /// to date while [`Shard::is_walked`].
+    pub used_us: u64,
     /// How many commands had run when the last turn ended.
     pub(crate) commands_at_turn: u64,
     /// Whether memory was full in this turn though this shard has evicted what it could.
@@ -311,6 +314,7 @@ impl Shard {
             served_last: 0,
             asked_for_room: false,
             turns: [0, 0],
+            used_us: 0,
             commands_at_turn: 0,
             evicts_in_vain: false,
             cron_client: 0,
@@ -412,6 +416,7 @@ impl Shard {
         if !self.core.awaited_frees.is_empty() {
             self.end_frees();
         }
+        self.publish_spares();
         self.walk_snapshot();
         if self.busy.is_some() {
             self.go_on_with_script();
