@@ -1,5 +1,7 @@
 //! Time: Unix time and monotonic time for turns of a loop, and a quick counter for durations of commands.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -15,9 +17,31 @@ pub fn monotonic_us() -> u64 {
     read(libc::CLOCK_MONOTONIC).as_micros() as u64
 }
 
-/// For how long this thread has used a processor, in µs; a system call.
-pub fn thread_us() -> u64 {
-    read(libc::CLOCK_THREAD_CPUTIME_ID).as_micros() as u64
+/// For how long one thread had work to do: the time for which it used a processor, and that for which it waited for one
+/// that others had.
+#[derive(Default)]
+pub struct WorkTime {
+    /// The scheduler's figures of the thread, which not every kernel keeps.
+    schedstat: Option<File>,
+}
+
+impl WorkTime {
+    /// Of the calling thread.
+    pub fn of_this_thread() -> Self {
+        WorkTime { schedstat: File::open("/proc/thread-self/schedstat").ok() }
+    }
+
+    /// In µs, since the thread began; one or two system calls of the thread itself.
+    pub fn us(&self) -> u64 {
+        let told = self.schedstat.as_ref().and_then(|file| {
+            let mut bytes = [0; 64];
+            let len = file.read_at(&mut bytes, 0).ok()?;
+            let mut words = std::str::from_utf8(&bytes[..len]).ok()?.split_ascii_whitespace();
+            let mut ns = || words.next()?.parse::<u64>().ok();
+            Some((ns()? + ns()?) / 1000)
+        });
+        told.unwrap_or_else(|| read(libc::CLOCK_THREAD_CPUTIME_ID).as_micros() as u64)
+    }
 }
 
 #[inline]
@@ -59,6 +83,18 @@ pub static TICKS_PER_US: LazyLock<f64> = LazyLock::new(|| {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Work is told of, with and without the scheduler's figures; and never more than there was time for.
+    #[test]
+    fn work_is_told_of() {
+        for time in [WorkTime::of_this_thread(), WorkTime::default()] {
+            let (began, before) = (monotonic_us(), time.us());
+            while time.us() < before + 20_000 {
+                assert!(monotonic_us() - began < 60_000_000, "it works and works, and nothing tells of it");
+            }
+            assert!(time.us() - before <= monotonic_us() - began + 20_000);
+        }
+    }
 
     #[test]
     fn ticks_follow_the_clock() {

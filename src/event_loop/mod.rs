@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use hdrhistogram::Histogram;
 use ringshard_shards::shard::{Effect, Event, Shard};
 
+use crate::clock::WorkTime;
 use crate::mailbox::{Mail, Mailbox, Mailboxes};
 use crate::net::{Accepted, Acceptor};
 use crate::server::Server;
@@ -102,6 +103,8 @@ pub struct EventLoop<P> {
     woke: u64,
     accepted: Vec<(u32, i32)>,
     sleepers: Vec<usize>,
+    /// Opened by the first snapshot.
+    work_time: Option<WorkTime>,
     /// Commands served by the end of the last turn.
     served: u64,
     /// Durations of turns in µs, waiting left out.
@@ -132,6 +135,7 @@ impl<P: Poller> EventLoop<P> {
             woke: clock::monotonic_us(),
             accepted: Vec::new(),
             sleepers: Vec::new(),
+            work_time: None,
             served: 0,
             turns: Histogram::new_with_bounds(1, 60_000_000, 2).expect("constant bounds are valid"),
         }
@@ -218,7 +222,7 @@ impl<P: Poller> EventLoop<P> {
     fn before_sleep(&mut self) {
         self.take_mail();
         if self.shard.is_walked() {
-            self.shard.used_us = clock::thread_us();
+            self.shard.worked_us = self.work_time.get_or_insert_with(WorkTime::of_this_thread).us();
         }
         self.shard.before_sleep();
         self.send_parcels();

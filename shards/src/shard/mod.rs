@@ -240,9 +240,9 @@ pub struct Shard {
     pub(crate) asked_for_room: bool,
     /// Turns of the loop, and µs that they worked; the driver counts them.
     pub turns: [u64; 2],
-    /// For how long its thread has used the processor, the kernel's work for it included, in µs; the driver keeps it up
-    /// to date while [`Shard::is_walked`].
-    pub used_us: u64,
+    /// For how long its thread has had work, the kernel's for it and waiting for a processor included, in µs; the driver
+    /// keeps it up to date while [`Shard::is_walked`].
+    pub worked_us: u64,
     /// How many commands had run when the last turn ended.
     pub(crate) commands_at_turn: u64,
     /// Whether memory was full in this turn though this shard has evicted what it could.
@@ -314,7 +314,7 @@ impl Shard {
             served_last: 0,
             asked_for_room: false,
             turns: [0, 0],
-            used_us: 0,
+            worked_us: 0,
             commands_at_turn: 0,
             evicts_in_vain: false,
             cron_client: 0,

@@ -18,24 +18,24 @@ use crate::transaction::{Job, Tx, TxId};
 ///
 /// After a walk the shard rests from walking: until it has had nothing to do for [`IDLE`] times as long as the walk took,
 /// or has worked for its clients [`CLIENTS`] times as long, or a mixture of both. So where clients want all of its time
-/// they have 12 parts of 13 of it, and a shard that has nothing else to do sleeps for four fifths of it: one that never
+/// they have 12 parts of 13 of it, and a shard that has nothing else to do sleeps for two thirds of it: one that never
 /// slept would look to the kernel like a thread that only computes, and where other processes want the processor it would
-/// be put off by whole slices of several ms, with its clients. What it works is told by the time that its thread has used
-/// the processor, for most of it is the kernel's, inside the call that also waits.
+/// be put off by whole slices of several ms, with its clients. What it works is told by the scheduler, for most of it is
+/// the kernel's, inside the call that also waits, and to wait for a processor is no sleep.
 const WALK_US: u64 = 100;
 
 /// See [`WALK_US`].
 const CLIENTS: f64 = 12.0;
 
 /// See [`WALK_US`].
-const IDLE: f64 = 4.0;
+const IDLE: f64 = 2.0;
 
-/// The last walk: when it ended, in ticks, how long it took, and how long the thread had used the processor by then, in µs.
+/// The last walk: when it ended, in ticks, how long it took, and how long the thread had worked by then, in µs.
 #[derive(Debug, Default)]
 pub(crate) struct LastWalk {
     ended: u64,
     took_us: f64,
-    used_us: u64,
+    worked_us: u64,
 }
 
 /// How long a loop sleeps at most while the walk waits for the disk, or a replica's socket takes what it was given: a
@@ -61,7 +61,7 @@ impl Shard {
         let chunk = slice.walk_snapshot(&mut self.core, enough);
         let now = ticks();
         let took_us = now.wrapping_sub(started) as f64 / per_us;
-        self.last_walk = LastWalk { ended: now, took_us, used_us: self.used_us + took_us as u64 };
+        self.last_walk = LastWalk { ended: now, took_us, worked_us: self.worked_us + took_us as u64 };
         if over {
             // Who puts the pieces together learns of it by the next one.
             let chunk = Chunk { snapshot: id, shard: own as ShardId, ..Chunk::default() };
@@ -88,7 +88,7 @@ impl Shard {
         Some(if stalled { STALLED_US } else { self.rest_us() })
     }
 
-    /// Whether a snapshot walks this shard's slice: the driver keeps [`Shard::used_us`] up to date then.
+    /// Whether a snapshot walks this shard's slice: the driver keeps [`Shard::worked_us`] up to date then.
     pub fn is_walked(&self) -> bool {
         self.slice().is_some_and(|slice| slice.snapshot.is_some())
     }
@@ -98,7 +98,7 @@ impl Shard {
         let host = &self.core.shared.host;
         let last = &self.last_walk;
         let since = (host.ticks())().saturating_sub(last.ended) as f64 / host.ticks_per_us();
-        let worked = (self.used_us.saturating_sub(last.used_us) as f64).min(since);
+        let worked = (self.worked_us.saturating_sub(last.worked_us) as f64).min(since);
         (IDLE * last.took_us - (since - worked) - worked * IDLE / CLIENTS).max(0.0).ceil() as u64
     }
 

@@ -101,7 +101,7 @@ impl Stream {
 
     /// Allocations that freeing it takes, roughly.
     pub fn allocations(&self) -> usize {
-        self.nodes.len() + self.groups.values().map(Group::allocations).sum::<usize>()
+        self.nodes.count() + self.groups.values().map(Group::allocations).sum::<usize>()
     }
 
     /// Number of entries.
@@ -123,7 +123,7 @@ impl Stream {
 
     /// How many nodes there are.
     pub fn node_count(&self) -> usize {
-        self.nodes.len()
+        self.nodes.count()
     }
 
     /// Adds a node from outside behind those that are there; says whether it is sound. The caller sets the ids and

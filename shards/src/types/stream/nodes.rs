@@ -39,7 +39,7 @@ pub struct Nodes {
 
 impl Nodes {
     /// How many there are; looks at every chunk.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.chunks.iter().map(Chunk::len).sum()
     }
 
@@ -250,7 +250,7 @@ mod tests {
                         prop_assert_eq!(last.map(|(id, _)| id), expected.get(1..).and_then(<[_]>::last).copied());
                     }
                 }
-                prop_assert_eq!(nodes.len(), oracle.len());
+                prop_assert_eq!(nodes.count(), oracle.len());
                 prop_assert_eq!(nodes.last_id(), oracle.last_key_value().map(|(ms, _)| id(*ms)));
                 prop_assert!(nodes.chunks.iter().all(|chunk| !chunk.is_empty() && chunk.len() <= CHUNK));
             }
@@ -267,7 +267,7 @@ mod tests {
         for ms in (1..=6400).filter(|ms| ms % 64 != 0) {
             nodes.remove(nodes.seek(id(ms)).expect("it is there"));
         }
-        assert_eq!(nodes.len(), 100);
+        assert_eq!(nodes.count(), 100);
         assert!(nodes.chunks.len() < 15, "{} chunks for 100 nodes", nodes.chunks.len());
     }
 }
