@@ -94,7 +94,7 @@ impl Shard {
             match head.sequence & SPLIT {
                 0 => {
                     self.fulfil(head.index, head.id, head.sequence, reply);
-                    if self.client_memory_limit != 0 && self.clients[head.index as usize].is_some() {
+                    if self.client_memory_limit != 0 && self.client_by_id(head.index, head.id).is_some() {
                         self.count_memory(head.index);
                     }
                 }
