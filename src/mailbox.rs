@@ -136,22 +136,20 @@ impl Mailbox {
     }
 
     /// Takes all mail, each sender's in its order.
-    pub fn take(&self) -> Vec<Mail> {
+    pub fn take(&self) -> Taken {
+        let mut taken = Taken { first: ptr::null_mut() };
         if self.head.load(Relaxed).is_null() {
-            return Vec::new();
+            return taken;
         }
         let mut node = self.head.swap(ptr::null_mut(), Acquire);
-        let mut taken = Vec::new();
         while !node.is_null() {
-            // SAFETY: the swap made the whole list this thread's; each node came from `Box::into_raw`.
-            let boxed = unsafe { Box::from_raw(node) };
-            if let Mail::Parcel(parcel) = &boxed.mail {
+            // SAFETY: the swap made the whole list this thread's.
+            let here = unsafe { &mut *node };
+            if let Mail::Parcel(parcel) = &here.mail {
                 parcel.fetch_head();
             }
-            node = boxed.next;
-            taken.push(boxed.mail);
+            node = std::mem::replace(&mut here.next, std::mem::replace(&mut taken.first, node));
         }
-        taken.reverse();
         taken
     }
 
@@ -186,6 +184,47 @@ impl Mailbox {
         let mut count = 0u64;
         // SAFETY: eight bytes of a local; not blocking, so an empty bell is no harm.
         unsafe { libc::read(self.bell.as_raw_fd(), (&raw mut count).cast(), 8) };
+    }
+}
+
+/// Mail that was taken out of a box, oldest first.
+pub struct Taken {
+    first: *mut Node,
+}
+
+impl Taken {
+    /// The parcel among the first pieces of mail that is the `nth`, if that is one.
+    pub fn parcel(&self, nth: usize) -> Option<&Parcel> {
+        let mut node = self.first;
+        for _ in 0..nth {
+            // SAFETY: the nodes are this list's alone.
+            node = unsafe { node.as_ref()?.next };
+        }
+        // SAFETY: as above; and none is freed while the list is borrowed.
+        match unsafe { &node.as_ref()?.mail } {
+            Mail::Parcel(parcel) => Some(parcel),
+            _ => None,
+        }
+    }
+}
+
+impl Iterator for Taken {
+    type Item = Mail;
+
+    fn next(&mut self) -> Option<Mail> {
+        if self.first.is_null() {
+            return None;
+        }
+        // SAFETY: each node came from `Box::into_raw`, and is this list's alone.
+        let node = *unsafe { Box::from_raw(self.first) };
+        self.first = node.next;
+        Some(node.mail)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 
@@ -275,7 +314,7 @@ mod tests {
         // SAFETY: eight bytes of a local.
         let n = unsafe { libc::read(mailbox.bell(), (&raw mut count).cast(), 8) };
         assert_eq!((n, count), (8, 1));
-        assert_eq!(mailbox.take().len(), 2);
+        assert_eq!(mailbox.take().count(), 2);
     }
 
     #[test]
@@ -291,6 +330,6 @@ mod tests {
         assert!(!mailbox.push_quietly(releases()));
         assert!(mailbox.push_quietly(Mail::Parcel(Box::new(replies))));
         assert!(!mailbox.push_quietly(releases()), "it is being woken");
-        assert_eq!(mailbox.take().len(), 3);
+        assert_eq!(mailbox.take().count(), 3);
     }
 }

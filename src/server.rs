@@ -57,6 +57,8 @@ pub struct Server {
     pub migrations: Arc<Migrations>,
     /// The listening sockets.
     pub listening: Arc<Listening>,
+    /// There are more shards than cores for them.
+    pub crowded: bool,
 }
 
 impl Server {
@@ -297,6 +299,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         loops,
         migrations,
         listening,
+        crowded: startup.shards() > config::default_shards(),
     });
     Ok(Built { server, tls, seeds: (0..shards).map(|_| seed()).collect(), choice })
 }

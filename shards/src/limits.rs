@@ -32,6 +32,9 @@ pub const SPARE_BUFFERS_BYTES: usize = 2 * 1024 * 1024;
 /// Parcels kept for reuse, beside two for each other shard.
 pub const SPARE_PARCELS: usize = 16;
 
+/// So many parcels of another shard are kept beyond those that were sent to it, before they are given back.
+pub const SURPLUS_PARCELS: i32 = 2;
+
 /// A parcel that has grown beyond so many bytes is not kept. Those that fifty clients' 16-deep pipelines of `MGET` fill
 /// are, for their growth would cost anew each turn.
 pub const SPARE_PARCEL_BYTES: usize = 512 * 1024;
@@ -46,7 +49,7 @@ pub const SPARE_PARCELS_SHORT_BYTES: usize = 256 * 1024;
 pub const QUERY_KEEP_BYTES: usize = 32 * 1024;
 
 /// Places of arguments kept for the next batch of commands; a command with more gives the rest back.
-pub const KEPT_ARGUMENTS: usize = 16 * 1024;
+pub const KEPT_ARGUMENTS: usize = 4 * 1024;
 
 /// Most rules, and passwords, of one user: each command of a restricted client looks through its user's patterns, and a
 /// new rule is compared with the old ones.

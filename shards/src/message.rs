@@ -14,6 +14,7 @@ use crate::db::blocked::BlockId;
 use crate::dict::prefetch_line;
 use crate::limits::{
     BATCH_COMMANDS, BATCH_KEYS, SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES, SPARE_PARCELS_SHORT_BYTES,
+    SURPLUS_PARCELS,
 };
 use crate::pubsub::Letter;
 use crate::router::ShardId;
@@ -463,6 +464,9 @@ pub struct Parcel {
     pub needs: Vec<u64>,
     /// How much of [`crate::shared::ClientMemory::under_way`] is the replies in here: none where nobody counts.
     pub under_way_bytes: usize,
+    /// Empty parcels that go back: the receiver has sent more than came to it.
+    #[allow(clippy::vec_box)]
+    pub returned: Vec<Box<Parcel>>,
 }
 
 impl Parcel {
@@ -532,13 +536,15 @@ pub struct Outbox {
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Parcel>>,
     spare_bytes: usize,
+    /// By shard: how many more parcels came from it than went to it.
+    surplus: Vec<i32>,
     from: ShardId,
 }
 
 impl Outbox {
     /// An outbox of shard `from` among `shards`.
     pub fn new(from: ShardId, shards: usize) -> Self {
-        Outbox { parcels: (0..shards).map(|_| None).collect(), from, ..Outbox::default() }
+        Outbox { parcels: (0..shards).map(|_| None).collect(), surplus: vec![0; shards], from, ..Outbox::default() }
     }
 
     /// The parcel for shard `to`.
@@ -602,9 +608,22 @@ impl Outbox {
 
     /// Takes all parcels. When the second value is true the driver must hand them over so that no other shard's
     /// ordered parcels come between: to all receivers, or to none before them.
+    ///
+    /// A shard that turns more often than another sends it more parcels than it gets back, and would make new ones all
+    /// the time, whose buffers grow anew, while the other drops them: what is too many here goes back with the next.
     pub fn take(&mut self, each: &mut dyn FnMut(ShardId, Box<Parcel>)) {
         for to in self.dirty.drain(..) {
-            if let Some(parcel) = self.parcels[to as usize].take() {
+            if let Some(mut parcel) = self.parcels[to as usize].take() {
+                let surplus = &mut self.surplus[to as usize];
+                *surplus -= 1;
+                while *surplus > SURPLUS_PARCELS && !self.spare.is_empty() {
+                    // Those used last stay.
+                    let spare = self.spare.swap_remove(0);
+                    self.spare_bytes -= spare.capacity();
+                    self.fewest = self.fewest.min(self.spare.len());
+                    parcel.returned.push(spare);
+                    *surplus -= 1;
+                }
                 each(to, parcel);
             }
         }
@@ -648,8 +667,17 @@ impl Outbox {
         self.fewest = self.fewest.min(self.spare.len());
     }
 
-    /// Gives a parcel back for reuse.
+    /// Gives a parcel that came in back for reuse, and what it brought.
     pub fn recycle(&mut self, mut parcel: Box<Parcel>) {
+        let surplus = &mut self.surplus[parcel.from as usize];
+        *surplus = surplus.saturating_add(1 + parcel.returned.len() as i32);
+        while let Some(returned) = parcel.returned.pop() {
+            self.keep(returned);
+        }
+        self.keep(parcel);
+    }
+
+    fn keep(&mut self, mut parcel: Box<Parcel>) {
         // As many come in as go out, but not in step: a small store would be empty half of the time.
         let bytes = self.spare_bytes + parcel.capacity();
         let fits = parcel.capacity() <= SPARE_PARCEL_BYTES && bytes <= SPARE_PARCELS_BYTES;
@@ -658,5 +686,31 @@ impl Outbox {
             self.spare_bytes = bytes;
             self.spare.push(parcel);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shard that sends more than it gets has its parcels back, and makes no new ones.
+    #[test]
+    fn parcels_go_back_to_who_sends_more() {
+        let (mut busy, mut quiet) = (Outbox::new(0, 2), Outbox::new(1, 2));
+        let carry = |from: &mut Outbox, to: &mut Outbox| {
+            from.take(&mut |_, parcel| to.recycle(parcel));
+        };
+        for round in 0..100 {
+            for _ in 0..3 {
+                assert!(round < 2 || !busy.spare.is_empty(), "round {round}");
+                busy.note(1, Note::Stream);
+                carry(&mut busy, &mut quiet);
+            }
+            quiet.note(0, Note::Stream);
+            carry(&mut quiet, &mut busy);
+        }
+        let all = busy.spare.len() + quiet.spare.len();
+        assert!(all <= 3 + SURPLUS_PARCELS as usize + 1, "{all} parcels");
+        assert!(busy.surplus[1].abs() <= 3 + SURPLUS_PARCELS && quiet.surplus[0] == SURPLUS_PARCELS);
     }
 }

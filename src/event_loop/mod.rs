@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use hdrhistogram::Histogram;
+use ringshard_shards::message::Parcel;
 use ringshard_shards::shard::{Effect, Event, Shard};
 
 use crate::clock::WorkTime;
-use crate::mailbox::{Mail, Mailbox, Mailboxes};
+use crate::mailbox::{Mail, Mailbox, Mailboxes, Taken};
 use crate::net::{Accepted, Acceptor};
 use crate::server::Server;
 use crate::{clock, log};
@@ -84,6 +85,9 @@ pub struct FileWork {
 /// it run costs a switch; sleeping and being woken by it costs a signal and two switches, and brings less at once. On
 /// two cores, 50 connections, 16-deep: 1.6 against 3.0 µs of CPU a request with eight shards, 1.2 against 1.4 with two.
 /// A lone client's round trip must not wait for whoever else wants the processor, so a quiet loop does not yield.
+///
+/// With more shards than processors there is mail nearly always, in small pieces: then a busy loop yields also though
+/// there is some, and finds more the next time (eight shards on two cores, as above: 0.77 against 0.80 µs).
 const BUSY_COMMANDS: u64 = 4;
 
 /// One shard's loop.
@@ -198,7 +202,7 @@ impl<P: Poller> EventLoop<P> {
         let served = self.shard.core.stats.commands_processed;
         let busy = served.wrapping_sub(self.served) >= BUSY_COMMANDS;
         self.served = served;
-        if busy && self.shard.core.shards > 1 && timeout_us != Some(0) && mailbox.is_empty() {
+        if busy && self.shard.core.shards > 1 && timeout_us != Some(0) && (self.server.crowded || mailbox.is_empty()) {
             std::thread::yield_now();
         }
         let asleep = timeout_us != Some(0) && mailbox.fall_asleep(self.shard.something_waits());
@@ -250,16 +254,15 @@ impl<P: Poller> EventLoop<P> {
     }
 
     fn take_mail(&mut self) {
-        let mut mails = self.mailboxes.of(self.id).take().into_iter();
-        // What the next two parcels hold comes into the cache while one is dealt with.
-        let fetch = |mails: &std::vec::IntoIter<Mail>, nth| {
-            if let Some(Mail::Parcel(parcel)) = mails.as_slice().get(nth) {
-                parcel.fetch();
-            }
-        };
+        let mut mails = self.mailboxes.of(self.id).take();
+        // What the next two parcels hold comes into the cache while one is dealt with, and what the next one asks for.
+        let fetch = |mails: &Taken, nth| mails.parcel(nth).into_iter().for_each(Parcel::fetch);
         fetch(&mails, 0);
         fetch(&mails, 1);
         while let Some(mail) = mails.next() {
+            if let Some(parcel) = mails.parcel(0) {
+                self.shard.expect(parcel);
+            }
             fetch(&mails, 1);
             self.idle_since = None;
             match mail {

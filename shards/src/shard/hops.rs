@@ -21,6 +21,9 @@ use crate::shard::busy::Then;
 use crate::tracking::Target;
 use crate::transaction::{Job, TxId};
 
+/// Keys of the next parcel that are looked ahead for: with more of them the parcel looks ahead well enough by itself.
+const EXPECTED_KEYS: usize = 16;
+
 /// A request that waits for the slice to come home.
 #[derive(Debug)]
 pub(crate) struct OwnedRequest {
@@ -111,6 +114,17 @@ impl Shard {
         endings.into_iter().for_each(|note| self.take_note(from, note));
         self.run_released();
         self.outbox.recycle(parcel);
+    }
+
+    /// Has the buckets of a parcel's keys fetched, ahead of the parcel: it may hold too few for one to be waited for while
+    /// the others come.
+    #[inline]
+    pub fn expect(&self, parcel: &Parcel) {
+        let (Some(head), Some(slice)) = (parcel.requests.heads.first(), &self.slices[self.core.id as usize]) else {
+            return;
+        };
+        let dict = &slice.dbs[head.client.db as usize].dict;
+        parcel.requests.places.iter().take(EXPECTED_KEYS).for_each(|place| dict.prefetch_bucket(place.hash));
     }
 
     fn make_wait(&mut self, request: RequestView<'_>) {
@@ -422,6 +436,9 @@ impl Shard {
         let ask = self.asks.remove(&number).expect("it was just there");
         let (index, id) = ask.client;
         let Some(client) = self.client_by_id(index, id) else { return };
+        if client.wait == Wait::Room {
+            return self.wake(index);
+        }
         let Some(parked) = client.parked.take() else { return };
         client.wait = Wait::No;
         client.gate &= !gate::WAITING;
