@@ -82,6 +82,8 @@ pub enum Wait {
     Log,
     /// The end of `CLIENT PAUSE`.
     Pause,
+    /// Other shards to evict keys.
+    Room,
     /// Keys.
     Blocked,
 }
@@ -306,6 +308,8 @@ pub struct Client {
     /// It has sent a script elsewhere: until all its replies are there it sends no command that splits. Such a part,
     /// behind a script that has to begin anew, would wait for it, and keep others waiting that the script waits for.
     pub script_sent: bool,
+    /// Other shards have made room for its next command.
+    pub room_made: bool,
     /// The keys it waits for.
     pub blocked: Option<Box<BlockedClient>>,
     /// What it said of itself by `REPLCONF`.
@@ -353,6 +357,7 @@ impl Client {
             tracking: None,
             subscriptions: None,
             script_sent: false,
+            room_made: false,
             blocked: None,
             introduction: None,
             link: None,

@@ -339,6 +339,18 @@ mod tests {
             world.cron();
             assert_eq!(heard(&mut world, reader), [told("v")]);
             run(&mut world, writer, &["CONFIG SET maxmemory 0"]);
+            // One that finds memory full is told before its reply, whichever shard has the key.
+            for i in 0..8 {
+                let v = format!("v{i}");
+                run(&mut world, writer, &[&format!("SET {v} x EX 1000")]);
+                run(&mut world, reader, &[&format!("GET {v}")]);
+                world.cron();
+                world.host.used_memory.store(500, Relaxed);
+                run(&mut world, writer, &["CONFIG SET maxmemory 1000"]);
+                world.host.used_memory.store(2000, Relaxed);
+                assert_eq!(run(&mut world, reader, &["GET c"]), [&told(&v), r#""1""#]);
+                run(&mut world, writer, &["CONFIG SET maxmemory 0"]);
+            }
             for flush in ["FLUSHALL", "FLUSHDB ASYNC", "EVAL \"redis.call('FLUSHALL')\" 0"] {
                 run(&mut world, reader, &["MGET a b c d e f"]);
                 assert!(world.shared.tracking.keys.load(Relaxed) >= 6);

@@ -480,6 +480,9 @@ impl Shard {
             self.wait_for(index, Wait::Pause);
             return Next::Again;
         }
+        if self.client(index).gate & gate::TRACKING != 0 && self.waits_for_room(index) {
+            return Next::Again;
+        }
         if self.client(index).gate & gate::MULTI != 0 {
             if let Some(text) = self.multi_out_of_memory(index, row.name) {
                 return self.reject(index, id, text);
@@ -880,6 +883,27 @@ impl Shard {
         let evicts = self.core.config.maxmemory_policy != crate::config::MaxmemoryPolicy::Noeviction;
         self.evicts_in_vain |= evicts && outcome != evict::Outcome::Within;
         outcome == evict::Outcome::Full && !(evicts && self.others_can_evict())
+    }
+
+    /// Before a command of a client that tracks keys: it learns what is evicted for the command before the reply, as in
+    /// Redis, also where the keys are other shards'. If this one cannot free enough they are asked to, and the command
+    /// begins anew when they have.
+    fn waits_for_room(&mut self, index: u32) -> bool {
+        let made = std::mem::take(&mut self.client(index).room_made);
+        if made || self.core.shards == 1 || !self.core.memory_is_over() {
+            return false;
+        }
+        self.is_full();
+        let evicts = self.core.config.maxmemory_policy != crate::config::MaxmemoryPolicy::Noeviction;
+        if !evicts || !self.core.memory_is_over() || !self.others_can_evict() {
+            return false;
+        }
+        self.client(index).room_made = true;
+        let limit = self.core.config.maxmemory as usize;
+        let excess = self.core.shared.counted_memory().saturating_sub(limit);
+        self.ask_all(index, vec![crate::message::Question::HeedConfig(excess)]);
+        self.client(index).wait = Wait::Room;
+        true
     }
 
     /// What a client inside `MULTI` is told when memory is full: nothing more is queued, for the queue takes memory too,
