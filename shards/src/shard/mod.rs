@@ -430,6 +430,8 @@ impl Shard {
             }
         }
         if self.core.config.maxmemory != 0 && self.core.shards > 1 {
+            // Who has been answered about a key finds it counted.
+            self.publish_evictable();
             self.have_others_evict();
         }
         if self.client_memory_limit != 0 {
