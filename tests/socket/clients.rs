@@ -1,5 +1,5 @@
-//! Client libraries and job queues that others wrote, unmodified: redis-py, RQ, Celery, ioredis, node-redis, BullMQ, and
-//! the `redis` crate.
+//! Client libraries and job queues that others wrote, unmodified: redis-py, RQ, Celery, ioredis, node-redis, BullMQ,
+//! Sidekiq, and the `redis` crate.
 //!
 //! All but the last are programs in `tests/clients`; `scripts/test` installs what they import and says where.
 
@@ -107,6 +107,21 @@ fn rq() {
 #[test]
 fn celery() {
     python("celery_jobs.py", |_| Vec::new(), false);
+}
+
+#[test]
+fn sidekiq() {
+    // Later ones have other names for what the program uses; Debian 12 has the sixth.
+    let sixth = ["-W0", "-e", "require 'sidekiq'; exit Sidekiq::VERSION.start_with?('6.')"];
+    let found = Command::new("ruby").args(sixth).stderr(std::process::Stdio::null()).status();
+    if !found.is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: Ruby with Sidekiq 6 is not here (scripts/test installs it where Debian has it)");
+    }
+    on_all_sockets(false, |_, words| {
+        let mut command = Command::new("ruby");
+        command.arg("-W0").arg(script("sidekiq_jobs.rb"));
+        run(command, words);
+    });
 }
 
 #[test]
