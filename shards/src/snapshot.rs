@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::*};
 
@@ -200,6 +201,10 @@ pub struct Assembly {
     file: Option<Result<Box<dyn SnapshotFile>, String>>,
     /// Shards that have given their last piece.
     ended: usize,
+    /// Whose last item goes on in the next piece of it.
+    open: Option<ShardId>,
+    /// Pieces of the others meanwhile. They are few: who sees that many of its bytes wait walks no further.
+    parked: VecDeque<Chunk>,
 }
 
 /// What became of a snapshot with a piece more.
@@ -218,6 +223,27 @@ pub enum Outcome {
 impl Assembly {
     /// Adds a piece, and says in the shared state what came of it.
     pub fn take(&mut self, shared: &Shared, chunk: Chunk, now_ms: i64) -> Outcome {
+        if chunk.snapshot == self.id && self.open.is_some_and(|shard| shard != chunk.shard) {
+            self.parked.push_back(chunk);
+            return Outcome::Going;
+        }
+        let mut outcome = self.take_next(shared, chunk, now_ms);
+        while outcome == Outcome::Going
+            && self.open.is_none()
+            && let Some(chunk) = self.parked.pop_front()
+        {
+            outcome = self.take_next(shared, chunk, now_ms);
+        }
+        if outcome != Outcome::Going {
+            self.open = None;
+            for chunk in self.parked.drain(..) {
+                shared.persistence.pending[chunk.shard as usize].0.fetch_sub(chunk.bytes.len(), AcqRel);
+            }
+        }
+        outcome
+    }
+
+    fn take_next(&mut self, shared: &Shared, chunk: Chunk, now_ms: i64) -> Outcome {
         let persistence = &shared.persistence;
         let outcome = self.add(shared, &chunk, now_ms);
         persistence.pending[chunk.shard as usize].0.fetch_sub(chunk.bytes.len(), AcqRel);
@@ -272,8 +298,13 @@ impl Assembly {
                 false => crate::aof::rewrite::head(shared, &config, now_ms),
             };
             let file = made.and_then(|mut file| file.write(&head).map(|()| file));
-            *self = Assembly { id: chunk.snapshot, base_of, for_replicas, file: Some(file), ended: 0 };
+            // Those of one that was given up.
+            for old in self.parked.drain(..) {
+                shared.persistence.pending[old.shard as usize].0.fetch_sub(old.bytes.len(), AcqRel);
+            }
+            *self = Assembly { id: chunk.snapshot, base_of, for_replicas, file: Some(file), ..Assembly::default() };
         }
+        self.open = chunk.open.then_some(chunk.shard);
         if shared.persistence.is_over(chunk.snapshot) {
             return Outcome::GivenUp;
         }

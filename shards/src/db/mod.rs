@@ -49,6 +49,8 @@ pub struct Slice {
     pub snapshot: Option<u64>,
     /// The database that is walked.
     walk_db: usize,
+    /// Part of a long value was handed on, and its rest must come next.
+    open_item: bool,
     /// Walks that are at their end and whose bytes are still here.
     #[allow(clippy::vec_box)]
     finished: Vec<Box<snapshot::Walk>>,
@@ -69,6 +71,7 @@ impl Slice {
             changes: 0,
             snapshot: None,
             walk_db: 0,
+            open_item: false,
             finished: Vec::new(),
         }
     }

@@ -9,6 +9,10 @@
 //! The walk's state lies with the tables it walks: it goes along when the slice is lent, when `SWAPDB` exchanges two
 //! databases, and `FLUSHDB` leaves it the old table, which is freed when it has been walked.
 //!
+//! A value of many elements is not written in one go, which would hold up the shard as long as it is long: its key is put
+//! by, and the walk writes a little of it each step ([`crate::rdb::long`]) before it goes on to other keys. Who is about
+//! to change it has the rest written first, as one has any other.
+//!
 //! Four epochs are enough because a walk ends before the second one after it begins: one that is given up stamps what
 //! it has not reached without writing it. Redis's counterpart is `fork`, with the kernel's copies of pages in the place
 //! of the hook: it copies 4 KiB to keep an entry of 60 bytes, and stops every client while page tables are copied.
@@ -19,6 +23,7 @@ use crate::core::Core;
 use crate::dict::{Dict, Element, Hasher};
 use crate::entry::EntryPtr;
 use crate::rdb::file::opcode;
+use crate::rdb::long::{Progress, is_long};
 use crate::rdb::write::{Style, Writer, kind_of};
 use crate::router::ShardId;
 
@@ -83,6 +88,11 @@ impl Manner {
         if self.commands {
             return rewrite::write_key(out, entry, self.style);
         }
+        self.write_key(out, entry).value(entry);
+    }
+
+    /// Writes a key and what stands with it, before its value.
+    fn write_key<'a>(&self, out: &'a mut Vec<u8>, entry: EntryPtr) -> Writer<'a> {
         let mut writer = Writer { out, style: self.style };
         if let Some(at) = entry.expire_at() {
             writer.out.push(opcode::EXPIRETIME_MS);
@@ -98,7 +108,7 @@ impl Manner {
         }
         writer.out.push(kind_of(entry, self.style));
         writer.string(entry.key());
-        writer.value(entry);
+        writer
     }
 
     /// Writes that a database's keys follow, and how many.
@@ -117,11 +127,29 @@ impl Manner {
     }
 }
 
+/// A value of which part is written.
+struct Long {
+    key: Box<[u8]>,
+    /// Where to go on; nothing when it is whole.
+    at: Option<Progress>,
+    /// What is written and was not handed on.
+    out: Vec<u8>,
+    /// Pieces were handed on.
+    begun: bool,
+}
+
 /// The walk over one part of a database.
 pub struct Walk {
     /// The database's number at the cut.
     db: usize,
     cursor: u64,
+    /// The cursor came to the end.
+    reached_end: bool,
+    /// Keys of long values, older than the cut, that the cursor has passed. They are looked up anew each step: a place in
+    /// memory would not outlive a change.
+    put_by: Vec<Box<[u8]>>,
+    /// The one that is being written.
+    long: Option<Long>,
     /// A table that was flushed before it was walked to its end.
     flushed: Option<Box<(Dict<EntryPtr>, Dict<EntryPtr>)>>,
     manner: Manner,
@@ -140,13 +168,96 @@ impl Walk {
             return;
         }
         entry.set_epoch(epoch);
-        if !self.silent {
-            if self.out.is_empty() {
-                self.out.reserve(CHUNK_BYTES + CHUNK_BYTES / 8);
-                self.manner.write_database(&mut self.out, self.db, None);
+        if self.silent {
+            return;
+        }
+        if self.long.as_ref().is_some_and(|long| *long.key == *entry.key()) {
+            while self.write_on(entry) {}
+            return;
+        }
+        self.begin_out();
+        self.manner.write(&mut self.out, entry);
+        self.keys += 1;
+    }
+
+    fn begin_out(&mut self) {
+        if self.out.is_empty() {
+            self.out.reserve(CHUNK_BYTES + CHUNK_BYTES / 8);
+            self.manner.write_database(&mut self.out, self.db, None);
+        }
+    }
+
+    /// Writes more of a long value; whether there is more to write.
+    fn write_on(&mut self, entry: EntryPtr) -> bool {
+        let long = self.long.as_mut().expect("the caller saw it");
+        let mut writer = Writer { out: &mut long.out, style: self.manner.style };
+        long.at = long.at.and_then(|at| writer.go_on(entry, at));
+        if long.at.is_some() {
+            return true;
+        }
+        self.keys += 1;
+        if !long.begun {
+            // A whole item like others.
+            let long = self.long.take().expect("just seen");
+            self.begin_out();
+            self.out.extend_from_slice(&long.out);
+        }
+        false
+    }
+
+    /// Takes a step of writing long values that were put by; false if there are none.
+    fn step_long(&mut self, table: &Dict<EntryPtr>, epoch: u8) -> bool {
+        if self.long.as_ref().is_some_and(|long| long.at.is_none()) {
+            // It waits to be handed on.
+            return true;
+        }
+        let Some(key) = self.long.as_ref().map(|long| &long.key).or(self.put_by.last()) else { return false };
+        let entry = table.find(self.hasher.hash(key), key).filter(|entry| entry.epoch() != epoch);
+        debug_assert!(entry.is_some() || self.long.is_none(), "it ends before its key goes");
+        if self.long.is_none() {
+            let key = self.put_by.pop().expect("just seen");
+            // Else it was about to change, and is written.
+            if let Some(entry) = entry {
+                let mut out = Vec::new();
+                self.manner.write_database(&mut out, self.db, None);
+                match self.manner.write_key(&mut out, entry).begin(entry) {
+                    Some(at) => self.long = Some(Long { key, at: Some(at), out, begun: false }),
+                    None => self.reach(entry, epoch),
+                }
             }
-            self.manner.write(&mut self.out, entry);
-            self.keys += 1;
+            return true;
+        }
+        match entry {
+            Some(mut entry) => {
+                if !self.write_on(entry) {
+                    entry.set_epoch(epoch);
+                }
+            }
+            None => self.long = None,
+        }
+        true
+    }
+
+    /// The next piece of a long value, if one is ready: its bytes, and whether more of it follows.
+    fn take_long(&mut self) -> Option<(Vec<u8>, bool)> {
+        let long = self.long.as_mut()?;
+        match long.at {
+            Some(_) if long.out.len() < CHUNK_BYTES => None,
+            Some(_) => {
+                long.begun = true;
+                Some((std::mem::replace(&mut long.out, Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4)), true))
+            }
+            None => self.long.take().map(|long| (long.out, false)),
+        }
+    }
+
+    /// Nothing more is written: what was put by is stamped, for the cursor does not come there any more.
+    fn give_up(&mut self, dict: &Dict<EntryPtr>, epoch: u8) {
+        self.silent = true;
+        let keys = self.long.take().map(|long| long.key).into_iter().chain(self.put_by.drain(..));
+        let table = self.flushed.as_ref().map_or(dict, |tables| &tables.0);
+        for mut entry in keys.filter_map(|key| table.find(self.hasher.hash(&key), &key)) {
+            entry.set_epoch(epoch);
         }
     }
 }
@@ -169,6 +280,9 @@ impl RedisDb {
         let mut walk = Walk {
             db: self.id,
             cursor: 0,
+            reached_end: false,
+            put_by: Vec::new(),
+            long: None,
             flushed: None,
             manner,
             hasher: hasher.clone(),
@@ -196,7 +310,9 @@ impl RedisDb {
     fn walk_step(&mut self, silently: bool) -> bool {
         let RedisDb { walk, dict, epoch, .. } = self;
         let Some(walk) = walk.as_deref_mut() else { return true };
-        walk.silent |= silently;
+        if silently {
+            walk.give_up(dict, *epoch);
+        }
         if walk.silent {
             walk.out = Vec::new();
             if let Some(tables) = walk.flushed.take() {
@@ -205,15 +321,21 @@ impl RedisDb {
         }
         let flushed = walk.flushed.take();
         let table = flushed.as_ref().map_or(&*dict, |tables| &tables.0);
-        // Collected first: writing an entry needs the walk as a whole.
-        let mut found = std::mem::take(&mut walk.found);
-        walk.cursor = gather(table, walk.cursor, &mut found);
-        for entry in found.drain(..) {
-            walk.reach(entry, *epoch);
+        if !walk.step_long(table, *epoch) && !walk.reached_end {
+            // Collected first: writing an entry needs the walk as a whole.
+            let mut found = std::mem::take(&mut walk.found);
+            walk.cursor = gather(table, walk.cursor, &mut found);
+            walk.reached_end = walk.cursor == 0;
+            for entry in found.drain(..) {
+                match entry.epoch() != *epoch && !walk.silent && !walk.manner.commands && is_long(entry) {
+                    true => walk.put_by.push(entry.key().into()),
+                    false => walk.reach(entry, *epoch),
+                }
+            }
+            walk.found = found;
         }
-        walk.found = found;
         walk.flushed = flushed;
-        walk.cursor == 0
+        walk.reached_end && walk.put_by.is_empty() && walk.long.is_none()
     }
 
     /// Leaves the tables to a walk that has not come to their end, if there is one; says whether it did.
@@ -248,6 +370,8 @@ pub struct Chunk {
     pub keys: usize,
     /// The slice's last.
     pub last: bool,
+    /// Its last item goes on in the slice's next piece: no other slice's may come between.
+    pub open: bool,
 }
 
 impl Slice {
@@ -259,6 +383,7 @@ impl Slice {
         }
         self.snapshot = Some(id);
         self.walk_db = 0;
+        self.open_item = false;
         self.finished.clear();
     }
 
@@ -266,8 +391,9 @@ impl Slice {
     pub fn give_up_snapshot(&mut self) {
         for db in &mut self.dbs {
             if let Some(walk) = db.walk.as_deref_mut() {
-                walk.silent = true;
+                walk.give_up(&db.dict, db.epoch);
             }
+            self.open_item = false;
         }
     }
 
@@ -275,12 +401,16 @@ impl Slice {
     pub fn walk_snapshot(&mut self, core: &mut Core, mut enough: impl FnMut() -> bool) -> Option<Chunk> {
         let id = self.snapshot?;
         let mut steps = 0u32;
-        while let Some(db) = self.dbs.get_mut(self.walk_db) {
-            if db.walk.is_none() {
-                self.walk_db += 1;
-                continue;
+        while let Some(at) = self.next_to_walk() {
+            let db = &mut self.dbs[at];
+            let ended = db.walk_step(false);
+            let walk = db.walk.as_deref_mut().expect("just seen");
+            if let Some((bytes, open)) = walk.take_long() {
+                self.open_item = open;
+                let keys = if open { 0 } else { std::mem::take(&mut walk.keys) };
+                return Some(Chunk { snapshot: id, shard: self.owner, bytes, keys, open, last: false });
             }
-            if db.walk_step(false) {
+            if ended {
                 // Its keys are all written; the hook has nothing to do any more.
                 let walk = db.walk.take().expect("just seen");
                 db.set_hook(Hook::Snapshot, false);
@@ -292,8 +422,8 @@ impl Slice {
                 break;
             }
         }
-        let last = self.walk_db >= self.dbs.len();
-        if !last && self.walk_bytes() < CHUNK_BYTES {
+        let last = self.next_to_walk().is_none();
+        if self.open_item || !last && self.walk_bytes() < CHUNK_BYTES {
             return None;
         }
         let mut chunk = Chunk { snapshot: id, shard: self.owner, last, ..Chunk::default() };
@@ -310,6 +440,25 @@ impl Slice {
             self.snapshot = None;
         }
         Some(chunk)
+    }
+
+    /// The database to walk in: the one with the item that is open, wherever `SWAPDB` has taken it, before any other; and
+    /// one that it has taken to where the walk has been, behind all others.
+    fn next_to_walk(&mut self) -> Option<usize> {
+        let has_open =
+            |db: &RedisDb| db.walk.as_ref().and_then(|walk| walk.long.as_ref()).is_some_and(|long| long.begun);
+        if self.open_item
+            && let Some(at) = self.dbs.iter().position(has_open)
+        {
+            return Some(at);
+        }
+        while self.dbs.get(self.walk_db).is_some_and(|db| db.walk.is_none()) {
+            self.walk_db += 1;
+        }
+        if self.walk_db == self.dbs.len() {
+            self.walk_db = self.dbs.iter().position(|db| db.walk.is_some())?;
+        }
+        Some(self.walk_db)
     }
 
     /// Bytes that wait to be handed on.

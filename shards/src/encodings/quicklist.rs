@@ -240,7 +240,12 @@ impl QuickList {
 
     /// Nodes of the chain: a listpack each, or a text that stands alone.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = Result<&ListPack, &[u8]>> {
-        self.nodes.iter().map(|node| match &node.body {
+        self.nodes_from(0)
+    }
+
+    /// Those from the `first` on.
+    pub fn nodes_from(&self, first: usize) -> impl ExactSizeIterator<Item = Result<&ListPack, &[u8]>> {
+        self.nodes.range(first.min(self.nodes.len())..).map(|node| match &node.body {
             Body::Pack(pack) => Ok(pack),
             Body::Plain(text) => Err(&text[..]),
         })

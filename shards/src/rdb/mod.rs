@@ -14,6 +14,7 @@
 pub mod crc64;
 pub mod file;
 pub mod legacy;
+pub mod long;
 pub mod lzf;
 pub mod payload;
 pub mod read;

@@ -1,7 +1,5 @@
 //! Values as Redis writes them: an entry becomes bytes.
 
-use std::ops::ControlFlow;
-
 use super::{container, kind, lzf, special};
 use crate::config::Config;
 use crate::encodings::ListPack;
@@ -117,23 +115,13 @@ impl Writer<'_> {
         self.len(id.seq);
     }
 
-    /// A hash with fields that go. Flat, it is a listpack of fields, values and times, in order of time, those that
-    /// stay last and with 0; else each field has its time before it, counted from the first that goes, plus 1.
-    fn hash_with_expires(&mut self, hash: &Hash) {
+    /// A flat hash with fields that go: a listpack of fields, values and times, in order of time, those that stay last
+    /// and with 0.
+    fn flat_hash_with_expires(&mut self, hash: &Hash, flat: &ListPack) {
         let first = hash.next_expire().expect("the caller saw that a field goes");
         let at = |field: StrRef<'_>| hash.expire_at(field.as_bytes(&mut itoa::Buffer::new()));
         self.out.extend_from_slice(&first.to_le_bytes());
-        if hash.pack().is_none() {
-            self.len(hash.len() as u64);
-            hash.for_each(|field, value| {
-                self.len(at(field).map_or(0, |at| (at - first) as u64 + 1));
-                self.text(field);
-                self.text(value);
-            });
-            return;
-        }
         let mut triplets = Vec::with_capacity(hash.len());
-        let flat = hash.pack().expect("seen above");
         let mut texts = flat.iter();
         while let (Some(field), Some(value)) = (texts.next(), texts.next()) {
             triplets.push((at(field), field, value));
@@ -157,6 +145,12 @@ impl Writer<'_> {
         if let Some(text) = entry.string() {
             return self.text(text);
         }
+        if let Some(mut at) = self.begin(entry) {
+            while let Some(next) = self.go_on(entry, at) {
+                at = next;
+            }
+            return;
+        }
         match entry.object().expect("what is no string is boxed") {
             Object::String(text) => self.string(text),
             Object::List(List::Pack(pack)) => {
@@ -164,65 +158,26 @@ impl Writer<'_> {
                 self.len(container::PACKED);
                 self.string(pack.as_bytes());
             }
-            Object::List(List::Quick(list)) => {
-                self.len(list.nodes().len() as u64);
-                for node in list.nodes() {
-                    match node {
-                        Ok(pack) => {
-                            self.len(container::PACKED);
-                            self.string(pack.as_bytes());
-                        }
-                        Err(text) => {
-                            self.len(container::PLAIN);
-                            self.string(text);
-                        }
-                    }
-                }
-            }
             Object::Set(Set::Ints(ints)) => self.string(ints.as_bytes()),
             Object::Set(Set::List(pack)) if self.style.version >= 11 => self.string(pack.as_bytes()),
             Object::Set(set) => {
                 self.len(set.len() as u64);
-                set.walk(|member| {
-                    self.text(member);
-                    ControlFlow::Continue(())
-                });
+                set.for_each(|member| self.text(member));
             }
-            Object::Hash(hash) if hash.next_expire().is_some() => self.hash_with_expires(hash),
-            Object::Hash(hash) => match hash.pack() {
-                Some(pack) => self.string(pack.as_bytes()),
-                None => {
-                    self.len(hash.len() as u64);
-                    hash.for_each(|field, value| {
-                        self.text(field);
-                        self.text(value);
-                    });
+            Object::Hash(hash) => {
+                let pack = hash.pack().expect("others have parts");
+                match hash.next_expire() {
+                    Some(_) => self.flat_hash_with_expires(hash, pack),
+                    None => self.string(pack.as_bytes()),
                 }
-            },
-            Object::ZSet(zset) => match zset.pack() {
-                Some(pack) => self.string(pack.as_bytes()),
-                None => {
-                    self.len(zset.len() as u64);
-                    // From the greatest down, so that loading puts each before those that are there.
-                    zset.range(0, zset.len(), true, |member, score| {
-                        self.text(member);
-                        self.out.extend_from_slice(&score.to_le_bytes());
-                    });
-                }
-            },
-            Object::Stream(stream) => self.stream(stream),
+            }
+            Object::ZSet(zset) => self.string(zset.pack().expect("others have parts").as_bytes()),
+            Object::List(List::Quick(_)) | Object::Stream(_) => unreachable!("they have parts"),
         }
     }
 
-    fn stream(&mut self, stream: &Stream) {
-        self.len(stream.node_count() as u64);
-        for (id, pack) in stream.nodes() {
-            let mut name = [0; 16];
-            name[..8].copy_from_slice(&id.ms.to_be_bytes());
-            name[8..].copy_from_slice(&id.seq.to_be_bytes());
-            self.string(&name);
-            self.string(pack.as_bytes());
-        }
+    /// What stands behind a stream's nodes.
+    pub(super) fn behind_nodes(&mut self, stream: &Stream) {
         self.len(stream.len());
         self.id_as_lengths(stream.last_id);
         self.id_as_lengths(stream.first_id);

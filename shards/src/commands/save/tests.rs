@@ -82,6 +82,97 @@ fn a_snapshot_is_of_one_instant_whatever_is_written_meanwhile() {
     }
 }
 
+/// Once the walk had passed a database, what `SWAPDB` put in its place was not in the snapshot.
+#[test]
+fn what_swapdb_takes_to_where_the_walk_has_been_is_saved() {
+    for (shards, turns) in [1, 4].into_iter().flat_map(|shards| (1..12).map(move |n| (shards, 4 * n))) {
+        let mut world = World::new(shards);
+        let conn = world.connect();
+        World::set_look_us(30);
+        for line in ["DEBUG POPULATE 500 zero 10", "SELECT 3", "DEBUG POPULATE 3000 three 10", "SELECT 0"] {
+            world.run(conn, line);
+        }
+        let before = digest(&mut world, conn);
+        world.run(conn, "BGSAVE");
+        (0..turns).for_each(|_| world.end_turns());
+        world.run(conn, "SWAPDB 0 3");
+        world.run(conn, "SET zero:1 changed");
+        world.finish_snapshot();
+        World::set_look_us(1);
+        assert_eq!(world.run(conn, "DEBUG RELOAD NOSAVE").text(), "OK");
+        assert_eq!(digest(&mut world, conn), before, "{shards} shards, {turns} turns");
+    }
+}
+
+/// Long values are written over many turns, and changed, taken away or given other names in the midst of it.
+#[test]
+fn long_values_are_of_the_same_instant() {
+    type Element = fn(usize) -> String;
+    let kinds: [(&str, Element); 5] = [
+        ("RPUSH", |i| format!("element:{i}:{}", "x".repeat(i % 50))),
+        ("SADD", |i| format!("member:{i}")),
+        ("HSET", |i| format!("field:{i} value:{i}")),
+        ("ZADD", |i| format!("{} member:{i}", i * 7 % 1000)),
+        ("XADD", |i| format!("{}-1 field value:{i}", i + 1)),
+    ];
+    let change = |key: &str, kind: usize| match kind {
+        0 => format!("LSET {key} 5 changed"),
+        1 => format!("SREM {key} member:3"),
+        2 => format!("HSET {key} field:7 changed"),
+        3 => format!("ZINCRBY {key} 5000 member:9"),
+        _ => format!("XTRIM {key} MAXLEN 10"),
+    };
+    for (shards, seed) in [1, 4].into_iter().flat_map(|shards| (0..12).map(move |seed| (shards, seed))) {
+        let mut world = World::new(shards);
+        let conn = world.connect();
+        // So that many looks at the clock are a walk's time, and a long value takes many turns.
+        World::set_look_us(if seed % 3 == 0 { 60 } else { 20 });
+        for db in [0, 2] {
+            world.run(conn, &format!("SELECT {db}"));
+            for (kind, (command, element)) in kinds.iter().enumerate() {
+                for n in 0..2 {
+                    let key = format!("{command}:{n}");
+                    match *command {
+                        "XADD" => (0..3000).for_each(|i| drop(world.run(conn, &format!("XADD {key} {}", element(i))))),
+                        _ => (0..3000).step_by(500).for_each(|from| {
+                            let words: Vec<String> = (from..from + 500).map(element).collect();
+                            world.run(conn, &format!("{command} {key} {}", words.join(" ")));
+                        }),
+                    }
+                    if kind == 2 && n == 1 {
+                        world.run(conn, &format!("HPEXPIRE {key} 10000000 FIELDS 3 field:1 field:2 field:2999"));
+                    }
+                }
+            }
+            world.run(conn, "DEBUG POPULATE 200 key 10");
+        }
+        world.run(conn, "SELECT 0");
+        let before = digest(&mut world, conn);
+        assert_eq!(world.run(conn, "BGSAVE").text(), "Background saving started");
+        for turn in 0..60usize {
+            world.end_turns();
+            let kind = (turn * 7 + seed) % 5;
+            let key = format!("{}:{}", kinds[kind].0, (turn / 5 + seed) % 2);
+            match (turn + 5 * seed) % 23 {
+                3 | 11 => drop(world.run(conn, &change(&key, kind))),
+                7 => drop(world.run(conn, &format!("DEL {key}"))),
+                8 => drop(world.run(conn, &format!("RENAME {key} other:{turn}"))),
+                9 => drop(world.run(conn, &format!("SET key:{turn} changed"))),
+                13 if seed % 2 == 0 => drop(world.run(conn, "SWAPDB 0 2")),
+                17 if seed % 4 == 1 => drop(world.run(conn, "FLUSHDB")),
+                19 => drop(world.run(conn, &format!("PEXPIRE {key} 100000"))),
+                20 => drop(world.run(conn, &format!("COPY {key} copy:{turn}"))),
+                _ => {}
+            }
+        }
+        world.finish_snapshot();
+        World::set_look_us(1);
+        assert_ne!(digest(&mut world, conn), before);
+        assert_eq!(world.run(conn, "DEBUG RELOAD NOSAVE").text(), "OK");
+        assert_eq!(digest(&mut world, conn), before, "{shards} shards, seed {seed}");
+    }
+}
+
 #[test]
 fn a_transaction_is_in_a_snapshot_whole_or_not_at_all() {
     let mut world = World::new(4);

@@ -118,7 +118,12 @@ impl Stream {
 
     /// The nodes in order, each with its id and its listpack.
     pub fn nodes(&self) -> impl Iterator<Item = (StreamId, &ListPack)> {
-        self.nodes.iter().map(|(id, node)| (id, node.pack()))
+        self.nodes_from(0)
+    }
+
+    /// Those from the `first` on.
+    pub fn nodes_from(&self, first: usize) -> impl Iterator<Item = (StreamId, &ListPack)> {
+        self.nodes.iter_from(first).map(|(id, node)| (id, node.pack()))
     }
 
     /// How many nodes there are.

@@ -54,6 +54,16 @@ impl Nodes {
         Span { nodes: self, front: (0, 0), back: self.end() }
     }
 
+    /// Those from the `first` on.
+    pub fn iter_from(&self, mut first: usize) -> Span<'_> {
+        let mut chunk = 0;
+        while let Some(len) = self.chunks.get(chunk).map(Chunk::len).filter(|len| *len <= first) {
+            first -= len;
+            chunk += 1;
+        }
+        Span { nodes: self, front: (chunk, first), back: self.end() }
+    }
+
     fn end(&self) -> Place {
         (self.chunks.len(), 0)
     }
