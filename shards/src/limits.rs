@@ -19,6 +19,10 @@ pub const BULK_MAX_UNAUTHENTICATED: i64 = 16 * 1024;
 /// little; past 64 the first prefetched lines begin to leave the first-level cache.
 pub const BATCH_COMMANDS: usize = 64;
 
+/// Input of one client that is taken for large where what it leaves with its client has to count at once: what the loops
+/// read at once, and gain nothing by having others' beside it.
+pub const LARGE_INPUT_BYTES: usize = 16 * 1024;
+
 /// Keys whose buckets and entries are prefetched together. A bucket is a line and an entry of 64 bytes two: 128 keys are
 /// 24 KB of the 32 KB or more of a first-level cache.
 pub const BATCH_KEYS: usize = 128;

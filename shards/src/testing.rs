@@ -410,6 +410,16 @@ impl World {
         }
     }
 
+    /// Several connections of one shard send bytes, which it finds together.
+    pub fn send_together(&mut self, inputs: &[(Conn, &[u8])]) {
+        let connection = |conn: &Conn| &self.connections[conn.0];
+        let shard = connection(&inputs[0].0).shard;
+        assert!(inputs.iter().all(|(conn, _)| connection(conn).open && connection(conn).shard == shard));
+        let inputs: Vec<Input<'_>> =
+            inputs.iter().map(|(conn, bytes)| Input { client: connection(conn).index, bytes }).collect();
+        self.step(shard as usize, Event::Received(&inputs));
+    }
+
     /// What the server sent on a connection since this was last asked.
     pub fn received(&mut self, conn: Conn) -> Vec<u8> {
         std::mem::take(&mut self.connections[conn.0].received)

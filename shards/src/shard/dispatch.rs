@@ -470,7 +470,7 @@ impl Shard {
         {
             return self.reject(index, id, "ERR Replica can't interact with the keyspace".into());
         }
-        if self.client_memory_limit != 0 && self.guarded {
+        if self.client_memory_limit != 0 {
             self.evict_clients_first(index);
             if self.clients[index as usize].is_none() {
                 return Next::Closed;

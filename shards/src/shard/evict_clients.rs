@@ -76,8 +76,9 @@ impl Shard {
         self.evict_clients();
     }
 
-    /// Before a command that may evict keys: who holds too much by what ran before goes first, and keys stay. The end of
-    /// the turn would be too late, for a turn may leave each client a large reply.
+    /// Before a command (but a plain one where nothing guards it): who holds too much by what ran before goes first. The
+    /// end of the turn would be too late: it may leave each client a large reply, for which keys would go, and who asks in
+    /// it which clients there are would be told of those that have sent too much before.
     #[cold]
     pub(crate) fn evict_clients_first(&mut self, index: u32) {
         let before = std::mem::replace(&mut self.served_last, index);
@@ -160,6 +161,7 @@ impl Shard {
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
+    use crate::limits::LARGE_INPUT_BYTES;
     use crate::message::Parcel;
     use crate::router::owner_of;
     use crate::shard::Event;
@@ -222,6 +224,42 @@ mod tests {
                     world.end_turns();
                 }
                 assert!(sent > 50, "{line}: {sent}");
+            }
+        }
+    }
+
+    /// A client list that was found beside what another client had sent too much of showed that client: neither had been
+    /// counted what the batch had brought, nor was anybody closed before the end of the turn. Redis's "client evicted due to
+    /// percentage of maxmemory" writes to one connection and asks on another at once, and met this on a busy machine.
+    #[test]
+    fn who_asks_for_clients_does_not_see_those_that_sent_too_much_before() {
+        // As much of it as a loop reads at once.
+        let large = format!("*1\r\n$400000\r\n{}", "v".repeat(LARGE_INPUT_BYTES))[..LARGE_INPUT_BYTES].to_owned();
+        for shards in [1, 4] {
+            for maxmemory in [0, 100_000_000] {
+                let mut world = World::new(shards);
+                let boss = world.connect_to(0);
+                let line = format!("CONFIG SET maxmemory-clients 300000 maxmemory {maxmemory}");
+                assert_eq!(world.run(boss, &line).to_string(), "OK");
+                for home in 0..shards {
+                    let conn = world.connect_to(home as u16);
+                    world.run(conn, "CLIENT SETNAME large");
+                    assert!(world.run(boss, "CLIENT LIST").text().contains("name=large"));
+                    match home {
+                        0 => world.send_together(&[(conn, large.as_bytes()), (boss, b"CLIENT LIST\r\n")]),
+                        _ => {
+                            world.send_only(conn, large.as_bytes());
+                            world.send_only(boss, b"CLIENT LIST\r\n");
+                        }
+                    }
+                    world.settle();
+                    let said = String::from_utf8_lossy(&world.received(boss)).into_owned();
+                    assert!(
+                        said.contains("cmd=client|list") && !said.contains("name=large"),
+                        "{shards}, {home}: {said}"
+                    );
+                    assert!(!world.is_open(conn));
+                }
             }
         }
     }

@@ -301,6 +301,11 @@ impl Shard {
             Note::Lent { tx, slice } => self.take_lent(tx, slice),
             Note::Return(slice) => self.take_home(slice),
             Note::Ask(number, questions) => {
+                if self.client_memory_limit != 0 && questions.iter().any(|ask| matches!(ask, Question::Clients { .. }))
+                {
+                    // Whose turn it was to go when another shard asked is not shown, though this shard's turn has not ended.
+                    self.evict_clients();
+                }
                 let answers = questions.into_iter().map(|question| self.answer(question)).collect();
                 self.outbox.note(from, Note::Answer(number, answers));
             }

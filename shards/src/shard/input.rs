@@ -9,7 +9,7 @@ use super::{Input, Shard};
 use crate::args::{ArgRef, Args, KeyPlace, OwnedArgs};
 use crate::client::{Query, gate};
 use crate::commands::{CommandId, UNKNOWN};
-use crate::limits::{BATCH_COMMANDS, BATCH_KEYS, KEPT_ARGUMENTS};
+use crate::limits::{BATCH_COMMANDS, BATCH_KEYS, KEPT_ARGUMENTS, LARGE_INPUT_BYTES};
 use crate::resp::{Limits, Parsed};
 use crate::router::owner_of;
 
@@ -61,10 +61,16 @@ struct Source<'a> {
 
 impl Shard {
     /// Takes in what clients sent.
+    ///
+    /// Where they are held to a bound, what a large input leaves with its client is counted before what stands behind it
+    /// is run: the next client may ask whether that one has gone.
     pub(crate) fn received(&mut self, inputs: &[Input<'_>]) {
-        self.take_input(inputs);
-        if self.client_memory_limit != 0 {
-            inputs.iter().for_each(|input| self.count_memory(input.client));
+        if self.client_memory_limit == 0 {
+            return self.take_input(inputs);
+        }
+        for part in inputs.split_inclusive(|input| input.bytes.len() >= LARGE_INPUT_BYTES) {
+            self.take_input(part);
+            part.iter().for_each(|input| self.count_memory(input.client));
         }
     }
 
