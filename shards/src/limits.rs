@@ -23,6 +23,13 @@ pub const BATCH_COMMANDS: usize = 64;
 /// read at once, and gain nothing by having others' beside it.
 pub const LARGE_INPUT_BYTES: usize = 16 * 1024;
 
+/// Most that is read at once of a large argument, where it is read to its place. Ten times what a socket mostly holds;
+/// and other clients do not wait for more than some tenths of a ms.
+pub const LARGE_READ_BYTES: usize = 1 << 20;
+
+/// Most that is read so of all clients in one turn: then each is read as if it had no large argument.
+pub const LARGE_READS_BYTES: usize = 4 << 20;
+
 /// Keys whose buckets and entries are prefetched together. A bucket is a line and an entry of 64 bytes two: 128 keys are
 /// 24 KB of the 32 KB or more of a first-level cache.
 pub const BATCH_KEYS: usize = 128;

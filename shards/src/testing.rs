@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::client::Peer;
 use crate::commands::migrate::{Migrated, Migration};
 use crate::config::{Config, Mode};
+use crate::limits::LARGE_INPUT_BYTES;
 use crate::message::Parcel;
 use crate::quote;
 use crate::rdb::crc64;
@@ -408,6 +409,33 @@ impl World {
         if open {
             self.step(shard as usize, Event::Received(&[Input { client: index, bytes }]));
         }
+    }
+
+    /// Sends bytes as to a loop that reads large arguments to their place, `most` at once, and other input in parts of 16 KB;
+    /// returns how many were read to their place.
+    pub fn send_in_place(&mut self, conn: Conn, mut bytes: &[u8], most: usize) -> usize {
+        let Connection { shard, index, .. } = self.connections[conn.0];
+        let shard = shard as usize;
+        let mut in_place = 0;
+        while !bytes.is_empty() && self.is_open(conn) {
+            let n = match self.shards[shard].lend_query(index, most) {
+                Some(mut buffer) => {
+                    let n = bytes.len().min(most).min(buffer.capacity() - buffer.len());
+                    buffer.extend_from_slice(&bytes[..n]);
+                    self.step(shard, Event::Filled(index, buffer, n));
+                    in_place += n;
+                    n
+                }
+                None => {
+                    let n = bytes.len().min(LARGE_INPUT_BYTES);
+                    self.step(shard, Event::Received(&[Input { client: index, bytes: &bytes[..n] }]));
+                    n
+                }
+            };
+            bytes = &bytes[n..];
+        }
+        self.settle();
+        in_place
     }
 
     /// Several connections of one shard send bytes, which it finds together.

@@ -185,11 +185,33 @@ impl Query {
 
     /// Adds received bytes.
     pub fn append(&mut self, bytes: &[u8]) {
+        self.drop_consumed();
+        self.bytes.extend_from_slice(bytes);
+        self.peak = self.peak.max(self.bytes.len());
+    }
+
+    fn drop_consumed(&mut self) {
         if self.start > 0 && self.start >= self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The buffer leaves, to be read into: with room for the next `most` of `wanted` bytes. [`Query::take_back`] follows.
+    pub fn lend(&mut self, wanted: usize, most: usize) -> Vec<u8> {
+        self.drop_consumed();
+        match wanted <= most {
+            true => self.bytes.reserve_exact(wanted),
+            // Grown by doubling, it is not copied for each part of an argument that comes in many.
+            false => self.bytes.reserve(most),
+        }
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// The buffer comes back.
+    pub fn take_back(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.bytes.is_empty());
+        self.bytes = bytes;
         self.peak = self.peak.max(self.bytes.len());
     }
 

@@ -74,6 +74,32 @@ impl Shard {
         }
     }
 
+    /// The buffer of a client that is in the midst of a large argument, with room behind its bytes for what is missing,
+    /// but no more than `most`: what is read there need not be copied, and takes few reads. It comes back with
+    /// [`Event::Filled`](super::Event::Filled) before anything else happens.
+    ///
+    /// `None` where what is missing is no more than [`LARGE_INPUT_BYTES`]: other requests may stand behind it, and one
+    /// read brings them all.
+    pub fn lend_query(&mut self, index: u32, most: usize) -> Option<Vec<u8>> {
+        let client = self.clients.get_mut(index as usize)?.as_deref_mut()?;
+        if client.gate & (gate::WAITING | gate::CLOSING) != 0 || most <= LARGE_INPUT_BYTES {
+            return None;
+        }
+        let wanted = client.parser.wanted(client.query.pending().len());
+        (wanted > LARGE_INPUT_BYTES).then(|| client.query.lend(wanted, most))
+    }
+
+    /// Takes in what was read into a client's own buffer.
+    pub(crate) fn filled(&mut self, index: u32, buffer: Vec<u8>, bytes: usize) {
+        let Some(client) = self.clients[index as usize].as_deref_mut() else { return };
+        client.query.take_back(buffer);
+        if bytes > 0 {
+            client.net_in += bytes as u64;
+            self.core.stats.net_input_bytes += bytes as u64;
+            self.received(&[Input { client: index, bytes: &[] }]);
+        }
+    }
+
     fn take_input(&mut self, inputs: &[Input<'_>]) {
         assert!(inputs.len() <= MAX_INPUTS);
         // Clients with input left over get the new bytes behind it, and are read from there.
@@ -332,5 +358,71 @@ impl Shard {
         self.reply_in_order(index, |reply| reply.error(&text));
         self.core.stats.count_error(&text);
         self.close_after_reply(index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::limits::LARGE_INPUT_BYTES;
+    use crate::shard::Event;
+    use crate::testing::{World, request};
+
+    /// The epoll loop took an argument of 100 KB in seven turns, a part of 16 KB each, and copied it once more than Redis.
+    #[test]
+    fn the_rest_of_a_large_argument_is_read_to_its_place() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            let large: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+            for (len, most) in [(100_000, 1 << 20), (3_000_000, 1 << 20), (100_000, 17_000), (3_000_000, 300_000)] {
+                let value = &large[..len];
+                // With something before it and much behind it.
+                let mut sent = [request(&[&b"PING"[..]]), request(&[b"SET", &b"k"[..], value])].concat();
+                (0..2000).for_each(|_| sent.extend(request(&["APPEND", "k", "."])));
+                let in_place = world.send_in_place(conn, &sent, most);
+                assert!(in_place + LARGE_INPUT_BYTES * 2 >= len, "{in_place} of {len}");
+                let replies = world.received(conn);
+                assert!(replies.starts_with(b"+PONG\r\n+OK\r\n:"), "{}", replies.len());
+                assert!(replies.ends_with(format!(":{}\r\n", len + 2000).as_bytes()));
+                let got = world.call(conn, &["GETRANGE", "k", "0", &(len - 1).to_string()]);
+                let start = got.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+                assert!(got[start..start + len] == *value, "{len} bytes, {most} at once, {shards} shard(s)");
+            }
+        }
+    }
+
+    /// Nothing is lent to who waits, or asks for little; and what comes back with nothing read has changed nothing.
+    #[test]
+    fn buffers_are_lent_for_large_arguments_alone() {
+        let mut world = World::new(1);
+        let (conn, other) = (world.connect(), world.connect());
+        let lends = |world: &mut World| match world.shards[0].lend_query(0, 1 << 20) {
+            Some(buffer) => {
+                world.shards[0].step(Event::Filled(0, buffer, 0));
+                true
+            }
+            None => false,
+        };
+        assert!(!lends(&mut world));
+        world.send_only(conn, &request(&["SET", "k", &"v".repeat(LARGE_INPUT_BYTES)])[..30]);
+        assert!(!lends(&mut world), "one read may bring more than the rest of it");
+        world.send(conn, &request(&["SET", "k", &"v".repeat(LARGE_INPUT_BYTES)])[30..]);
+        assert_eq!(world.received(conn), b"+OK\r\n");
+        let set = request(&["SET", "k", &"w".repeat(100_000)]);
+        world.send_only(conn, b"BLPOP list 0\r\n");
+        world.send_only(conn, &set[..20_000]);
+        assert!(!lends(&mut world), "it waits");
+        assert_eq!(world.run(other, "RPUSH list x").to_string(), "1");
+        assert!(lends(&mut world) && lends(&mut world));
+        // Beyond the bound of a query buffer it is closed as if the bytes had been received.
+        world.send_in_place(conn, &set[20_000..], 1 << 20);
+        assert!(world.received(conn).ends_with(b"+OK\r\n"));
+        assert_eq!(world.run(other, "STRLEN k").to_string(), "100000");
+        world.run(other, "CONFIG SET client-query-buffer-limit 1048576");
+        let endless = request(&["SET", "k", &"w".repeat(2_000_000)]);
+        assert!(world.send_in_place(conn, &endless, 1 << 20) > 1_000_000);
+        assert!(!world.is_open(conn));
+        let stats = world.run(other, "INFO stats").text();
+        assert!(stats.contains("client_query_buffer_limit_disconnections:1\r\n"), "{stats}");
     }
 }

@@ -72,6 +72,9 @@ pub enum Event<'a> {
     Connected(u32, Peer),
     /// Clients sent bytes: at most [`input::MAX_INPUTS`] of them, each once.
     Received(&'a [Input<'a>]),
+    /// The buffer that [`Shard::lend_query`] gave comes back, at once, with this many bytes of the client's behind those
+    /// that were in it.
+    Filled(u32, Vec<u8>, usize),
     /// This many bytes handed out by [`Shard::take_output`] were sent.
     Sent(u32, usize),
     /// The peer closed the connection, or it broke.
@@ -375,6 +378,7 @@ impl Shard {
         match event {
             Event::Connected(index, peer) => self.connected(index, peer),
             Event::Received(inputs) => self.received(inputs),
+            Event::Filled(index, buffer, bytes) => self.filled(index, buffer, bytes),
             Event::Sent(index, bytes) => self.sent(index, bytes),
             Event::Disconnected(index) => self.disconnect(index),
             Event::Parcel(parcel) => self.deliver(parcel),
