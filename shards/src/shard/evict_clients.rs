@@ -65,7 +65,7 @@ impl Shard {
         memory.total.fetch_sub(client.counted_bytes, Relaxed);
     }
 
-    /// At the end of a turn: counts those whose output has changed, and has clients closed if all hold too much.
+    /// At the end of a turn, and when another shard asks for clients: counts those whose output has changed, and has clients closed if all hold too much.
     pub(crate) fn count_and_evict_clients(&mut self) {
         self.asked_for_room = false;
         for at in 0..self.flush.len() {
@@ -127,12 +127,18 @@ impl Shard {
     fn evict_own_clients(&mut self) -> Option<ShardId> {
         let own = self.core.id as usize;
         let limit = self.client_memory_limit;
+        let mut looked_at_output = false;
         loop {
             let shared = self.core.shared.clone();
             let memory = &shared.client_memory;
             let total: usize = memory.iter().map(|memory| memory.0.total.load(Relaxed)).sum();
             if limit == 0 || total <= limit {
                 return None;
+            }
+            if !std::mem::replace(&mut looked_at_output, true) {
+                // Who is owed too much goes for that, also before the turn has ended, and makes room for others.
+                (0..self.flush.len()).for_each(|at| self.check_output_limit(self.flush[at]));
+                continue;
             }
             let may_go = |client: &&Client| !client.no_evict && client.gate & (gate::CLOSING | gate::REPLICA) == 0;
             let largest = self.clients().filter(may_go).max_by_key(|client| client.counted_bytes);
@@ -261,6 +267,40 @@ mod tests {
                     assert!(!world.is_open(conn));
                 }
             }
+        }
+    }
+
+    /// Who is owed more than a client's output may be goes for that, and others stay, also where the next command comes
+    /// before the turn has ended.
+    #[test]
+    fn output_limits_go_first() {
+        for (shards, maxmemory) in [(1, 0), (1, 100_000_000), (2, 0), (2, 100_000_000)] {
+            let mut world = World::new(shards);
+            let (boss, writer) = (world.connect_to(0), world.connect_to(0));
+            let key = (0..).map(|i| format!("k{i}")).find(|key| owner_of(key.as_bytes(), shards) == 0).unwrap();
+            world.call(writer, &["SET", &key, &"v".repeat(600_000)]);
+            world.disconnect(writer);
+            let lines = [
+                format!("CONFIG SET maxmemory-clients 2000000 maxmemory {maxmemory}"),
+                "CONFIG SET client-output-buffer-limit \"normal 500000 0 0\"".into(),
+            ];
+            lines.iter().for_each(|line| assert_eq!(world.run(boss, line).to_string(), "OK"));
+            let home = shards as u16 - 1;
+            let (holder, reader) = (world.connect_to(home), world.connect_to(home));
+            fill(&mut world, holder, 800_000);
+            assert!(world.is_open(holder));
+            world.send_only(reader, &request(&["GET", &key]));
+            if home != 0 {
+                // The reply and the question come in one parcel.
+                let mut parcels = Vec::new();
+                world.shards[1].outbox.take(&mut |_, parcel| parcels.push(parcel));
+                parcels.into_iter().for_each(|parcel| world.shards[0].step(Event::Parcel(parcel)));
+            }
+            world.send_only(boss, b"CLIENT LIST\r\n");
+            world.settle();
+            world.end_turns();
+            assert!(!world.is_open(reader), "{shards} shard(s), maxmemory {maxmemory}");
+            assert!(world.is_open(holder), "{shards} shard(s), maxmemory {maxmemory}");
         }
     }
 

@@ -303,8 +303,8 @@ impl Shard {
             Note::Ask(number, questions) => {
                 if self.client_memory_limit != 0 && questions.iter().any(|ask| matches!(ask, Question::Clients { .. }))
                 {
-                    // Whose turn it was to go when another shard asked is not shown, though this shard's turn has not ended.
-                    self.evict_clients();
+                    // Who was to go when another shard asked is not shown, though this shard's turn has not ended.
+                    self.count_and_evict_clients();
                 }
                 let answers = questions.into_iter().map(|question| self.answer(question)).collect();
                 self.outbox.note(from, Note::Answer(number, answers));
