@@ -135,7 +135,10 @@ fn resetstat_question(_: Args<'_>) -> Option<Question> {
 }
 
 fn resetstat(shard: &mut Shard, index: u32, _: Args<'_>, _: Vec<Answer>) -> CommandResult {
-    shard.core.shared.lazyfreed_objects.store(0, std::sync::atomic::Ordering::Relaxed);
+    let shared = &shard.core.shared;
+    for counter in [&shared.lazyfreed_objects, &shared.scripts.evicted] {
+        counter.store(0, std::sync::atomic::Ordering::Relaxed);
+    }
     shard.client(index).reply().ok();
     Ok(())
 }
@@ -310,6 +313,15 @@ mod tests {
             assert!(!text.contains("cmdstat_get"), "{text}");
             assert!(text.contains("cmdstat_config|resetstat:calls=1,"), "{text}");
         });
+        // `evicted_scripts` went on counting, over which Redis's "Lua scripts eviction is plain LRU" failed.
+        let mut world = World::new(2);
+        let conn = world.connect();
+        for i in 0..502 {
+            world.run(conn, &format!("EVAL 'return {i}' 0"));
+        }
+        assert!(world.run(conn, "INFO stats").text().contains("evicted_scripts:2\r\n"));
+        assert_eq!(world.run(conn, "CONFIG RESETSTAT").to_string(), "OK");
+        assert!(world.run(conn, "INFO stats").text().contains("evicted_scripts:0\r\n"));
     }
 
     #[test]
