@@ -407,6 +407,8 @@ fn run(startup: Startup) -> Result<ExitCode, String> {
     let threads = start_loops(&startup, built)?;
     start_loading(&server, from_log)?;
     supervise(&server);
+    // Whoever sees its connection close finds nobody at the address, as with Redis (`closeListeningSockets`).
+    server.listening.stop();
     server.mailboxes.broadcast(|| Mail::Stop);
     for thread in threads {
         thread.join().map_err(|_| "A shard's thread panicked".to_string())?;

@@ -171,6 +171,11 @@ impl Listening {
         self.now.lock().expect("no holder panics").clone()
     }
 
+    /// Takes no more connections, for the server ends.
+    pub fn stop(&self) {
+        self.all().iter().for_each(|listener| listener.stop());
+    }
+
     /// Listens where this configuration says instead. Sockets that it keeps go on, with what waits in their backlogs. On
     /// failure all is as before.
     ///

@@ -2,11 +2,12 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use crate::harness::{Dir, Launch, Server, everywhere};
-use crate::wire::{Value, ok};
+use crate::harness::{Dir, Launch, Server, everywhere, wait_until};
+use crate::wire::{Value, encode, ok};
 
 #[test]
 fn signals_end_it_in_good_order() {
@@ -31,6 +32,27 @@ fn signals_end_it_in_good_order() {
             for mut conn in conns {
                 assert_eq!(conn.read_to_end(), b"");
             }
+        }
+    });
+}
+
+/// Redis closes what it listens on before it exits. Here clients' connections were closed first, and who came back at once
+/// was let in by a server that had ended, and cut off.
+#[test]
+fn nobody_listens_when_connections_close_at_the_end() {
+    everywhere(&[1, 4], |placement| {
+        for script in [false, true] {
+            let mut server = placement.start(&["--busy-reply-threshold", "10"]);
+            let (mut conn, mut busy) = (server.connect(), server.connect());
+            if script {
+                busy.send(&encode(&["EVAL", "while true do end", "0"]));
+                wait_until("the script is slow", || matches!(server.connect().cmd("PING"), Value::Error(_)));
+            }
+            conn.send(&encode(&["SHUTDOWN", "NOSAVE"]));
+            conn.read_to_end();
+            let late = TcpStream::connect(("127.0.0.1", server.port));
+            assert!(late.is_err(), "it listens, {placement:?}");
+            assert_eq!(server.wait_for_end().code(), Some(0), "{}", server.log());
         }
     });
 }
