@@ -23,7 +23,7 @@ pub const BATCH_COMMANDS: usize = 64;
 /// read at once, and gain nothing by having others' beside it.
 pub const LARGE_INPUT_BYTES: usize = 16 * 1024;
 
-/// Most that is read at once of a large argument, where it is read to its place. Ten times what a socket mostly holds;
+/// Most that is read at once of a large argument, where it is read to its place. More than a socket mostly holds;
 /// and other clients do not wait for more than some tenths of a ms.
 pub const LARGE_READ_BYTES: usize = 1 << 20;
 

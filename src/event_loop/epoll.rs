@@ -148,8 +148,8 @@ impl Epoll {
     }
 
     /// Reads the rest of a large argument to its place, up to `most` bytes, if the client has begun one: as many as were
-    /// read (Redis's `big_arg` in `readQueryFromClient`). In reads of 16 KB, one a turn, a value of 100 KB took twice as
-    /// long.
+    /// read (Redis's `big_arg` in `readQueryFromClient`). In reads of 16 KB, one a turn, a value of 100 KB took half as
+    /// long again.
     fn read_large(&mut self, shard: &mut Shard, index: u32, most: usize) -> Option<usize> {
         let connection = self.connections[index as usize].as_mut()?;
         connection.filled = false;
