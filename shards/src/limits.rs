@@ -50,6 +50,9 @@ pub const SURPLUS_PARCELS: i32 = 2;
 /// are, for their growth would cost anew each turn.
 pub const SPARE_PARCEL_BYTES: usize = 512 * 1024;
 
+/// A parcel that has grown beyond this goes when it has not been filled by a quarter for some time.
+pub const SMALL_PARCEL_BYTES: usize = 16 * 1024;
+
 /// Bytes of all parcels that a shard keeps for reuse.
 pub const SPARE_PARCELS_BYTES: usize = 4 * 1024 * 1024;
 

@@ -13,8 +13,8 @@ use crate::db::Slice;
 use crate::db::blocked::BlockId;
 use crate::dict::prefetch_line;
 use crate::limits::{
-    BATCH_COMMANDS, BATCH_KEYS, SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES, SPARE_PARCELS_SHORT_BYTES,
-    SURPLUS_PARCELS,
+    BATCH_COMMANDS, BATCH_KEYS, SMALL_PARCEL_BYTES, SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES,
+    SPARE_PARCELS_SHORT_BYTES, SURPLUS_PARCELS,
 };
 use crate::pubsub::Letter;
 use crate::router::ShardId;
@@ -512,6 +512,17 @@ impl Parcel {
             + self.replies.bytes.capacity()
     }
 
+    /// Bytes of what is in its flat buffers.
+    fn used(&self) -> usize {
+        let RequestBatch { heads, refs, places, bytes, .. } = &self.requests;
+        size_of_val(&heads[..])
+            + size_of_val(&refs[..])
+            + size_of_val(&places[..])
+            + bytes.len()
+            + size_of_val(&self.replies.heads[..])
+            + self.replies.bytes.len()
+    }
+
     /// Empties it, keeping its buffers.
     pub fn clear(&mut self) {
         self.requests.clear();
@@ -536,6 +547,8 @@ pub struct Outbox {
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Parcel>>,
     spare_bytes: usize,
+    /// The most that a parcel which came in held, since the last [`Outbox::trim`].
+    most_used: usize,
     /// By shard: how many more parcels came from it than went to it.
     surplus: Vec<i32>,
     from: ShardId,
@@ -635,10 +648,13 @@ impl Outbox {
         self.ordered
     }
 
-    /// Gives those to the allocator that lay unused since the last time.
+    /// Gives those to the allocator that lay unused since the last time, and those that have grown far beyond what they
+    /// have held since then: one large reply would have memory kept for ever, for what was used last is used next.
     pub fn trim(&mut self) {
-        let unused = self.spare.drain(..self.fewest.min(self.spare.len()));
-        self.spare_bytes -= unused.map(|parcel| parcel.capacity()).sum::<usize>();
+        self.spare.drain(..self.fewest.min(self.spare.len()));
+        let fits = (4 * std::mem::take(&mut self.most_used)).max(SMALL_PARCEL_BYTES);
+        self.spare.retain(|parcel| parcel.capacity() <= fits);
+        self.spare_bytes = self.spare.iter().map(|parcel| parcel.capacity()).sum();
         self.fewest = self.spare.len();
     }
 
@@ -671,6 +687,7 @@ impl Outbox {
     pub fn recycle(&mut self, mut parcel: Box<Parcel>) {
         let surplus = &mut self.surplus[parcel.from as usize];
         *surplus = surplus.saturating_add(1 + parcel.returned.len() as i32);
+        self.most_used = self.most_used.max(parcel.used());
         while let Some(returned) = parcel.returned.pop() {
             self.keep(returned);
         }
@@ -712,5 +729,16 @@ mod tests {
         let all = busy.spare.len() + quiet.spare.len();
         assert!(all <= 3 + SURPLUS_PARCELS as usize + 1, "{all} parcels");
         assert!(busy.surplus[1].abs() <= 3 + SURPLUS_PARCELS && quiet.surplus[0] == SURPLUS_PARCELS);
+        // One of them has grown, and is given up when it has not been filled for some time.
+        let bytes = |outbox: &Outbox| outbox.spare.iter().map(|parcel| parcel.capacity()).sum::<usize>();
+        busy.parcel(1).replies.bytes.extend_from_slice(&[0; 100_000]);
+        carry(&mut busy, &mut quiet);
+        for kept in [true, false] {
+            quiet.trim();
+            assert_eq!(bytes(&quiet) >= 100_000, kept);
+            assert_eq!(bytes(&quiet), quiet.spare_bytes);
+            busy.note(1, Note::Stream);
+            carry(&mut busy, &mut quiet);
+        }
     }
 }
