@@ -497,6 +497,7 @@ impl World {
         for shard in 0..self.shards.len() {
             self.set_time();
             self.shards[shard].before_sleep();
+            self.shards[shard].walk_snapshot();
         }
         self.settle();
     }

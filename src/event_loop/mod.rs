@@ -34,6 +34,8 @@ pub trait Poller {
     fn close(&mut self, index: u32);
     /// Sends the output of every client on the shard's list, or begins to.
     fn flush(&mut self, shard: &mut Shard);
+    /// Has what [`Poller::flush`] began leave now, not with the next wait.
+    fn submit(&mut self) {}
     /// Waits up to `timeout_us` (for ever when `None`) and hands what happened to the shard.
     ///
     /// # Errors
@@ -241,6 +243,10 @@ impl<P: Poller> EventLoop<P> {
             self.shard.check_output_limit(index);
         }
         self.poller.flush(&mut self.shard);
+        if self.shard.may_walk() {
+            self.poller.submit();
+            self.shard.walk_snapshot();
+        }
         if !self.shard.effects.is_empty() {
             self.carry_out_effects();
         }

@@ -160,6 +160,11 @@ impl Ring {
         unsafe { self.ring.submitter().enter::<libc::sigset_t>(pending, 0, GETEVENTS, None) }
     }
 
+    /// Submits what was added, and waits for nothing. What the kernel refuses is submitted again with the next wait.
+    pub fn submit(&mut self) {
+        let _ = self.ring.submit();
+    }
+
     /// Takes completions into `out`, as (token, result, flags).
     pub fn completions(&mut self, out: &mut Vec<(u64, i32, u32)>) {
         out.extend(self.ring.completion().map(|c| (c.user_data(), c.result(), c.flags())));

@@ -439,6 +439,10 @@ impl Poller for Uring {
         }
     }
 
+    fn submit(&mut self) {
+        self.ring.submit();
+    }
+
     fn poll(&mut self, turn: &mut Turn<'_>, timeout_us: Option<u64>) -> io::Result<()> {
         self.arm_bell()?;
         for which in std::mem::take(&mut self.rearm_accept) {

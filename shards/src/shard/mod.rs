@@ -421,7 +421,6 @@ impl Shard {
             self.end_frees();
         }
         self.publish_spares();
-        self.walk_snapshot();
         if self.busy.is_some() {
             self.go_on_with_script();
             self.run_resumed();

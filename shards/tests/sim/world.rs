@@ -176,6 +176,7 @@ impl Sim {
     /// What a turn of a loop ends with.
     fn collect(&mut self, at: usize) {
         self.shards[at].before_sleep();
+        self.shards[at].walk_snapshot();
         for piece in std::mem::take(&mut self.shards[at].core.pieces) {
             self.logs[at].bytes.extend_from_slice(&piece.bytes);
             assert_eq!(self.logs[at].bytes.len() as u64, piece.end, "logs are handed over whole and in order");
