@@ -18,11 +18,12 @@ const POOL: usize = 16;
 /// A counter starts here, so that a new key is not the first to go (Redis: `LFU_INIT_VAL`).
 const LFU_INIT: u32 = 5;
 
-#[derive(Clone, Debug)]
+/// The key is known by its hash: long names, kept by every shard, would be memory for which further keys had to go.
+#[derive(Clone, Copy, Debug)]
 struct Candidate {
     score: u64,
     db: usize,
-    name: Vec<u8>,
+    hash: u64,
 }
 
 /// The best candidates of earlier samples, worst first.
@@ -87,18 +88,18 @@ fn score(entry: EntryPtr, policy: MaxmemoryPolicy, core: &Core) -> u64 {
 }
 
 impl EvictionPool {
-    fn offer(&mut self, score: u64, db: usize, name: &[u8]) {
+    fn offer(&mut self, score: u64, db: usize, hash: u64) {
         if self.best.len() == POOL && self.best[0].score >= score {
             return;
         }
-        if self.best.iter().any(|c| c.db == db && c.name == name) {
+        if self.best.iter().any(|c| c.db == db && c.hash == hash) {
             return;
         }
         if self.best.len() == POOL {
             self.best.remove(0);
         }
         let at = self.best.partition_point(|c| c.score < score);
-        self.best.insert(at, Candidate { score, db, name: name.to_vec() });
+        self.best.insert(at, Candidate { score, db, hash });
     }
 }
 
@@ -207,17 +208,46 @@ fn pooled_victim(
             let samples = core.config.maxmemory_samples as usize;
             table.sample(&mut || core.rng.next_u64(), samples, |entry| sampled.push(entry));
             for entry in sampled {
-                pool.offer(score(entry, policy, core), index, entry.key());
+                pool.offer(score(entry, policy, core), index, core.hasher.hash(entry.key()));
             }
         }
         while let Some(best) = pool.best.pop() {
             let db = &dbs[best.db];
-            let hash = core.hasher.hash(&best.name);
             let table = if !policy.is_allkeys() { &db.expires } else { &db.dict };
-            if table.find(hash, &best.name).is_some() {
-                return Some((best.db, best.name));
+            if let Some(entry) = table.find_hash(&core.hasher, best.hash) {
+                return Some((best.db, entry.key().to_vec()));
             }
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use crate::testing::World;
+
+    /// Each shard's time event freed all that was too many, for itself; and with clients that track keys, what they were told
+    /// of one shard's keys was memory that the next one freed more for, until none was left.
+    #[test]
+    fn shards_evict_their_parts() {
+        for shards in [1, 4] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            world.host.used_memory.store(0, Relaxed);
+            world
+                .run(conn, "CONFIG SET maxmemory 1000000 maxmemory-policy allkeys-lru maxmemory-eviction-tenacity 100");
+            for i in 0..400 {
+                world.run(conn, &format!("SET key:{i} {}", "x".repeat(1000)));
+            }
+            assert_eq!(world.run(conn, "DBSIZE").integer(), 400);
+            world.host.used_memory.store(1_040_000, Relaxed);
+            world.shards.iter_mut().for_each(|shard| shard.publish_evictable());
+            world.shards.iter_mut().for_each(|shard| shard.evict_own());
+            world.host.used_memory.store(0, Relaxed);
+            let left = world.run(conn, "DBSIZE").integer();
+            assert!((355..=365).contains(&left), "{left} keys with {shards} shard(s)");
+        }
+    }
 }

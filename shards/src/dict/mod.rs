@@ -160,13 +160,23 @@ impl<E: Element> Dict<E> {
     /// The element with this key.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<E> {
+        self.find_by(hash, |e| e.key() == key)
+    }
+
+    /// An element whose key has this hash: for who would rather not keep the key. There is hardly ever more than one.
+    pub fn find_hash(&self, hasher: &Hasher, hash: u64) -> Option<E> {
+        self.find_by(hash, |e| hasher.hash(e.key()) == hash)
+    }
+
+    #[inline(always)]
+    fn find_by(&self, hash: u64, is: impl Fn(E) -> bool) -> Option<E> {
         let (mut bucket, mark) = self.bucket_and_mark(hash);
         loop {
             // The link's tag is 0, so a candidate is always an element.
             for i in bits(bucket.candidates(mark)) {
                 if let Some(p) = bucket.get_if(i, mark) {
                     let e = handle::<E>(p);
-                    if e.key() == key {
+                    if is(e) {
                         return Some(e);
                     }
                 }

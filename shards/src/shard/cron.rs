@@ -132,9 +132,25 @@ impl Shard {
         }
     }
 
-    /// Evicts from this shard's slice what memory asks for.
+    /// Evicts from this shard's slice its part of what memory asks for, as others do from theirs. What is told of evicted
+    /// keys is memory for a moment: shards that each freed all that is too many would take that for more of it, until no
+    /// key is left.
     pub(crate) fn evict_own(&mut self) {
-        self.evict_up_to(usize::MAX);
+        let limit = self.core.config.maxmemory as usize;
+        if limit != 0 {
+            let excess = self.core.shared.counted_memory().saturating_sub(limit);
+            let share = self.share_of(excess);
+            self.evict_up_to(share);
+        }
+    }
+
+    /// This shard's part, by its keys, of `bytes` that all shards are to free.
+    fn share_of(&self, bytes: usize) -> usize {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.publish_evictable();
+        let keys = |shard: usize| self.core.shared.keys[shard].0.load(Relaxed) as u128;
+        let all = (0..self.core.shards).map(keys).sum::<u128>().max(1);
+        (bytes as u128 * keys(self.core.id as usize)).div_ceil(all) as usize
     }
 
     fn evict_up_to(&mut self, most: usize) {
@@ -166,12 +182,8 @@ impl Shard {
     /// `excess` bytes too many in use, of which each shard frees its share: what is told of evicted keys takes memory for
     /// a moment, and if shards freed what the others need for that, they would all run empty.
     pub(crate) fn heed_config(&mut self, excess: usize) {
-        use std::sync::atomic::Ordering::Relaxed;
-        self.publish_evictable();
-        let keys = |shard: usize| self.core.shared.keys[shard].0.load(Relaxed) as u128;
-        let all = (0..self.core.shards).map(keys).sum::<u128>().max(1);
-        let share = (excess as u128 * keys(self.core.id as usize)).div_ceil(all);
-        self.evict_up_to(share as usize);
+        let share = self.share_of(excess);
+        self.evict_up_to(share);
         self.limit_tracking();
         self.post();
     }
