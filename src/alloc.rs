@@ -9,6 +9,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
+use ringshard_shards::size_class::size_class;
 use tikv_jemallocator::Jemalloc;
 
 /// Counters; threads beyond so many share them, which atomic additions then keep right.
@@ -27,16 +28,6 @@ thread_local! {
 
 /// jemalloc, counted.
 pub struct Counting;
-
-/// The size class that jemalloc serves `size` bytes from: multiples of 16 up to 128, then four to each doubling.
-#[inline]
-fn size_class(size: usize) -> usize {
-    if size <= 128 {
-        return if size <= 8 { 8 } else { (size + 15) & !15 };
-    }
-    let delta = 1usize << (usize::BITS - 1 - (size - 1).leading_zeros() - 2);
-    (size + delta - 1) & !(delta - 1)
-}
 
 #[inline]
 fn count(bytes: isize) {
@@ -98,24 +89,6 @@ unsafe impl GlobalAlloc for Counting {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn classes_are_those_of_jemalloc() {
-        for (size, class) in [
-            (1, 8),
-            (8, 8),
-            (9, 16),
-            (17, 32),
-            (128, 128),
-            (129, 160),
-            (161, 192),
-            (257, 320),
-            (4097, 5120),
-            (16385, 20480),
-        ] {
-            assert_eq!(size_class(size), class, "{size}");
-        }
-    }
 
     #[test]
     fn what_is_given_back_elsewhere_is_not_counted_twice() {

@@ -7,7 +7,7 @@
 //! Counterpart: `computeDatasetDigest` (`debug.c`).
 
 use crate::entry::{EntryPtr, Kind};
-use crate::object::Object;
+use crate::object::ObjectRef;
 use crate::types::stream::StreamId;
 
 /// A score as C's `%.17g` spells it, which is how Redis takes it into a digest.
@@ -65,7 +65,7 @@ impl Digest {
                 self.mix(text.as_bytes(&mut itoa::Buffer::new()));
             }
             Kind::Hash => {
-                let Some(Object::Hash(hash)) = entry.object() else { unreachable!("a hash is an Object::Hash") };
+                let Some(ObjectRef::Hash(hash)) = entry.object() else { unreachable!("a hash is an ObjectRef::Hash") };
                 hash.for_each(|field, value| {
                     let mut pair = Digest::default();
                     pair.mix(field.as_bytes(&mut itoa::Buffer::new()));
@@ -74,16 +74,16 @@ impl Digest {
                 });
             }
             Kind::List => {
-                let Some(Object::List(list)) = entry.object() else { unreachable!("a list's object") };
+                let Some(ObjectRef::List(list)) = entry.object() else { unreachable!("a list's object") };
                 list.for_each(|element| self.mix(element.as_bytes(&mut itoa::Buffer::new())));
             }
             Kind::Set => {
                 // Members have no order, so nothing is mixed between them.
-                let Some(Object::Set(set)) = entry.object() else { unreachable!("a set's object") };
+                let Some(ObjectRef::Set(set)) = entry.object() else { unreachable!("a set's object") };
                 set.for_each(|member| self.xor(member.as_bytes(&mut itoa::Buffer::new())));
             }
             Kind::Stream => {
-                let Some(Object::Stream(stream)) = entry.object() else { unreachable!("a stream's object") };
+                let Some(ObjectRef::Stream(stream)) = entry.object() else { unreachable!("a stream's object") };
                 for item in stream.range(StreamId::MIN, StreamId::MAX) {
                     self.mix(format!("{}.{}", item.id.ms, item.id.seq).as_bytes());
                     item.for_each(|field, value| {
@@ -93,7 +93,7 @@ impl Digest {
                 }
             }
             Kind::ZSet => {
-                let Some(Object::ZSet(set)) = entry.object() else { unreachable!("a sorted set's object") };
+                let Some(ObjectRef::ZSet(set)) = entry.object() else { unreachable!("a sorted set's object") };
                 set.for_each(|member, score| {
                     let mut pair = Digest::default();
                     pair.mix(member.as_bytes(&mut itoa::Buffer::new()));

@@ -8,8 +8,8 @@
 //! ```text
 //!  8 bytes      8 if wide        8 if expire     8 if word                 inline strings only
 //! +--------+-----------------+---------------+--------------+-----------+---------------------+
-//! | header | length of key   | expire at, ms | i64, or      | key bytes | value bytes   slack |
-//! |        | past 2047 bytes |               | *mut Object  |           | (up to 4032)        |
+//! | header | length of key   | expire at, ms | i64, or the  | key bytes | value bytes   slack |
+//! |        | past 2047 bytes |               | object's     |           | (up to 4032)        |
 //! +--------+-----------------+---------------+--------------+-----------+---------------------+
 //!
 //! header, from its low bit:
@@ -36,7 +36,8 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::{self, NonNull};
 
 use crate::dict::{Element, prefetch_line};
-use crate::object::Object;
+use crate::object::{Object, ObjectMut, ObjectRef};
+use crate::size_class::size_class;
 
 /// The longest string that lies inside its entry: with a usual key the whole is below a page.
 pub const INLINE_MAX: usize = 4032;
@@ -284,19 +285,8 @@ impl Header {
         (self.0 >> ENCODING) & 15 == Encoding::Int as u64
     }
 
-    fn is_boxed(self) -> bool {
+    fn is_object(self) -> bool {
         self.has(WORD) && !self.is_int()
-    }
-}
-
-/// jemalloc's size class for an allocation of `size` bytes.
-const fn size_class(size: usize) -> usize {
-    if size <= 16 {
-        16
-    } else if size <= 128 {
-        size.next_multiple_of(16)
-    } else {
-        size.next_multiple_of(1 << ((size - 1).ilog2() - 2))
     }
 }
 
@@ -307,26 +297,26 @@ fn layout(size: usize) -> Layout {
 /// The value part of an entry to be written. `Inline` is padded with zeros up to its length.
 enum Value<'a> {
     Int(i64),
-    Boxed(NonNull<Object>),
+    Object(NonNull<u8>),
     Inline(&'a [u8], usize),
 }
 
 impl Value<'_> {
-    fn boxed(object: Box<Object>) -> Self {
-        Self::Boxed(NonNull::from(Box::leak(object)))
+    fn object(object: Object) -> Self {
+        Self::Object(object.into_word())
     }
 
     fn string(text: &[u8]) -> Value<'_> {
         if text.len() <= INLINE_MAX {
             Value::Inline(text, text.len())
         } else {
-            Value::boxed(Box::new(Object::String(text.to_vec())))
+            Value::object(Object::String(text.to_vec()))
         }
     }
 
     fn header(&self, header: Header) -> Header {
         match self {
-            Self::Int(_) | Self::Boxed(_) => header.with(WORD, true).with_value_len(0),
+            Self::Int(_) | Self::Object(_) => header.with(WORD, true).with_value_len(0),
             Self::Inline(_, len) => header.with(WORD, false).with_value_len(*len),
         }
     }
@@ -384,12 +374,10 @@ impl EntryPtr {
         Self::build(header, key, expire_at, Value::Int(number))
     }
 
-    /// A new entry around an object. The encoding of an `Object::String` is not taken from the
-    /// caller but is `raw`.
-    pub fn new_object(key: &[u8], kind: Kind, encoding: Encoding, object: Box<Object>, expire_at: Option<i64>) -> Self {
-        let encoding = if kind == Kind::String { Encoding::Raw } else { encoding };
-        let header = Header::new(0, kind, encoding);
-        Self::build(header, key, expire_at, Value::boxed(object))
+    /// A new entry of an object.
+    pub fn new_object(key: &[u8], object: Object, expire_at: Option<i64>) -> Self {
+        let header = Header::new(0, object.kind(), object.encoding());
+        Self::build(header, key, expire_at, Value::object(object))
     }
 
     /// The type of the value.
@@ -452,24 +440,24 @@ impl EntryPtr {
         self.set_header(Header(self.header().0 & !(3 << EPOCH) | epoch));
     }
 
-    /// The boxed object, if the value is one (an inline string or integer is not).
+    /// The object, if the value is one (an inline string or integer is not).
     #[inline]
-    pub fn object(&self) -> Option<&Object> {
+    pub fn object(&self) -> Option<ObjectRef<'_>> {
         let header = self.header();
-        // SAFETY: the word of a boxed entry is its own living object.
-        header.is_boxed().then(|| unsafe { &*self.boxed(header) })
+        // SAFETY: the word of such an entry is its own living object, of the kind that the header says.
+        header.is_object().then(|| unsafe { ObjectRef::of_word(header.kind(), &*self.word(header)) })
     }
 
-    /// The boxed object, to be changed.
+    /// The object, to be changed.
     ///
     /// # Safety
     /// No other reference to the object is alive: the handle is `Copy`, so the borrow checker
     /// sees only this copy.
     #[inline]
-    pub unsafe fn object_mut(&mut self) -> Option<&mut Object> {
+    pub unsafe fn object_mut(&mut self) -> Option<ObjectMut<'_>> {
         let header = self.header();
         // SAFETY: as in `object`, and by the caller's word alone.
-        header.is_boxed().then(|| unsafe { &mut *self.boxed(header) })
+        header.is_object().then(|| unsafe { ObjectMut::of_word(header.kind(), &mut *self.word(header)) })
     }
 
     /// The value, if it is a string.
@@ -483,8 +471,8 @@ impl EntryPtr {
             Some(StrRef::Int(unsafe { self.at(header.body()).cast::<i64>().read() }))
         } else if header.has(WORD) {
             match self.object() {
-                Some(Object::String(bytes)) => Some(StrRef::Bytes(bytes)),
-                _ => unreachable!("a boxed string is an Object::String"),
+                Some(ObjectRef::String(bytes)) => Some(StrRef::Bytes(bytes)),
+                _ => unreachable!("a string with a word that is no number"),
             }
         } else {
             Some(StrRef::Bytes(self.inline(header)))
@@ -498,7 +486,7 @@ impl EntryPtr {
 
     /// Bytes allocated for the entry and its object, for `MEMORY USAGE`.
     pub fn heap_bytes(&self) -> usize {
-        self.allocation_size() + self.object().map_or(0, Object::heap_bytes)
+        self.allocation_size() + self.object().map_or(0, ObjectRef::heap_bytes)
     }
 
     // ----------------------------------------------------- changes that may move the entry
@@ -536,7 +524,7 @@ impl EntryPtr {
         // SAFETY: handed on; no reference into the entry is alive, so the object is ours alone.
         unsafe {
             if value.len() > INLINE_MAX
-                && let Some(Object::String(bytes)) = self.object_mut()
+                && let Some(ObjectMut::String(bytes)) = self.object_mut()
                 && (value.len()..2 * value.len()).contains(&bytes.capacity())
             {
                 bytes.clear();
@@ -552,15 +540,14 @@ impl EntryPtr {
     ///
     /// # Safety
     /// As for `overwrite_string`.
-    pub unsafe fn overwrite_object(self, kind: Kind, encoding: Encoding, object: Box<Object>) -> Self {
-        let encoding = if kind == Kind::String { Encoding::Raw } else { encoding };
+    pub unsafe fn overwrite_object(self, object: Object) -> Self {
         // SAFETY: handed on.
-        unsafe { self.rewrite(kind, encoding, Value::boxed(object)) }
+        unsafe { self.rewrite(object.kind(), object.encoding(), Value::object(object)) }
     }
 
     /// The text of a string for `APPEND`, `SETRANGE`, `SETBIT`: cut or extended with zeros to
     /// `new_len` bytes, and called `raw` from now on. An integer becomes its text. Past
-    /// `INLINE_MAX` it moves to a box, whose capacity grows as Redis's strings do.
+    /// `INLINE_MAX` it becomes an object, whose capacity grows as Redis's strings do.
     ///
     /// # Safety
     /// As for `overwrite_string`; and the slice is used up before the entry is touched again.
@@ -571,11 +558,11 @@ impl EntryPtr {
         let header = self.header();
         assert!(header.kind() == Kind::String);
         // SAFETY: by the caller's word nothing else refers to the entry; each arm ends with a
-        // living entry whose value is `new_len` bytes long, inline or boxed.
+        // living entry whose value is `new_len` bytes long, inline or an object.
         unsafe {
-            if header.is_boxed() {
-                let Some(Object::String(bytes)) = self.object_mut() else {
-                    unreachable!("a boxed string is an Object::String")
+            if header.is_object() {
+                let Some(ObjectMut::String(bytes)) = self.object_mut() else {
+                    unreachable!("a string with a word that is no number")
                 };
                 if new_len > bytes.capacity() && new_len >= PREALLOC_MAX {
                     bytes.reserve_exact(new_len - bytes.len() + PREALLOC_MAX);
@@ -605,14 +592,14 @@ impl EntryPtr {
                 let mut bytes = Vec::with_capacity(new_len);
                 bytes.extend_from_slice(old);
                 bytes.resize(new_len, 0);
-                Value::boxed(Box::new(Object::String(bytes)))
+                Value::object(Object::String(bytes))
             };
             let kept = Header::new(header.0, Kind::String, Encoding::Raw).with(MODIFIED, true);
             let mut new = Self::build(kept, self.key(), self.expire_at(), value);
             self.dealloc();
             let header = new.header();
-            let text = if header.is_boxed() {
-                let Some(Object::String(bytes)) = new.object_mut() else { unreachable!() };
+            let text = if header.is_object() {
+                let Some(ObjectMut::String(bytes)) = new.object_mut() else { unreachable!() };
                 &mut *ptr::from_mut(bytes.as_mut_slice())
             } else {
                 let value = new.at(header.key_offset() + new.key_len(header));
@@ -656,20 +643,20 @@ impl EntryPtr {
         self
     }
 
-    /// `RENAME`: the same value, expire, lru and epoch under another key. The object of a boxed
-    /// value is handed over, not copied.
+    /// `RENAME`: the same value, expire, lru and epoch under another key. An object is handed
+    /// over, not copied.
     ///
     /// # Safety
     /// As for `overwrite_string`. `new_key` is not the entry's own key.
     pub unsafe fn with_key(self, new_key: &[u8]) -> Self {
         let header = self.header();
-        // SAFETY: the words are there by their flags; the object's box has one owner again once
+        // SAFETY: the words are there by their flags; the object has one owner again once
         // the old entry is gone.
         unsafe {
             let value = if header.is_int() {
                 Value::Int(self.at(header.body()).cast::<i64>().read())
             } else if header.has(WORD) {
-                Value::Boxed(NonNull::new_unchecked(self.boxed(header)))
+                Value::Object(*self.word(header))
             } else {
                 Value::Inline(self.inline(header), header.value_len())
             };
@@ -727,10 +714,11 @@ impl EntryPtr {
         unsafe { std::slice::from_raw_parts(value, header.value_len()) }
     }
 
-    fn boxed(&self, header: Header) -> *mut Object {
-        debug_assert!(header.is_boxed());
-        // SAFETY: a boxed entry has the word.
-        unsafe { self.at(header.body()).cast::<*mut Object>().read() }
+    /// Where the word of an object is.
+    #[inline]
+    fn word(&self, header: Header) -> *mut NonNull<u8> {
+        debug_assert!(header.is_object());
+        self.at(header.body()).cast()
     }
 
     /// The allocation's size under this header, which has the entry's own key.
@@ -754,9 +742,9 @@ impl EntryPtr {
 
     unsafe fn drop_object(self) {
         let header = self.header();
-        if header.is_boxed() {
-            // SAFETY: the entry owns the box; the caller forgets it after this.
-            drop(unsafe { Box::from_raw(self.boxed(header)) });
+        if header.is_object() {
+            // SAFETY: the entry owns it; the caller forgets it after this.
+            unsafe { Object::free_word(header.kind(), *self.word(header)) };
         }
     }
 
@@ -807,9 +795,7 @@ impl EntryPtr {
         unsafe {
             match value {
                 Value::Int(number) => self.at(header.body()).cast::<i64>().write(number),
-                Value::Boxed(object) => {
-                    self.at(header.body()).cast::<*mut Object>().write(object.as_ptr());
-                }
+                Value::Object(word) => self.at(header.body()).cast::<NonNull<u8>>().write(word),
                 Value::Inline(text, len) => {
                     let at = self.at(header.key_offset() + key_len);
                     ptr::copy_nonoverlapping(text.as_ptr(), at, text.len());

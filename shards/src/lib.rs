@@ -31,6 +31,7 @@ pub mod router;
 pub mod scripting;
 pub mod shard;
 pub mod shared;
+pub mod size_class;
 pub mod slowlog;
 pub mod snapshot;
 pub mod stats;

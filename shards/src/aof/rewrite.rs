@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::entry::{EntryPtr, StrRef};
-use crate::object::Object;
+use crate::object::ObjectRef;
 use crate::propagate::write_command;
 use crate::rdb::payload;
 use crate::rdb::write::Style;
@@ -77,19 +77,19 @@ pub fn write_key(out: &mut Vec<u8>, entry: EntryPtr, style: Style) {
     if let Some(value) = entry.string() {
         write(out, &[b"SET", key, value.as_bytes(&mut itoa::Buffer::new())]);
     } else {
-        match entry.object().expect("what is no string is boxed") {
-            Object::String(value) => write(out, &[b"SET", key, value]),
-            Object::List(list) => {
+        match entry.object().expect("what is no string is an object") {
+            ObjectRef::String(value) => write(out, &[b"SET", key, value]),
+            ObjectRef::List(list) => {
                 let mut batch = Batch::new(out, b"RPUSH", key);
                 list.for_each(|element| batch.item(&[&text(element)]));
                 batch.end();
             }
-            Object::Set(set) => {
+            ObjectRef::Set(set) => {
                 let mut batch = Batch::new(out, b"SADD", key);
                 set.for_each(|member| batch.item(&[&text(member)]));
                 batch.end();
             }
-            Object::ZSet(set) => {
+            ObjectRef::ZSet(set) => {
                 let mut batch = Batch::new(out, b"ZADD", key);
                 set.for_each(|member, score| {
                     let score = if score.is_infinite() { format!("{score}") } else { format!("{score:?}") };
@@ -97,7 +97,7 @@ pub fn write_key(out: &mut Vec<u8>, entry: EntryPtr, style: Style) {
                 });
                 batch.end();
             }
-            Object::Hash(hash) => {
+            ObjectRef::Hash(hash) => {
                 let mut batch = Batch::new(out, b"HSET", key);
                 hash.for_each(|field, value| batch.item(&[&text(field), &text(value)]));
                 batch.end();
@@ -110,7 +110,7 @@ pub fn write_key(out: &mut Vec<u8>, entry: EntryPtr, style: Style) {
                     });
                 }
             }
-            Object::Stream(stream) => write_stream(out, key, stream),
+            ObjectRef::Stream(stream) => write_stream(out, key, stream),
             #[allow(unreachable_patterns)]
             _ => {
                 let payload = payload::dump(entry, style);

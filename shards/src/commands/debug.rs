@@ -20,10 +20,9 @@ use crate::entry::{EntryPtr, Kind, StrRef};
 use crate::glob;
 use crate::message::{Answer, Question, Switch};
 use crate::number::parse_i64;
-use crate::object::Object;
+use crate::object::ObjectRef;
 use crate::rdb::write::{Style, Writer};
 use crate::shard::{Effect, LogLevel, Shard};
-use crate::types::List;
 
 use flag::*;
 
@@ -333,9 +332,10 @@ fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let entry = entry(ctx, args)?;
     let idle = idle_seconds(entry, ctx.core);
     let nodes = match entry.object() {
-        Some(Object::List(List::Quick(list))) => quicklist_facts(list, ctx.core),
-        _ => String::new(),
+        Some(ObjectRef::List(list)) => list.quick().map(|list| quicklist_facts(list, ctx.core)),
+        _ => None,
     };
+    let nodes = nodes.unwrap_or_default();
     ctx.reply.simple(&format!(
         "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{idle}{nodes}",
         crate::dict::Element::to_ptr(entry),
@@ -361,8 +361,10 @@ fn quicklist_facts(list: &QuickList, core: &Core) -> String {
 fn sdslen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let entry = entry(ctx, args)?;
     let Some(StrRef::Bytes(value)) = entry.string() else { return Err("ERR Not an sds encoded string.".into()) };
-    let spare =
-        entry.object().map_or(0, |object| object.heap_bytes().saturating_sub(value.len() + size_of_val(object)));
+    let spare = match entry.object() {
+        Some(ObjectRef::String(text)) => text.capacity() - text.len(),
+        _ => 0,
+    };
     // Key and value share one allocation while the value is short.
     let value_bytes = if entry.object().is_some() { value.len() + spare } else { 0 };
     ctx.reply.simple(&format!(

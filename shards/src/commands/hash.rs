@@ -8,7 +8,7 @@ use crate::dict::Hasher;
 use crate::entry::{EntryPtr, Kind, StrRef};
 use crate::glob;
 use crate::number::{add_decimal, parse_f64, parse_i64};
-use crate::object::Object;
+use crate::object::{Object, ObjectMut, ObjectRef};
 use crate::resp::Reply;
 use crate::types::Hash;
 use crate::types::hash::Limits;
@@ -133,8 +133,8 @@ pub(super) fn find_write(ctx: &mut Ctx<'_>, key: Key<'_>) -> Result<Option<Entry
 /// The hash of an entry of that kind.
 pub(super) fn hash_of(entry: &EntryPtr) -> &Hash {
     match entry.object() {
-        Some(Object::Hash(hash)) => hash,
-        _ => unreachable!("a hash is an Object::Hash"),
+        Some(ObjectRef::Hash(hash)) => hash,
+        _ => unreachable!("a hash is an hash"),
     }
 }
 
@@ -150,14 +150,13 @@ pub(super) fn change<T>(
     if let Some(entry) = found {
         db.before_write(key.bytes);
         return db.with_object_mut(entry, |object| match object {
-            Object::Hash(hash) => f(hash, &ctx.core.hasher, limits),
-            _ => unreachable!("a hash is an Object::Hash"),
+            ObjectMut::Hash(hash) => f(hash, &ctx.core.hasher, limits),
+            _ => unreachable!("a hash is an hash"),
         });
     }
     let mut hash = Hash::new();
     let result = f(&mut hash, &ctx.core.hasher, limits);
-    let encoding = hash.encoding();
-    db.add_object(ctx.core, key, Kind::Hash, encoding, Box::new(Object::Hash(hash)));
+    db.add_object(ctx.core, key, Object::Hash(hash));
     result
 }
 

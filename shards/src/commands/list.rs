@@ -11,7 +11,7 @@ use crate::core::Event;
 use crate::encodings::quicklist::Needle;
 use crate::entry::{EntryPtr, Kind, StrRef};
 use crate::number::parse_i64;
-use crate::object::Object;
+use crate::object::{Object, ObjectMut, ObjectRef};
 use crate::resp::Reply;
 use crate::types::list::{End, List, limits};
 
@@ -171,7 +171,7 @@ pub static TABLE: &[Command] = &[
 /// The list of an entry that was looked up as one.
 pub(super) fn list_of(entry: &EntryPtr) -> &List {
     match entry.object() {
-        Some(Object::List(list)) => list,
+        Some(ObjectRef::List(list)) => list,
         _ => unreachable!("an entry of kind list holds a list"),
     }
 }
@@ -189,16 +189,15 @@ fn change<T>(ctx: &mut Ctx<'_>, key: Key<'_>, entry: EntryPtr, f: impl FnOnce(&m
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     db.before_write(key.bytes);
     db.with_object_mut(entry, |object| match object {
-        Object::List(list) => f(list),
+        ObjectMut::List(list) => f(list),
         _ => unreachable!("an entry of kind list holds a list"),
     })
 }
 
 /// Adds a list under an absent key; announces the change.
 pub(super) fn add_list(ctx: &mut Ctx<'_>, key: Key<'_>, list: List) {
-    let encoding = list.encoding();
     let db = ctx.keys.db(ctx.client.db, key.bytes);
-    db.add_object(ctx.core, key, Kind::List, encoding, Box::new(Object::List(list)));
+    db.add_object(ctx.core, key, Object::List(list));
 }
 
 fn reply_element(reply: &mut Reply<'_>, element: StrRef<'_>) {
@@ -453,7 +452,7 @@ fn linsert(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         // Redis makes room before it looks for the pivot, so the encoding may change though the list does not.
         let db = ctx.keys.db(ctx.client.db, key.bytes);
         db.with_object_mut(entry, |object| {
-            if let Object::List(list) = object {
+            if let ObjectMut::List(list) = object {
                 list.expect(element.len(), 1, &limits);
             }
         });

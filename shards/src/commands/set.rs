@@ -8,10 +8,10 @@ use super::keys::{ScanOptions, cursor_arg};
 use super::{Command, CommandError, CommandResult, Ctx, Group, Key, KeySpec, flag, key};
 use crate::args::{Args, OwnedArgs};
 use crate::core::Event;
-use crate::entry::{EntryPtr, Kind, StrRef};
+use crate::entry::{Encoding, EntryPtr, Kind, StrRef};
 use crate::glob;
 use crate::number::parse_i64;
-use crate::object::Object;
+use crate::object::{Object, ObjectMut, ObjectRef};
 use crate::resp::Reply;
 use crate::types::set::{Set, SetLimits};
 
@@ -136,7 +136,7 @@ pub static TABLE: &[Command] = &[
 /// The set of an entry that was looked up as one.
 fn set_of(entry: &EntryPtr) -> &Set {
     match entry.object() {
-        Some(Object::Set(set)) => set,
+        Some(ObjectRef::Set(set)) => set,
         _ => unreachable!("an entry of kind set holds a set"),
     }
 }
@@ -152,7 +152,7 @@ fn lookup_write(ctx: &mut Ctx<'_>, key: Key<'_>) -> Result<Option<EntryPtr>, Com
 /// Changes the set of an entry. The caller has announced the change.
 fn change<T>(ctx: &mut Ctx<'_>, key: Key<'_>, entry: EntryPtr, f: impl FnOnce(&mut Set) -> T) -> T {
     ctx.keys.db(ctx.client.db, key.bytes).with_object_mut(entry, |object| match object {
-        Object::Set(set) => f(set),
+        ObjectMut::Set(set) => f(set),
         _ => unreachable!("an entry of kind set holds a set"),
     })
 }
@@ -163,9 +163,8 @@ fn announce(ctx: &mut Ctx<'_>, key: Key<'_>) {
 
 /// Adds a set under an absent key; announces the change.
 fn add_set(ctx: &mut Ctx<'_>, key: Key<'_>, set: Set) {
-    let encoding = set.encoding();
     let db = ctx.keys.db(ctx.client.db, key.bytes);
-    db.add_object(ctx.core, key, Kind::Set, encoding, Box::new(Object::Set(set)));
+    db.add_object(ctx.core, key, Object::Set(set));
 }
 
 /// Removes a key whose set has become empty.
@@ -551,7 +550,8 @@ fn sinterstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let hasher = &ctx.core.hasher;
     // A result of integers is an array of them in the end; only from an array it is one from the start.
     let smallest = entries.iter().flatten().map(set_of).min_by_key(|set| set.len());
-    let mut result = if matches!(smallest, Some(Set::Ints(_))) { Set::ints() } else { Set::list() };
+    let mut result =
+        if smallest.is_some_and(|set| set.encoding() == Encoding::IntSet) { Set::ints() } else { Set::list() };
     let mut only_ints = true;
     intersect(&entries, |member| {
         only_ints &= match member {
@@ -571,7 +571,7 @@ fn sinterstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 /// What a union or a difference starts from. Where it is stored, an array of integers, to have the encoding that
 /// Redis's would have; where it is not, what finds members fast.
 fn scratch(ctx: &Ctx<'_>, entries: &[Option<EntryPtr>], stored: bool) -> Set {
-    let ints = entries.iter().flatten().all(|entry| matches!(set_of(entry), Set::Ints(_)));
+    let ints = entries.iter().flatten().all(|entry| set_of(entry).encoding() == Encoding::IntSet);
     if stored || ints { Set::ints() } else { Set::table(&ctx.core.hasher) }
 }
 

@@ -9,9 +9,10 @@ use super::list::{add_list, list_of};
 use super::{Command, CommandError, CommandResult, Ctx, Group, KeySpec, acl, flag, key};
 use crate::args::Args;
 use crate::core::Event;
+use crate::encodings::QuickList;
 use crate::entry::{EntryPtr, Kind, StrRef};
 use crate::number::{parse_f64, parse_i64};
-use crate::object::Object;
+use crate::object::ObjectRef;
 use crate::types::list::{End, List, limits};
 
 use super::spec::{Begin, Find};
@@ -155,8 +156,8 @@ fn elements(entry: Option<&EntryPtr>) -> Result<Vec<Vec<u8>>, CommandError> {
             list.for_each(|element| all.push(text(element)));
         }
         Some((_, entry)) => match entry.object() {
-            Some(Object::Set(set)) => set.for_each(|member| all.push(text(member))),
-            Some(Object::ZSet(set)) => set.for_each(|member, _| all.push(text(member))),
+            Some(ObjectRef::Set(set)) => set.for_each(|member| all.push(text(member))),
+            Some(ObjectRef::ZSet(set)) => set.for_each(|member, _| all.push(text(member))),
             _ => return Err(CommandError::WrongType),
         },
     }
@@ -182,7 +183,7 @@ fn value_by(ctx: &mut Ctx<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u8>
     match field {
         None => entry.string().map(text),
         Some(field) => match entry.object() {
-            Some(Object::Hash(hash)) => hash.get(field, |value| value.map(text)),
+            Some(ObjectRef::Hash(hash)) => hash.get(field, |value| value.map(text)),
             _ => None,
         },
     }
@@ -291,7 +292,7 @@ fn run(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CommandResult {
         return Ok(());
     };
     let limits = limits(ctx.core);
-    let mut list = List::Quick(Box::default());
+    let mut list = List::from(QuickList::default());
     for element in &sorted {
         if options.get.is_empty() {
             list.push(End::Back, element, &limits);

@@ -10,7 +10,7 @@ use crate::args::{Args, OwnedArgs};
 use crate::core::Event;
 use crate::entry::{EntryPtr, Kind, StrRef};
 use crate::number::parse_i64;
-use crate::object::Object;
+use crate::object::{Object, ObjectMut, ObjectRef};
 use crate::resp::Reply;
 use crate::types::Stream;
 use crate::types::stream::id::Given;
@@ -89,7 +89,7 @@ pub static TABLE: &[Command] = &[
 /// The stream of an entry that was looked up as one.
 pub(super) fn stream_of(entry: &EntryPtr) -> &Stream {
     match entry.object() {
-        Some(Object::Stream(stream)) => stream,
+        Some(ObjectRef::Stream(stream)) => stream,
         _ => unreachable!("an entry of kind stream holds a stream"),
     }
 }
@@ -105,7 +105,7 @@ pub(super) fn find_write(ctx: &mut Ctx<'_>, key: Key<'_>) -> Result<Option<Entry
 /// Lets `f` change a stream, without announcing it: for what is no change to others, such as when a consumer was seen.
 pub(super) fn touch<T>(ctx: &mut Ctx<'_>, key: Key<'_>, entry: EntryPtr, f: impl FnOnce(&mut Stream) -> T) -> T {
     ctx.keys.db(ctx.client.db, key.bytes).with_object_mut(entry, |object| match object {
-        Object::Stream(stream) => f(stream),
+        ObjectMut::Stream(stream) => f(stream),
         _ => unreachable!("an entry of kind stream holds a stream"),
     })
 }
@@ -122,9 +122,8 @@ pub(super) fn change<T>(ctx: &mut Ctx<'_>, key: Key<'_>, entry: EntryPtr, f: imp
 
 /// Adds a stream under an absent key.
 pub(super) fn add(ctx: &mut Ctx<'_>, key: Key<'_>, stream: Stream) {
-    let encoding = stream.encoding();
     let db = ctx.keys.db(ctx.client.db, key.bytes);
-    db.add_object(ctx.core, key, Kind::Stream, encoding, Box::new(Object::Stream(Box::new(stream))));
+    db.add_object(ctx.core, key, Object::Stream(Box::new(stream)));
 }
 
 /// Redis's error for what is no id.

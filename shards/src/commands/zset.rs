@@ -13,7 +13,7 @@ use crate::core::Event;
 use crate::entry::{EntryPtr, Kind, StrRef};
 use crate::glob;
 use crate::number::{format_f64, parse_f64, parse_i64};
-use crate::object::Object;
+use crate::object::{Object, ObjectMut, ObjectRef};
 use crate::resp::Reply;
 use crate::types::zset::{LexEnd, Limits, ScoreEnd, Span, ZSet};
 
@@ -222,7 +222,7 @@ pub static TABLE: &[Command] = &[
 /// The sorted set of an entry that was looked up as one.
 pub(super) fn zset_of(entry: &EntryPtr) -> &ZSet {
     match entry.object() {
-        Some(Object::ZSet(set)) => set,
+        Some(ObjectRef::ZSet(set)) => set,
         _ => unreachable!("an entry of kind zset holds a sorted set"),
     }
 }
@@ -240,16 +240,15 @@ fn change<T>(ctx: &mut Ctx<'_>, key: Key<'_>, entry: EntryPtr, f: impl FnOnce(&m
     let db = ctx.keys.db(ctx.client.db, key.bytes);
     db.before_write(key.bytes);
     db.with_object_mut(entry, |object| match object {
-        Object::ZSet(set) => f(set),
+        ObjectMut::ZSet(set) => f(set),
         _ => unreachable!("an entry of kind zset holds a sorted set"),
     })
 }
 
 /// Adds a sorted set under an absent key; announces the change.
 pub(super) fn add_zset(ctx: &mut Ctx<'_>, key: Key<'_>, set: ZSet) {
-    let encoding = set.encoding();
     let db = ctx.keys.db(ctx.client.db, key.bytes);
-    db.add_object(ctx.core, key, Kind::ZSet, encoding, Box::new(Object::ZSet(set)));
+    db.add_object(ctx.core, key, Object::ZSet(set));
 }
 
 fn delete_empty(ctx: &mut Ctx<'_>, key: Key<'_>) {

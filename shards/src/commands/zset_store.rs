@@ -11,7 +11,7 @@ use crate::args::Args;
 use crate::core::Event;
 use crate::entry::{EntryPtr, Kind, StrRef};
 use crate::number::{parse_f64, parse_i64};
-use crate::object::Object;
+use crate::object::ObjectRef;
 use crate::types::Set;
 use crate::types::zset::{Gathered, Limits, ZSet};
 
@@ -150,8 +150,8 @@ enum Members<'a> {
 impl Source {
     fn members(&self) -> Option<Members<'_>> {
         match self.entry.as_ref()?.object() {
-            Some(Object::ZSet(set)) => Some(Members::Scored(set)),
-            Some(Object::Set(set)) => Some(Members::Plain(set)),
+            Some(ObjectRef::ZSet(set)) => Some(Members::Scored(set)),
+            Some(ObjectRef::Set(set)) => Some(Members::Plain(set)),
             _ => unreachable!("inputs are sets of either kind"),
         }
     }

@@ -8,7 +8,7 @@ use super::{RedisDb, Slice};
 use crate::commands::Key;
 use crate::core::Core;
 use crate::entry::EntryPtr;
-use crate::object::Object;
+use crate::object::ObjectRef;
 
 /// What one shard remembers between cycles.
 #[derive(Clone, Copy, Debug, Default)]
@@ -144,7 +144,7 @@ fn expire_fields(core: &mut Core, db: &mut RedisDb) -> bool {
         let Some((_, name)) = first.cloned() else { return false };
         let key = Key { hash: core.hasher.hash(&name), bytes: &name };
         let entry = db.dict.find(key.hash, key.bytes).expect("the index names keys that are there");
-        let Some(Object::Hash(hash)) = entry.object() else { unreachable!("the index names hashes") };
+        let Some(ObjectRef::Hash(hash)) = entry.object() else { unreachable!("the index names hashes") };
         let due = hash.expires().map(|expires| expires.due(core.now_ms, left)).unwrap_or_default();
         left -= due.len().clamp(1, left);
         let fields: Vec<&[u8]> = due.iter().map(|field| &**field).collect();

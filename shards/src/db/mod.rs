@@ -18,7 +18,7 @@ use crate::commands::{CommandError, Key};
 use crate::core::{Core, Event};
 use crate::dict::{Dict, Element, Hasher};
 use crate::entry::{Encoding, EntryPtr, Kind, StrRef};
-use crate::object::Object;
+use crate::object::{Object, ObjectMut, ObjectRef};
 use crate::propagate::{EffectLog, Said, target};
 use crate::replication::stream::StreamLog;
 use crate::router::{ShardId, owner_of};
@@ -570,7 +570,7 @@ impl RedisDb {
         if self.hooks != 0 {
             self.signal_ready(key.bytes);
         }
-        if let Some(at) = entry.object().and_then(Object::next_expire) {
+        if let Some(at) = entry.object().and_then(ObjectRef::next_expire) {
             self.field_expires.insert((at, key.bytes.to_vec()));
         }
         if entry.expire_at().is_some() {
@@ -580,30 +580,22 @@ impl RedisDb {
     }
 
     /// Adds a collection under an absent key; announces the change.
-    pub fn add_object(
-        &mut self,
-        core: &mut Core,
-        key: Key<'_>,
-        kind: Kind,
-        encoding: Encoding,
-        object: Box<Object>,
-    ) -> EntryPtr {
+    pub fn add_object(&mut self, core: &mut Core, key: Key<'_>, object: Object) -> EntryPtr {
         self.before_write(key.bytes);
-        let entry = EntryPtr::new_object(key.bytes, kind, encoding, object, None);
+        let entry = EntryPtr::new_object(key.bytes, object, None);
         self.add(core, key, entry);
         entry
     }
 
     /// Lets `change` alter the collection of an entry of this database, and notes its encoding after that. The caller
     /// has announced the change by [`RedisDb::before_write`]: a command that finds nothing to change must not.
-    pub fn with_object_mut<T>(&mut self, mut entry: EntryPtr, change: impl FnOnce(&mut Object) -> T) -> T {
+    pub fn with_object_mut<T>(&mut self, mut entry: EntryPtr, change: impl FnOnce(ObjectMut<'_>) -> T) -> T {
+        let then = entry.object().and_then(ObjectRef::next_expire);
         // SAFETY: the entry is this database's, which `&mut self` holds meanwhile, so that no reference into it that
         // a lookup gave is alive.
-        let object = unsafe { entry.object_mut() }.expect("a collection is boxed");
-        let due = object.next_expire();
-        let result = change(object);
-        let encoding = object.encoding();
-        let (then, now) = (due, object.next_expire());
+        let result = change(unsafe { entry.object_mut() }.expect("a collection is an object"));
+        let object = entry.object().expect("a collection is an object");
+        let (encoding, now) = (object.encoding(), object.next_expire());
         entry.set_encoding(encoding);
         if then != now {
             self.note_field_expires(entry.key(), then, now);
@@ -625,7 +617,7 @@ impl RedisDb {
     pub fn expire_fields(&mut self, core: &mut Core, key: Key<'_>, entry: EntryPtr, fields: &[&[u8]]) -> bool {
         self.before_write(key.bytes);
         let empty = self.with_object_mut(entry, |object| match object {
-            Object::Hash(hash) => {
+            ObjectMut::Hash(hash) => {
                 fields.iter().for_each(|field| {
                     hash.remove(field);
                 });
@@ -767,7 +759,7 @@ impl RedisDb {
     /// Takes the entry of `key` out of the tables without freeing it: the caller owns it.
     pub fn unlink(&mut self, key: Key<'_>) -> Option<EntryPtr> {
         let entry = self.dict.remove(key.hash, key.bytes)?;
-        if let Some(at) = entry.object().and_then(Object::next_expire) {
+        if let Some(at) = entry.object().and_then(ObjectRef::next_expire) {
             self.field_expires.remove(&(at, key.bytes.to_vec()));
         }
         if entry.expire_at().is_some() {
@@ -864,7 +856,7 @@ pub fn duplicate(entry: EntryPtr, key: &[u8]) -> EntryPtr {
             }
             copy
         }
-        (None, Some(object)) => EntryPtr::new_object(key, entry.kind(), entry.encoding(), Box::new(object.clone()), at),
+        (None, Some(object)) => EntryPtr::new_object(key, object.to_object(), at),
         (None, None) => unreachable!("a value is a string or an object"),
     }
 }

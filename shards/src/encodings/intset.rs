@@ -13,12 +13,39 @@
 //!
 //! Sets use it ([`crate::types::set`]). Counterpart: `intset.c`.
 
+use super::headed::{Head, Headed};
+
 /// Bytes before the members.
 const HEAD: usize = 8;
 
 /// A sorted array of distinct integers. See the head of this file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IntSet(Vec<u8>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct IntSet(Headed<Members>);
+
+/// The width and the number of the members.
+struct Members;
+
+impl Head for Members {
+    const BYTES: usize = HEAD;
+
+    #[inline]
+    fn len(head: &[u8]) -> usize {
+        let count = u32::from_le_bytes(*head.last_chunk().expect("eight bytes"));
+        HEAD + usize::from(head[0]) * count as usize
+    }
+
+    fn set_len(head: &mut [u8], len: usize) {
+        let count = (len - HEAD) / usize::from(head[0]);
+        let count = u32::try_from(count).expect("conversions keep arrays below 2^30 members");
+        head[4..].copy_from_slice(&count.to_le_bytes());
+    }
+}
+
+impl std::fmt::Debug for IntSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
 
 impl Default for IntSet {
     fn default() -> Self {
@@ -51,12 +78,12 @@ fn member(body: &[u8], width: usize, index: usize) -> i64 {
 impl IntSet {
     /// An empty set, two bytes wide.
     pub fn new() -> Self {
-        IntSet(vec![2, 0, 0, 0, 0, 0, 0, 0])
+        IntSet(Headed::new(&[2, 0, 0, 0, 0, 0, 0, 0]))
     }
 
     /// A set from foreign bytes, if they are one: a known width, the length that the head says, at least one member,
     /// strictly ascending.
-    pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let head: &[u8; HEAD] = bytes.first_chunk()?;
         let width = u32::from_le_bytes(*head.first_chunk()?) as usize;
         let len = u32::from_le_bytes(*head.last_chunk()?) as usize;
@@ -66,7 +93,7 @@ impl IntSet {
         }
         let body = &bytes[HEAD..];
         let ascending = (1..len).all(|i| member(body, width, i - 1) < member(body, width, i));
-        ascending.then_some(IntSet(bytes))
+        ascending.then(|| IntSet(Headed::new(bytes)))
     }
 
     /// The bytes in Redis's format.
@@ -77,12 +104,12 @@ impl IntSet {
     /// Members held.
     #[inline]
     pub fn len(&self) -> usize {
-        (self.0.len() - HEAD) / self.width()
+        u32::from_le_bytes(*self.0[4..].first_chunk().expect("behind the width")) as usize
     }
 
     /// True when it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.0.len() == HEAD
+        self.len() == 0
     }
 
     /// Bytes of each member: 2, 4 or 8.
@@ -149,15 +176,11 @@ impl IntSet {
         }
         let Err(index) = self.search(value) else { return false };
         let width = self.width();
-        // A sixteenth of room in advance: arrays are small, and are not to be half empty.
-        if self.0.capacity() - self.0.len() < width {
-            self.0.reserve_exact(width.max(self.0.len() / 16));
-        }
         let (at, end) = (HEAD + index * width, self.0.len());
-        self.0.resize(end + width, 0);
-        self.0.copy_within(at..end, at + width);
-        self.0[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
-        self.write_len();
+        self.0.resize(end + width);
+        let tail = self.0.tail_mut(at);
+        tail.copy_within(..end - at, width);
+        tail[..width].copy_from_slice(&value.to_le_bytes()[..width]);
         true
     }
 
@@ -169,22 +192,14 @@ impl IntSet {
         let Ok(index) = self.search(value) else { return false };
         let width = self.width();
         let at = HEAD + index * width;
-        self.0.drain(at..at + width);
-        if self.0.capacity() > 2 * self.0.len() {
-            self.0.shrink_to_fit();
-        }
-        self.write_len();
+        self.0.tail_mut(at).copy_within(width.., 0);
+        self.0.resize(self.0.len() - width);
         true
     }
 
     /// Bytes of the heap it takes.
     pub fn heap_bytes(&self) -> usize {
-        self.0.capacity()
-    }
-
-    fn write_len(&mut self) {
-        let len = u32::try_from(self.len()).expect("conversions keep arrays below 2^30 members");
-        self.0[4..HEAD].copy_from_slice(&len.to_le_bytes());
+        self.0.heap_bytes()
     }
 
     fn widen(&mut self, width: usize) {
@@ -194,7 +209,7 @@ impl IntSet {
         for value in self.iter() {
             bytes.extend_from_slice(&value.to_le_bytes()[..width]);
         }
-        self.0 = bytes;
+        self.0 = Headed::new(&bytes);
     }
 }
 
@@ -221,7 +236,7 @@ mod tests {
     #[test]
     fn foreign_bytes_are_checked() {
         let good = [2, 0, 0, 0, 2, 0, 0, 0, 1, 0, 5, 0];
-        assert!(IntSet::from_bytes(good.to_vec()).is_some());
+        assert!(IntSet::from_bytes(&good).is_some());
         let mut swapped = good;
         swapped.swap(8, 10);
         let mut twice = good;
@@ -231,7 +246,7 @@ mod tests {
         let mut odd = good;
         odd[0] = 3;
         for bad in [&swapped[..], &twice, &many, &odd, &good[..11], &good[..7], &[2, 0, 0, 0, 0, 0, 0, 0], &[]] {
-            assert!(IntSet::from_bytes(bad.to_vec()).is_none(), "{bad:?}");
+            assert!(IntSet::from_bytes(bad).is_none(), "{bad:?}");
         }
     }
 
@@ -266,7 +281,7 @@ mod tests {
             prop_assert!(set.iter().eq(oracle.iter().copied()));
             prop_assert_eq!((set.first(), set.last()), (oracle.first().copied(), oracle.last().copied()));
             if !oracle.is_empty() {
-                prop_assert_eq!(IntSet::from_bytes(set.as_bytes().to_vec()), Some(set));
+                prop_assert_eq!(IntSet::from_bytes(set.as_bytes()), Some(set.clone()));
             }
         }
 
@@ -277,7 +292,7 @@ mod tests {
                 let len = (bytes.len() - HEAD) / usize::from(width.max(1));
                 bytes[4..8].copy_from_slice(&(len as u32).to_le_bytes());
             }
-            if let Some(set) = IntSet::from_bytes(bytes.clone()) {
+            if let Some(set) = IntSet::from_bytes(&bytes) {
                 prop_assert!(set.iter().is_sorted());
                 prop_assert_eq!(set.as_bytes(), &bytes[..]);
                 prop_assert!(set.iter().all(|value| set.contains(value)));

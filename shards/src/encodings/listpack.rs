@@ -31,7 +31,10 @@
 //! Elements are named by their byte offset (`at`). An offset is good until the next change; the
 //! functions that change something return the one to go on with.
 
-use super::pack_buf::PackBuf;
+use std::mem::transmute;
+use std::ptr::{self, NonNull};
+
+use super::headed::{Head, Headed};
 use crate::entry::StrRef;
 use crate::number::parse_i64;
 
@@ -46,8 +49,26 @@ const SAFE_BYTES: usize = 1 << 30;
 
 /// A sequence of strings and integers. See the head of the file.
 #[derive(Clone, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct ListPack {
-    bytes: PackBuf,
+    bytes: Headed<Total>,
+}
+
+/// The total bytes, with which it begins.
+struct Total;
+
+impl Head for Total {
+    const BYTES: usize = 4;
+
+    #[inline]
+    fn len(head: &[u8]) -> usize {
+        u32::from_le_bytes(*head.first_chunk().expect("four bytes")) as usize
+    }
+
+    #[inline]
+    fn set_len(head: &mut [u8], len: usize) {
+        head.copy_from_slice(&(len as u32).to_le_bytes());
+    }
 }
 
 /// The bytes of an element before its length is repeated: a head and, for a string, its text.
@@ -219,15 +240,44 @@ impl Default for ListPack {
 }
 
 impl ListPack {
-    /// An empty sequence.
-    pub fn new() -> Self {
-        Self::with_capacity(0)
+    /// Its one word, a pointer whose two lowest bits are 0; [`ListPack::from_word`] takes it back.
+    pub(super) fn into_word(self) -> NonNull<u8> {
+        // SAFETY: it is `Headed`, transparently, and that a pointer.
+        unsafe { transmute(self) }
     }
 
-    /// An empty sequence with room for elements of `bytes` bytes together.
-    pub fn with_capacity(bytes: usize) -> Self {
-        let empty = [7, 0, 0, 0, 0, 0, END];
-        ListPack { bytes: PackBuf::new(&empty, empty.len() + bytes) }
+    /// The listpack of a word.
+    ///
+    /// # Safety
+    /// [`ListPack::into_word`] made it, and it is not used again.
+    pub(super) unsafe fn from_word(word: NonNull<u8>) -> Self {
+        // SAFETY: by the caller's word it is one.
+        unsafe { transmute(word) }
+    }
+
+    /// A word as the listpack that it is.
+    ///
+    /// # Safety
+    /// [`ListPack::into_word`] made it.
+    #[inline]
+    pub(super) unsafe fn of_word(word: &NonNull<u8>) -> &Self {
+        // SAFETY: by the caller's word it is one.
+        unsafe { &*ptr::from_ref(word).cast() }
+    }
+
+    /// As [`ListPack::of_word`], to be changed: the word is another then.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline]
+    pub(super) unsafe fn of_word_mut(word: &mut NonNull<u8>) -> &mut Self {
+        // SAFETY: by the caller's word it is one.
+        unsafe { &mut *ptr::from_mut(word).cast() }
+    }
+
+    /// An empty sequence.
+    pub fn new() -> Self {
+        ListPack { bytes: Headed::new(&[7, 0, 0, 0, 0, 0, END]) }
     }
 
     /// One of `bytes`, if they are a sound listpack from end to end; hostile bytes are `None`.
@@ -251,7 +301,7 @@ impl ListPack {
             at = next;
             count += 1;
         }
-        (declared == UNKNOWN || usize::from(declared) == count).then(|| ListPack { bytes: PackBuf::new(bytes, total) })
+        (declared == UNKNOWN || usize::from(declared) == count).then(|| ListPack { bytes: Headed::new(bytes) })
     }
 
     /// The bytes, as Redis's RDB files hold them.
@@ -497,11 +547,10 @@ impl ListPack {
 
     /// Takes the elements from `at` on into a sequence of their own.
     pub fn split_off(&mut self, at: usize) -> ListPack {
-        let tail = &self.bytes[at..self.bytes.len() - 1];
-        let mut other = ListPack::with_capacity(tail.len());
-        other.bytes.resize(HEADER);
-        other.bytes.extend(tail);
-        other.bytes.extend(&[END]);
+        let tail = &self.bytes[at..];
+        let mut other = ListPack::new();
+        other.bytes.resize(HEADER + tail.len());
+        other.bytes.tail_mut(HEADER).copy_from_slice(tail);
         let moved = Iter { pack: self, front: at, back: self.end() }.count();
         other.seal(UNKNOWN.into(), moved as isize);
         self.cut(at, self.end(), moved);
@@ -511,26 +560,10 @@ impl ListPack {
     /// Appends the elements of `other`.
     pub fn append(&mut self, other: &ListPack) {
         let count = other.len();
-        let elements = &other.bytes[HEADER..other.bytes.len() - 1];
-        self.reserve(elements.len());
-        self.bytes.resize(self.end());
-        self.bytes.extend(elements);
-        self.bytes.extend(&[END]);
+        let (elements, end) = (&other.bytes[HEADER..], self.end());
+        self.bytes.resize(end + elements.len());
+        self.bytes.tail_mut(end).copy_from_slice(elements);
         self.seal(self.declared().into(), count as isize);
-    }
-
-    /// Gives back spare room.
-    pub fn shrink(&mut self) {
-        self.bytes.set_capacity(0);
-    }
-
-    /// Makes room for `add` more bytes, and little more: doubling as `Vec` does would waste what this structure is there
-    /// to save.
-    fn reserve(&mut self, add: usize) {
-        let need = self.bytes.len() + add;
-        if need > self.bytes.capacity() {
-            self.bytes.set_capacity(self.bytes.room_for(need));
-        }
     }
 
     /// Writes an element in the place of `old` bytes at `at`; returns the offset behind it.
@@ -538,13 +571,14 @@ impl ListPack {
         debug_assert!(at >= HEADER && at + old < self.bytes.len());
         let (new, len) = (element.total(), self.bytes.len());
         if new > old {
-            self.reserve(new - old);
             self.bytes.resize(len + new - old);
         }
         let tail = self.bytes.tail_mut(at);
         tail.copy_within(old..len - at, new);
         element.write(&mut tail[..new]);
-        self.bytes.resize(len + new - old);
+        if new < old {
+            self.bytes.resize(len + new - old);
+        }
         self.seal(self.declared().into(), added);
         at + new
     }
@@ -553,9 +587,6 @@ impl ListPack {
     fn cut(&mut self, from: usize, to: usize, removed: usize) {
         self.bytes.tail_mut(from).copy_within(to - from.., 0);
         self.bytes.resize(self.bytes.len() - (to - from));
-        if self.bytes.capacity() > 64 && self.bytes.capacity() / 2 > self.bytes.len() {
-            self.bytes.set_capacity(self.bytes.room_for(self.bytes.len()));
-        }
         self.seal(self.declared().into(), -(removed as isize));
     }
 

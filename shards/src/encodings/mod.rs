@@ -4,10 +4,11 @@
 //! (`types/`) choose between them by size, as Redis's thresholds say.
 
 pub mod counted_tree;
+mod headed;
 pub mod hll;
 pub mod intset;
 pub mod listpack;
-mod pack_buf;
+pub mod pack_or;
 pub mod pair;
 pub mod quicklist;
 pub mod scored;

@@ -117,7 +117,7 @@ impl Node {
     }
 
     fn packed(text: &[u8]) -> Self {
-        let mut pack = ListPack::with_capacity(text.len() + ELEMENT_OVERHEAD);
+        let mut pack = ListPack::new();
         pack.push(text);
         Node { body: Body::Pack(pack), count: 1 }
     }

@@ -3,6 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::dict::Hasher;
+use crate::encodings::QuickList;
+use crate::types::set::SetLimits;
+use crate::types::{Hash, List, Set, ZSet, hash, zset};
 
 /// What an entry should say, kept the obvious way.
 #[derive(Clone, Debug)]
@@ -38,7 +42,7 @@ fn check(entry: EntryPtr, naive: &Naive) {
     assert_eq!(value.as_bytes(&mut itoa::Buffer::new()), naive.text);
     assert_eq!(value.len(), naive.text.len());
     assert_eq!(value.is_empty(), naive.text.is_empty());
-    assert_eq!(entry.object().is_some(), entry.header().is_boxed());
+    assert_eq!(entry.object().is_some(), entry.header().is_object());
     assert_eq!(entry.0.addr().get() % 8, 0);
     // An entry never wastes more than its size class: 15 bytes up to 128, a fifth beyond.
     let parts = 8 + naive.key.len() + 8 * 3 + naive.text.len().min(INLINE_MAX);
@@ -158,9 +162,13 @@ proptest! {
                         naive.expire_at = at;
                     }
                     Op::Rename(key) => {
-                        let before = entry.object().map(|o| o as *const Object);
+                        let text = |entry: EntryPtr| match entry.object() {
+                            Some(ObjectRef::String(text)) => Some(ptr::from_ref(text)),
+                            _ => None,
+                        };
+                        let before = text(entry);
                         entry = entry.with_key(&key);
-                        assert_eq!(before, entry.object().map(|o| o as *const Object));
+                        assert_eq!(before, text(entry));
                         naive.key = key;
                     }
                     Op::Lru(lru, epoch) => {
@@ -169,8 +177,7 @@ proptest! {
                         (naive.lru, naive.epoch) = (lru, epoch);
                     }
                     Op::Box(text) => {
-                        let object = Box::new(Object::String(text.clone()));
-                        entry = entry.overwrite_object(Kind::String, Encoding::EmbStr, object);
+                        entry = entry.overwrite_object(Object::String(text.clone()));
                         naive.text = text;
                         naive.encoding = Encoding::Raw;
                     }
@@ -217,19 +224,7 @@ fn a_short_key_and_value_take_one_line() {
     }
 }
 
-#[test]
-fn size_classes_are_those_of_jemalloc() {
-    let classes = [
-        16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536,
-        1792, 2048, 2560, 3072, 3584, 4096, 5120,
-    ];
-    for size in 1..=5120 {
-        let class = classes.iter().copied().find(|&class| class >= size);
-        assert_eq!(Some(size_class(size)), class, "{size}");
-    }
-}
-
-/// Byte by byte to 64 KiB: the entry moves only when its class is full, the box doubles.
+/// Byte by byte to 64 KiB: the entry moves only when its class is full, the object doubles.
 #[test]
 fn appending_byte_by_byte_moves_rarely() {
     let mut entry = EntryPtr::new_string(b"k", b"", None);
@@ -252,24 +247,27 @@ fn appending_byte_by_byte_moves_rarely() {
 
 #[test]
 fn a_collection_keeps_its_object_through_renames_and_expires() {
-    // A stand-in for the collections to come: the entry does not look into its object.
-    let object = Box::new(Object::String(b"list".to_vec()));
-    let mut entry = EntryPtr::new_object(b"k", Kind::List, Encoding::ListPack, object, Some(9));
-    assert_eq!((entry.kind(), entry.kind().name()), (Kind::List, "list"));
-    assert_eq!((entry.encoding(), entry.encoding().name()), (Encoding::ListPack, "listpack"));
+    let hasher = Hasher::new([1, 2]);
+    let mut entry = EntryPtr::new_object(b"k", Object::Set(Set::ints()), Some(9));
+    // The header, the time, the word and the key.
+    assert_eq!(entry.allocation_size(), 32);
+    assert_eq!((entry.kind(), entry.kind().name()), (Kind::Set, "set"));
+    assert_eq!((entry.encoding(), entry.encoding().name()), (Encoding::IntSet, "intset"));
     assert!(entry.string().is_none());
-    entry.set_encoding(Encoding::QuickList);
+    let limits = SetLimits { intset_entries: 9, listpack_entries: 9, listpack_value: 9 };
     // SAFETY: the only handle, and no reference outlives its statement.
     unsafe {
         match entry.object_mut().unwrap() {
-            Object::String(text) => text.push(b'!'),
-            other => unreachable!("{other:?} in a list made of a string"),
-        }
+            ObjectMut::Set(set) => set.insert(StrRef::Bytes(b"text"), &limits, &hasher),
+            other => unreachable!("{other:?} in a set"),
+        };
+        assert_eq!(entry.object().unwrap().encoding(), Encoding::ListPack);
+        entry.set_encoding(Encoding::ListPack);
         entry = entry.set_expire(None).with_key(&[b'n'; 3000]).set_expire(Some(3));
         assert_eq!(entry.key(), [b'n'; 3000]);
-        assert_eq!((entry.expire_at(), entry.encoding()), (Some(3), Encoding::QuickList));
-        assert!(matches!(entry.object(), Some(Object::String(text)) if text == b"list!"));
-        // SET over a list: the object goes, key and expire stay.
+        assert_eq!((entry.expire_at(), entry.encoding()), (Some(3), Encoding::ListPack));
+        assert!(matches!(entry.object(), Some(ObjectRef::Set(set)) if set.contains(StrRef::Bytes(b"text"))));
+        // SET over a set: the object goes, key and expire stay.
         entry = entry.overwrite_string(b"12");
         assert_eq!((entry.kind(), entry.encoding()), (Kind::String, Encoding::Int));
         assert_eq!((entry.string(), entry.expire_at()), (Some(StrRef::Int(12)), Some(3)));
@@ -279,14 +277,31 @@ fn a_collection_keeps_its_object_through_renames_and_expires() {
 
 #[test]
 fn kinds_and_encodings_come_back_from_their_bits() {
-    use Encoding::*;
-    for kind in [Kind::List, Kind::Set, Kind::ZSet, Kind::Hash, Kind::Stream] {
-        for encoding in [HashTable, IntSet, SkipList, QuickList, Encoding::Stream, ListPack] {
-            let object = Box::new(Object::String(Vec::new()));
-            let entry = EntryPtr::new_object(b"", kind, encoding, object, None);
-            assert_eq!((entry.kind(), entry.encoding()), (kind, encoding));
-            // SAFETY: the only handle.
-            unsafe { entry.free() };
+    let hasher = Hasher::new([1, 2]);
+    let zset = |entries| ZSet::for_members(1, 1, zset::Limits { entries, value: 9 }, &hasher);
+    let hash = |entries| Hash::for_fields(1, 1, hash::Limits { entries, value: 9 }, &hasher);
+    let all = [
+        (Object::String(Vec::new()), Kind::String, Encoding::Raw),
+        (Object::List(List::default()), Kind::List, Encoding::ListPack),
+        (Object::List(QuickList::default().into()), Kind::List, Encoding::QuickList),
+        (Object::Set(Set::ints()), Kind::Set, Encoding::IntSet),
+        (Object::Set(Set::list()), Kind::Set, Encoding::ListPack),
+        (Object::Set(Set::table(&hasher)), Kind::Set, Encoding::HashTable),
+        (Object::ZSet(zset(1)), Kind::ZSet, Encoding::ListPack),
+        (Object::ZSet(zset(0)), Kind::ZSet, Encoding::SkipList),
+        (Object::Hash(hash(1)), Kind::Hash, Encoding::ListPack),
+        (Object::Hash(hash(0)), Kind::Hash, Encoding::HashTable),
+        (Object::Stream(Box::default()), Kind::Stream, Encoding::Stream),
+    ];
+    for (object, kind, encoding) in all {
+        let entry = EntryPtr::new_object(b"", object, None);
+        assert_eq!((entry.kind(), entry.encoding()), (kind, encoding));
+        let copy = EntryPtr::new_object(b"copy", entry.object().unwrap().to_object(), None);
+        assert_eq!((copy.kind(), copy.object().unwrap().encoding()), (kind, encoding));
+        // SAFETY: the only handles.
+        unsafe {
+            entry.free();
+            copy.free();
         }
     }
 }

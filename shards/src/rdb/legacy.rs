@@ -26,7 +26,7 @@ pub fn listpack_of_ziplist(bytes: &[u8]) -> Result<ListPack, Error> {
         return Err(CORRUPT_ZIPLIST);
     }
     let declared = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let mut pack = ListPack::with_capacity(bytes.len());
+    let mut pack = ListPack::new();
     let (mut at, mut before, mut last, mut count) = (HEAD, 0, HEAD, 0usize);
     while at < total - 1 {
         let entry = at;

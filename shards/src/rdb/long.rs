@@ -8,9 +8,9 @@ use std::cell::Cell;
 
 use super::container;
 use super::write::Writer;
-use crate::entry::{EntryPtr, StrRef};
-use crate::object::Object;
-use crate::types::{Hash, List, Set};
+use crate::entry::{Encoding, EntryPtr, StrRef};
+use crate::object::ObjectRef;
+use crate::types::Hash;
 
 /// With more elements than this a value is long,
 const LONG_ELEMENTS: usize = 1000;
@@ -35,11 +35,11 @@ pub enum Progress {
 /// Whether a value is better written in several turns.
 pub fn is_long(entry: EntryPtr) -> bool {
     match entry.object() {
-        Some(Object::List(List::Quick(list))) => list.nodes().len() > LONG_NODES,
-        Some(Object::Set(set @ Set::Table(_))) => set.len() > LONG_ELEMENTS,
-        Some(Object::Hash(hash)) => hash.pack().is_none() && hash.len() > LONG_ELEMENTS,
-        Some(Object::ZSet(zset)) => zset.pack().is_none() && zset.len() > LONG_ELEMENTS,
-        Some(Object::Stream(stream)) => stream.node_count() > LONG_NODES,
+        Some(ObjectRef::List(list)) => list.nodes() > LONG_NODES,
+        Some(ObjectRef::Set(set)) => set.encoding() == Encoding::HashTable && set.len() > LONG_ELEMENTS,
+        Some(ObjectRef::Hash(hash)) => hash.pack().is_none() && hash.len() > LONG_ELEMENTS,
+        Some(ObjectRef::ZSet(zset)) => zset.pack().is_none() && zset.len() > LONG_ELEMENTS,
+        Some(ObjectRef::Stream(stream)) => stream.node_count() > LONG_NODES,
         _ => false,
     }
 }
@@ -49,26 +49,26 @@ impl Writer<'_> {
     /// as one.
     pub fn begin(&mut self, entry: EntryPtr) -> Option<Progress> {
         match entry.object()? {
-            Object::List(List::Quick(list)) => {
-                self.len(list.nodes().len() as u64);
+            ObjectRef::List(list) if list.pack().is_none() => {
+                self.len(list.nodes() as u64);
                 Some(Progress::Node(0))
             }
-            Object::Set(set @ Set::Table(_)) => {
+            ObjectRef::Set(set) if set.encoding() == Encoding::HashTable => {
                 self.len(set.len() as u64);
                 Some(Progress::Cursor(0))
             }
-            Object::Hash(hash) if hash.pack().is_none() => {
+            ObjectRef::Hash(hash) if hash.pack().is_none() => {
                 if let Some(first) = hash.next_expire() {
                     self.out.extend_from_slice(&first.to_le_bytes());
                 }
                 self.len(hash.len() as u64);
                 Some(Progress::Cursor(0))
             }
-            Object::ZSet(zset) if zset.pack().is_none() => {
+            ObjectRef::ZSet(zset) if zset.pack().is_none() => {
                 self.len(zset.len() as u64);
                 Some(Progress::Members(0))
             }
-            Object::Stream(stream) => {
+            ObjectRef::Stream(stream) => {
                 self.len(stream.node_count() as u64);
                 Some(Progress::Node(0))
             }
@@ -80,7 +80,8 @@ impl Writer<'_> {
     pub fn go_on(&mut self, entry: EntryPtr, at: Progress) -> Option<Progress> {
         let end = self.out.len() + STEP_BYTES;
         match (entry.object()?, at) {
-            (Object::List(List::Quick(list)), Progress::Node(mut at)) => {
+            (ObjectRef::List(list), Progress::Node(mut at)) => {
+                let list = list.quick().expect("one listpack has no parts");
                 for node in list.nodes_from(at) {
                     match node {
                         Ok(pack) => {
@@ -99,17 +100,17 @@ impl Writer<'_> {
                 }
                 (at < list.nodes().len()).then_some(Progress::Node(at))
             }
-            (Object::Set(set), Progress::Cursor(cursor)) => {
+            (ObjectRef::Set(set), Progress::Cursor(cursor)) => {
                 self.buckets(cursor, end, |writer, cursor| set.scan(cursor, 1, |member| writer.text(member)))
             }
-            (Object::Hash(hash), Progress::Cursor(cursor)) => self.buckets(cursor, end, |writer, cursor| {
+            (ObjectRef::Hash(hash), Progress::Cursor(cursor)) => self.buckets(cursor, end, |writer, cursor| {
                 hash.scan(cursor, |field, value| {
                     writer.expire_of(hash, field);
                     writer.text(field);
                     writer.text(value);
                 })
             }),
-            (Object::ZSet(zset), Progress::Members(done)) => {
+            (ObjectRef::ZSet(zset), Progress::Members(done)) => {
                 // From the greatest down, so that loading puts each before those that are there.
                 let (left, given) = (zset.len() - done, Cell::new(0));
                 zset.range(left - left.min(STEP_ELEMENTS), left, true, |member, score| {
@@ -119,7 +120,7 @@ impl Writer<'_> {
                 });
                 (given.get() < left).then_some(Progress::Members(done + given.get()))
             }
-            (Object::Stream(stream), Progress::Node(mut at)) => {
+            (ObjectRef::Stream(stream), Progress::Node(mut at)) => {
                 for (id, pack) in stream.nodes_from(at) {
                     let mut name = [0; 16];
                     name[..8].copy_from_slice(&id.ms.to_be_bytes());

@@ -10,7 +10,7 @@ use crate::dict::Hasher;
 use crate::encodings::ListPack;
 use crate::encodings::intset::IntSet;
 use crate::encodings::quicklist::{NodeLimits, QuickList};
-use crate::entry::{EntryPtr, Kind, StrRef};
+use crate::entry::{EntryPtr, StrRef};
 use crate::number::parse_f64;
 use crate::object::Object;
 use crate::types::list::End;
@@ -51,7 +51,7 @@ pub enum Value<'a> {
     /// A string.
     Text(Cow<'a, [u8]>),
     /// A collection.
-    Object(Kind, Box<Object>),
+    Object(Object),
 }
 
 impl Value<'_> {
@@ -59,10 +59,7 @@ impl Value<'_> {
     pub fn into_entry(self, key: &[u8], expire_at: Option<i64>) -> EntryPtr {
         match self {
             Value::Text(text) => EntryPtr::new_string(key, &text, expire_at),
-            Value::Object(kind, object) => {
-                let encoding = object.encoding();
-                EntryPtr::new_object(key, kind, encoding, object, expire_at)
-            }
+            Value::Object(object) => EntryPtr::new_object(key, object, expire_at),
         }
     }
 }
@@ -222,13 +219,13 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
         }
         kind::SET => plain_set(from, limits)?,
         kind::SET_INTSET => {
-            let bytes = from.string()?.into_owned();
+            let bytes = from.string()?;
             let empty = bytes.get(4..8) == Some(&[0; 4]);
             if empty {
                 return Err(Error::Empty);
             }
-            let Some(ints) = IntSet::from_bytes(bytes) else { return Err(Error::Corrupt(INTSET)) };
-            let mut set = Set::Ints(ints);
+            let Some(ints) = IntSet::from_bytes(&bytes) else { return Err(Error::Corrupt(INTSET)) };
+            let mut set = Set::from(ints);
             set.fit(&limits.set, &limits.hasher);
             Object::Set(set)
         }
@@ -237,7 +234,7 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
             if !are_distinct(pack.iter(), &limits.hasher) {
                 return Err(Error::Corrupt(SET_PACK));
             }
-            let mut set = Set::List(pack);
+            let mut set = Set::from(pack);
             set.fit(&limits.set, &limits.hasher);
             Object::Set(set)
         }
@@ -329,21 +326,21 @@ pub fn value<'a>(kind: u8, from: &mut Cursor<'a>, limits: &Limits) -> Result<Val
         kind::STREAM_LISTPACKS | kind::STREAM_LISTPACKS_2 | kind::STREAM_LISTPACKS_3 => {
             // A stream may be empty: its last id and its groups are data too.
             let stream = Object::Stream(Box::new(stream(kind, from)?));
-            return Ok(Value::Object(Kind::Stream, Box::new(stream)));
+            return Ok(Value::Object(stream));
         }
         kind::MODULE_PRE_GA | kind::MODULE_2 => {
             return Err(Error::Unsupported("The value belongs to a module, and there are no modules here".into()));
         }
         other => return Err(Error::Unsupported(format!("Unknown RDB encoding type {other}"))),
     };
-    let (kind, len) = match &object {
-        Object::List(list) => (Kind::List, list.len()),
-        Object::Set(set) => (Kind::Set, set.len()),
-        Object::ZSet(zset) => (Kind::ZSet, zset.len()),
-        Object::Hash(hash) => (Kind::Hash, hash.len()),
+    let len = match &object {
+        Object::List(list) => list.len(),
+        Object::Set(set) => set.len(),
+        Object::ZSet(zset) => zset.len(),
+        Object::Hash(hash) => hash.len(),
         Object::String(_) | Object::Stream(_) => unreachable!("returned above"),
     };
-    if len == 0 { Err(Error::Empty) } else { Ok(Value::Object(kind, Box::new(object))) }
+    if len == 0 { Err(Error::Empty) } else { Ok(Value::Object(object)) }
 }
 
 /// Reads `count` elements and puts them `into` a collection, some at a time: `read` asks for the lines that `put` will
@@ -373,7 +370,7 @@ fn expire_time(at: Option<i64>) -> Result<i64, Error> {
 }
 
 fn built_list(list: QuickList, limits: &Limits) -> Object {
-    let mut list = List::Quick(Box::new(list));
+    let mut list = List::from(list);
     list.built(&limits.list);
     Object::List(list)
 }

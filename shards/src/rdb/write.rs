@@ -4,9 +4,9 @@ use super::{container, kind, lzf, special};
 use crate::config::Config;
 use crate::encodings::ListPack;
 use crate::entry::{EntryPtr, StrRef, canonical_i64};
-use crate::object::Object;
+use crate::object::ObjectRef;
 use crate::types::stream::{Group, Stream, StreamId};
-use crate::types::{Hash, List, Set};
+use crate::types::{Hash, set};
 
 /// Redis compresses what is longer than this,
 const COMPRESS_MIN: usize = 20;
@@ -151,28 +151,31 @@ impl Writer<'_> {
             }
             return;
         }
-        match entry.object().expect("what is no string is boxed") {
-            Object::String(text) => self.string(text),
-            Object::List(List::Pack(pack)) => {
+        match entry.object().expect("what is no string is an object") {
+            ObjectRef::String(text) => self.string(text),
+            ObjectRef::List(list) => {
+                let pack = list.pack().expect("others have parts");
                 self.len(1);
                 self.len(container::PACKED);
                 self.string(pack.as_bytes());
             }
-            Object::Set(Set::Ints(ints)) => self.string(ints.as_bytes()),
-            Object::Set(Set::List(pack)) if self.style.version >= 11 => self.string(pack.as_bytes()),
-            Object::Set(set) => {
-                self.len(set.len() as u64);
-                set.for_each(|member| self.text(member));
-            }
-            Object::Hash(hash) => {
+            ObjectRef::Set(set) => match set.form() {
+                set::Form::Ints(ints) => self.string(ints.as_bytes()),
+                set::Form::List(pack) if self.style.version >= 11 => self.string(pack.as_bytes()),
+                _ => {
+                    self.len(set.len() as u64);
+                    set.for_each(|member| self.text(member));
+                }
+            },
+            ObjectRef::Hash(hash) => {
                 let pack = hash.pack().expect("others have parts");
                 match hash.next_expire() {
                     Some(_) => self.flat_hash_with_expires(hash, pack),
                     None => self.string(pack.as_bytes()),
                 }
             }
-            Object::ZSet(zset) => self.string(zset.pack().expect("others have parts").as_bytes()),
-            Object::List(List::Quick(_)) | Object::Stream(_) => unreachable!("they have parts"),
+            ObjectRef::ZSet(zset) => self.string(zset.pack().expect("others have parts").as_bytes()),
+            ObjectRef::Stream(_) => unreachable!("they have parts"),
         }
     }
 
@@ -219,20 +222,22 @@ impl Writer<'_> {
 pub fn kind_of(entry: EntryPtr, style: Style) -> u8 {
     let Some(object) = entry.object() else { return kind::STRING };
     match object {
-        Object::String(_) => kind::STRING,
-        Object::List(_) => kind::LIST_QUICKLIST_2,
-        Object::Set(Set::Ints(_)) => kind::SET_INTSET,
-        Object::Set(Set::List(_)) if style.version >= 11 => kind::SET_LISTPACK,
-        Object::Set(_) => kind::SET,
-        Object::Hash(hash) if hash.next_expire().is_some() => match hash.pack() {
+        ObjectRef::String(_) => kind::STRING,
+        ObjectRef::List(_) => kind::LIST_QUICKLIST_2,
+        ObjectRef::Set(set) => match set.form() {
+            set::Form::Ints(_) => kind::SET_INTSET,
+            set::Form::List(_) if style.version >= 11 => kind::SET_LISTPACK,
+            _ => kind::SET,
+        },
+        ObjectRef::Hash(hash) if hash.next_expire().is_some() => match hash.pack() {
             Some(_) => kind::HASH_LISTPACK_EX,
             None => kind::HASH_METADATA,
         },
-        Object::Hash(hash) if hash.pack().is_some() => kind::HASH_LISTPACK,
-        Object::Hash(_) => kind::HASH,
-        Object::ZSet(zset) if zset.pack().is_some() => kind::ZSET_LISTPACK,
-        Object::ZSet(_) => kind::ZSET_2,
-        Object::Stream(_) if style.version >= 11 => kind::STREAM_LISTPACKS_3,
-        Object::Stream(_) => kind::STREAM_LISTPACKS_2,
+        ObjectRef::Hash(hash) if hash.pack().is_some() => kind::HASH_LISTPACK,
+        ObjectRef::Hash(_) => kind::HASH,
+        ObjectRef::ZSet(zset) if zset.pack().is_some() => kind::ZSET_LISTPACK,
+        ObjectRef::ZSet(_) => kind::ZSET_2,
+        ObjectRef::Stream(_) if style.version >= 11 => kind::STREAM_LISTPACKS_3,
+        ObjectRef::Stream(_) => kind::STREAM_LISTPACKS_2,
     }
 }

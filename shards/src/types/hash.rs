@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::core::Rng;
 use crate::dict::{Dict, Hasher};
 use crate::encodings::ListPack;
+use crate::encodings::pack_or::{self, PackOr};
 use crate::encodings::pair::PairPtr;
 use crate::entry::{Encoding, StrRef};
 use crate::types::are_distinct;
@@ -15,16 +16,34 @@ use crate::types::field_expire::FieldExpires;
 
 /// A hash. See the head of the file.
 #[derive(Clone)]
-pub struct Hash {
-    form: Form,
+#[repr(transparent)]
+pub struct Hash(PackOr<Large>);
+
+/// A hash that is more than a listpack.
+#[derive(Clone)]
+struct Large {
+    fields: Fields,
     /// When fields go; there once one was given a time.
     expires: Option<Box<FieldExpires>>,
 }
 
 #[derive(Clone)]
-enum Form {
+enum Fields {
+    /// Of a hash with times for some of them.
     Pack(ListPack),
     Table(Box<Table>),
+}
+
+/// How fields and values lie in memory.
+enum Form<'a> {
+    Pack(&'a ListPack),
+    Table(&'a Table),
+}
+
+/// The same, to be changed.
+enum FormMut<'a> {
+    Pack(&'a mut ListPack),
+    Table(&'a mut Table),
 }
 
 /// The size up to which a hash is a listpack.
@@ -119,23 +138,52 @@ impl Default for Hash {
 impl Hash {
     /// An empty hash.
     pub fn new() -> Self {
-        Hash { form: Form::Pack(ListPack::new()), expires: None }
+        Hash(ListPack::new().into())
     }
 
     /// An empty one for so many fields, with room for `room` of them where that makes it a table.
     pub fn for_fields(n: usize, room: usize, limits: Limits, hasher: &Hasher) -> Self {
-        let mut hash = Hash::new();
-        if n > limits.entries {
-            let mut table = Table::new(hasher);
-            table.dict.reserve(hasher, room as u64);
-            hash.form = Form::Table(Box::new(table));
+        if n <= limits.entries {
+            return Hash::new();
         }
-        hash
+        let mut table = Box::new(Table::new(hasher));
+        table.dict.reserve(hasher, room as u64);
+        Hash(Box::new(Large { fields: Fields::Table(table), expires: None }).into())
+    }
+
+    #[inline]
+    fn form(&self) -> Form<'_> {
+        match self.0.form() {
+            pack_or::Form::Pack(pack) => Form::Pack(pack),
+            pack_or::Form::Boxed(Large { fields: Fields::Pack(pack), .. }) => Form::Pack(pack),
+            pack_or::Form::Boxed(Large { fields: Fields::Table(table), .. }) => Form::Table(table),
+        }
+    }
+
+    #[inline]
+    fn form_mut(&mut self) -> FormMut<'_> {
+        match self.0.form_mut() {
+            pack_or::FormMut::Pack(pack) => FormMut::Pack(pack),
+            pack_or::FormMut::Boxed(Large { fields: Fields::Pack(pack), .. }) => FormMut::Pack(pack),
+            pack_or::FormMut::Boxed(Large { fields: Fields::Table(table), .. }) => FormMut::Table(table),
+        }
+    }
+
+    /// The larger form of it, for what a listpack alone has no place for.
+    fn large(&mut self) -> &mut Large {
+        if let pack_or::FormMut::Pack(pack) = self.0.form_mut() {
+            let fields = Fields::Pack(std::mem::take(pack));
+            self.0 = Box::new(Large { fields, expires: None }).into();
+        }
+        match self.0.form_mut() {
+            pack_or::FormMut::Boxed(large) => large,
+            pack_or::FormMut::Pack(_) => unreachable!("it was made another just now"),
+        }
     }
 
     /// The listpack of a small one, as RDB files hold it.
     pub fn pack(&self) -> Option<&ListPack> {
-        match &self.form {
+        match self.form() {
             Form::Pack(pack) => Some(pack),
             Form::Table(_) => None,
         }
@@ -144,13 +192,13 @@ impl Hash {
     /// Takes over a listpack from outside if it is fields and values by turns and no field is there twice.
     pub fn from_pack(pack: ListPack, hasher: &Hasher) -> Option<Self> {
         let sound = pack.len().is_multiple_of(2) && are_distinct(pack.iter().step_by(2), hasher);
-        sound.then_some(Hash { form: Form::Pack(pack), expires: None })
+        sound.then(|| Hash(pack.into()))
     }
 
     /// Asks for what a search for this field will look at first, where it is a table.
     #[inline]
     pub fn prefetch(&self, field: &[u8]) {
-        if let Form::Table(table) = &self.form {
+        if let Form::Table(table) = self.form() {
             table.dict.prefetch_bucket(table.hasher.hash(field));
         }
     }
@@ -164,8 +212,8 @@ impl Hash {
 
     /// How it lies in memory.
     pub fn encoding(&self) -> Encoding {
-        match self.form {
-            Form::Pack(_) if self.expires.is_some() => Encoding::ListPackEx,
+        match self.form() {
+            Form::Pack(_) if self.expires().is_some() => Encoding::ListPackEx,
             Form::Pack(_) => Encoding::ListPack,
             Form::Table(_) => Encoding::HashTable,
         }
@@ -173,9 +221,13 @@ impl Hash {
 
     /// Bytes of the heap.
     pub fn heap_bytes(&self) -> usize {
-        let expires = self.expires.as_ref().map_or(0, |expires| expires.heap_bytes());
-        expires
-            + match &self.form {
+        let large = match self.0.form() {
+            pack_or::Form::Pack(_) => 0,
+            pack_or::Form::Boxed(_) => size_of::<Large>(),
+        };
+        large
+            + self.expires().map_or(0, FieldExpires::heap_bytes)
+            + match self.form() {
                 Form::Pack(pack) => pack.heap_bytes(),
                 Form::Table(table) => size_of::<Table>() + table.dict.bytes() + table.bytes,
             }
@@ -183,7 +235,7 @@ impl Hash {
 
     /// Number of fields.
     pub fn len(&self) -> usize {
-        match &self.form {
+        match self.form() {
             Form::Pack(pack) => pack.len() / 2,
             Form::Table(table) => table.dict.len(),
         }
@@ -191,7 +243,7 @@ impl Hash {
 
     /// True when it has no field.
     pub fn is_empty(&self) -> bool {
-        match &self.form {
+        match self.form() {
             Form::Pack(pack) => pack.is_empty(),
             Form::Table(table) => table.dict.is_empty(),
         }
@@ -200,7 +252,7 @@ impl Hash {
     /// Gives the value of a field, or `None`, to `f`.
     #[inline]
     pub fn get<T>(&self, field: &[u8], f: impl FnOnce(Option<StrRef<'_>>) -> T) -> T {
-        match &self.form {
+        match self.form() {
             Form::Pack(pack) => f(find(pack, field).and_then(|at| pack.next(at)).map(|at| pack.get(at))),
             Form::Table(table) => f(table.find(field).as_ref().map(|pair| StrRef::Bytes(pair.value()))),
         }
@@ -218,7 +270,7 @@ impl Hash {
         limits: Limits,
         texts: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
     ) {
-        let Form::Pack(pack) = &self.form else { return };
+        let Form::Pack(pack) = self.form() else { return };
         let many = texts.len() / 2 > limits.entries;
         let long = texts.clone().any(|text| text.len() > limits.value);
         if many || long || !pack.has_room(texts.map(<[u8]>::len).fold(0, usize::saturating_add)) {
@@ -228,14 +280,14 @@ impl Hash {
 
     /// Sets a field; says whether it is new.
     pub fn set(&mut self, hasher: &Hasher, limits: Limits, field: &[u8], value: &[u8]) -> bool {
-        if let Form::Pack(pack) = &self.form
+        if let Form::Pack(pack) = self.form()
             && (field.len().max(value.len()) > limits.value || !pack.has_room(field.len() + value.len() + 32))
         {
             self.make_table(hasher);
         }
-        let pack = match &mut self.form {
-            Form::Table(table) => return table.set(field, value),
-            Form::Pack(pack) => pack,
+        let pack = match self.form_mut() {
+            FormMut::Table(table) => return table.set(field, value),
+            FormMut::Pack(pack) => pack,
         };
         let value_at = find(pack, field).and_then(|at| pack.next(at));
         match value_at {
@@ -261,12 +313,10 @@ impl Hash {
 
     /// Removes a field; says whether it was there.
     pub fn remove(&mut self, field: &[u8]) -> bool {
-        if let Some(expires) = &mut self.expires {
-            expires.set(field, None);
-        }
-        match &mut self.form {
-            Form::Table(table) => table.remove(field),
-            Form::Pack(pack) => {
+        self.set_expire(field, None);
+        match self.form_mut() {
+            FormMut::Table(table) => table.remove(field),
+            FormMut::Pack(pack) => {
                 let Some(at) = find(pack, field) else { return false };
                 pack.delete_range(at, 2);
                 true
@@ -276,27 +326,27 @@ impl Hash {
 
     /// When a field goes, if it does.
     pub fn expire_at(&self, field: &[u8]) -> Option<i64> {
-        self.expires.as_ref()?.get(field)
+        self.expires()?.get(field)
     }
 
     /// Sets, or with `None` removes, the time at which a field goes, which must be there.
     pub fn set_expire(&mut self, field: &[u8], at: Option<i64>) {
-        match (&mut self.expires, at) {
-            (None, None) => {}
-            (expires, at) => {
-                expires.get_or_insert_default().set(field, at);
-            }
+        if at.is_some() || self.expires().is_some() {
+            self.large().expires.get_or_insert_default().set(field, at);
         }
     }
 
     /// The times at which fields go, if any was ever given one.
     pub fn expires(&self) -> Option<&FieldExpires> {
-        self.expires.as_deref()
+        match self.0.form() {
+            pack_or::Form::Pack(_) => None,
+            pack_or::Form::Boxed(large) => large.expires.as_deref(),
+        }
     }
 
     /// When the first field goes.
     pub fn next_expire(&self) -> Option<i64> {
-        self.expires.as_ref()?.first()
+        self.expires()?.first()
     }
 
     /// Whether a field's time has come.
@@ -306,7 +356,7 @@ impl Hash {
 
     /// How many fields' time has not come.
     pub fn live_len(&self, now_ms: i64) -> usize {
-        self.len() - self.expires.as_ref().map_or(0, |expires| expires.due_len(now_ms))
+        self.len() - self.expires().map_or(0, |expires| expires.due_len(now_ms))
     }
 
     /// Gives every field whose time has not come to `f`, with its value.
@@ -321,7 +371,7 @@ impl Hash {
 
     /// Gives every field with its value to `f`.
     pub fn for_each(&self, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) {
-        match &self.form {
+        match self.form() {
             Form::Table(table) => {
                 table.dict.for_each(|pair| f(StrRef::Bytes(pair.field()), StrRef::Bytes(pair.value())));
             }
@@ -337,7 +387,7 @@ impl Hash {
     /// One step of a scan: gives some fields with their values to `f` and returns the next cursor, 0 at the end.
     /// A listpack is given whole.
     pub fn scan(&self, cursor: u64, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) -> u64 {
-        match &self.form {
+        match self.form() {
             Form::Table(table) => {
                 table.dict.scan(cursor, &mut |pair| f(StrRef::Bytes(pair.field()), StrRef::Bytes(pair.value())))
             }
@@ -350,7 +400,7 @@ impl Hash {
 
     /// Gives `count` random fields to `f`, each drawn from all. The hash must not be empty.
     pub fn random(&self, rng: &mut Rng, count: usize, mut f: impl FnMut(StrRef<'_>, StrRef<'_>)) {
-        match &self.form {
+        match self.form() {
             Form::Table(table) => {
                 for _ in 0..count {
                     let pair = table.dict.random(&mut || rng.next_u64()).expect("a hash has fields");
@@ -374,7 +424,7 @@ impl Hash {
         if count >= len {
             return self.for_each(f);
         }
-        if let Form::Table(table) = &self.form
+        if let Form::Table(table) = self.form()
             && count < len / 3
         {
             let mut seen = std::collections::HashSet::new();
@@ -410,7 +460,7 @@ impl Hash {
     }
 
     fn make_table(&mut self, hasher: &Hasher) {
-        if let Form::Table(_) = self.form {
+        if let Form::Table(_) = self.form() {
             return;
         }
         let mut table = Box::new(Table::new(hasher));
@@ -418,7 +468,7 @@ impl Hash {
             let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
             table.set(field.as_bytes(&mut a), value.as_bytes(&mut b));
         });
-        self.form = Form::Table(table);
+        self.large().fields = Fields::Table(table);
     }
 }
 

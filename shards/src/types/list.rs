@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::core::Core;
 use crate::encodings::listpack::ListPack;
+use crate::encodings::pack_or::{Form, FormMut, PackOr};
 use crate::encodings::quicklist::{Needle, NodeLimits, QuickList, remove_matches};
 use crate::entry::{Encoding, StrRef};
 
@@ -32,12 +33,8 @@ pub fn limits(core: &Core) -> NodeLimits {
 
 /// A list. See the head of this file.
 #[derive(Clone)]
-pub enum List {
-    /// Few elements, and short.
-    Pack(ListPack),
-    /// Any others.
-    Quick(Box<QuickList>),
-}
+#[repr(transparent)]
+pub struct List(PackOr<QuickList>);
 
 impl fmt::Debug for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,59 +44,81 @@ impl fmt::Debug for List {
 
 impl Default for List {
     fn default() -> Self {
-        List::Pack(ListPack::new())
+        List(ListPack::new().into())
+    }
+}
+
+impl From<QuickList> for List {
+    fn from(list: QuickList) -> Self {
+        List(Box::new(list).into())
     }
 }
 
 impl List {
+    /// The chain, if it is one.
+    pub fn quick(&self) -> Option<&QuickList> {
+        match self.0.form() {
+            Form::Pack(_) => None,
+            Form::Boxed(list) => Some(list),
+        }
+    }
+
+    /// The listpack of a short one, as RDB files hold it.
+    pub fn pack(&self) -> Option<&ListPack> {
+        match self.0.form() {
+            Form::Pack(pack) => Some(pack),
+            Form::Boxed(_) => None,
+        }
+    }
+
     /// Its encoding.
     pub fn encoding(&self) -> Encoding {
-        match self {
-            List::Pack(_) => Encoding::ListPack,
-            List::Quick(_) => Encoding::QuickList,
+        match self.0.form() {
+            Form::Pack(_) => Encoding::ListPack,
+            Form::Boxed(_) => Encoding::QuickList,
         }
     }
 
     /// Elements held.
     #[inline]
     pub fn len(&self) -> usize {
-        match self {
-            List::Pack(pack) => pack.len(),
-            List::Quick(list) => list.len(),
+        match self.0.form() {
+            Form::Pack(pack) => pack.len(),
+            Form::Boxed(list) => list.len(),
         }
     }
 
     /// True when it holds nothing.
     pub fn is_empty(&self) -> bool {
-        match self {
-            List::Pack(pack) => pack.is_empty(),
-            List::Quick(list) => list.is_empty(),
+        match self.0.form() {
+            Form::Pack(pack) => pack.is_empty(),
+            Form::Boxed(list) => list.is_empty(),
         }
     }
 
     /// Bytes of the heap it takes.
     pub fn heap_bytes(&self) -> usize {
-        match self {
-            List::Pack(pack) => pack.heap_bytes(),
-            List::Quick(list) => size_of::<QuickList>() + list.heap_bytes(),
+        match self.0.form() {
+            Form::Pack(pack) => pack.heap_bytes(),
+            Form::Boxed(list) => size_of::<QuickList>() + list.heap_bytes(),
         }
     }
 
     /// Listpacks and texts that stand alone it consists of.
     pub fn nodes(&self) -> usize {
-        match self {
-            List::Pack(_) => 1,
-            List::Quick(list) => list.nodes().len(),
+        match self.0.form() {
+            Form::Pack(_) => 1,
+            Form::Boxed(list) => list.nodes().len(),
         }
     }
 
     /// Becomes a chain if texts of so many bytes and elements more would outgrow one listpack; before they are added.
     #[inline]
     pub fn expect(&mut self, bytes: usize, count: usize, limits: &NodeLimits) {
-        if let List::Pack(pack) = self {
+        if let FormMut::Pack(pack) = self.0.form_mut() {
             if limits.exceeded(pack.total_bytes().saturating_add(bytes), pack.len() + count) {
                 let pack = std::mem::take(pack);
-                *self = List::Quick(Box::new(QuickList::from_pack(pack)));
+                self.0 = Box::new(QuickList::from_pack(pack)).into();
             }
         }
     }
@@ -117,9 +136,9 @@ impl List {
 
     #[inline]
     fn become_pack(&mut self, limits: &NodeLimits, part: usize) {
-        if let List::Quick(list) = self {
+        if let FormMut::Boxed(list) = self.0.form_mut() {
             if let Some(pack) = list.take_single(limits.bytes / part, limits.count / part) {
-                *self = List::Pack(pack);
+                self.0 = pack.into();
             }
         }
     }
@@ -127,34 +146,34 @@ impl List {
     /// The element at an end.
     #[inline]
     pub fn end(&self, end: End) -> Option<StrRef<'_>> {
-        match self {
-            List::Pack(pack) => {
+        match self.0.form() {
+            Form::Pack(pack) => {
                 let at = if end == End::Front { pack.first() } else { pack.last() };
                 at.map(|at| pack.get(at))
             }
-            List::Quick(list) => list.end(end == End::Front),
+            Form::Boxed(list) => list.end(end == End::Front),
         }
     }
 
     /// Adds an element at an end; see [`List::expect`] for what is called before.
     #[inline]
     pub fn push(&mut self, end: End, text: &[u8], limits: &NodeLimits) {
-        match (self, end) {
-            (List::Pack(pack), End::Front) => pack.push_front(text),
-            (List::Pack(pack), End::Back) => pack.push(text),
-            (List::Quick(list), end) => list.push(end == End::Front, text, limits),
+        match (self.0.form_mut(), end) {
+            (FormMut::Pack(pack), End::Front) => pack.push_front(text),
+            (FormMut::Pack(pack), End::Back) => pack.push(text),
+            (FormMut::Boxed(list), end) => list.push(end == End::Front, text, limits),
         }
     }
 
     /// Removes the element at an end, which must be there.
     #[inline]
     pub fn pop(&mut self, end: End) {
-        match self {
-            List::Pack(pack) => {
+        match self.0.form_mut() {
+            FormMut::Pack(pack) => {
                 let at = if end == End::Front { pack.first() } else { pack.last() };
                 pack.delete(at.expect("an element to remove"));
             }
-            List::Quick(list) => list.pop(end == End::Front),
+            FormMut::Boxed(list) => list.pop(end == End::Front),
         }
     }
 
@@ -168,18 +187,18 @@ impl List {
 
     /// The element at `index`, if that is below the length.
     pub fn get(&self, index: usize) -> Option<StrRef<'_>> {
-        match self {
-            List::Pack(pack) => pack.seek(index as i64).map(|at| pack.get(at)),
-            List::Quick(list) => (index < list.len()).then(|| list.get(index)),
+        match self.0.form() {
+            Form::Pack(pack) => pack.seek(index as i64).map(|at| pack.get(at)),
+            Form::Boxed(list) => (index < list.len()).then(|| list.get(index)),
         }
     }
 
     /// Calls back with the elements from `index` on, or from it backwards, until `f` breaks off.
     #[inline]
     pub fn walk(&self, index: usize, backward: bool, mut f: impl FnMut(StrRef<'_>) -> ControlFlow<()>) {
-        let _ = match self {
-            List::Quick(list) => list.walk(index, backward, f),
-            List::Pack(pack) => match pack.seek(index as i64) {
+        let _ = match self.0.form() {
+            Form::Boxed(list) => list.walk(index, backward, f),
+            Form::Pack(pack) => match pack.seek(index as i64) {
                 None => return,
                 Some(at) if !backward => pack.iter_from(at).try_for_each(&mut f),
                 Some(at) => pack.iter_to(pack.next(at).unwrap_or(pack.end())).rev().try_for_each(&mut f),
@@ -225,9 +244,9 @@ impl List {
 
     /// Puts `text` in the place of the element at `index`, which must be below the length.
     pub fn replace(&mut self, index: usize, text: &[u8], limits: &NodeLimits) {
-        match self {
-            List::Quick(list) => list.replace(index, text, limits),
-            List::Pack(pack) => {
+        match self.0.form_mut() {
+            FormMut::Boxed(list) => list.replace(index, text, limits),
+            FormMut::Pack(pack) => {
                 let at = pack.seek(index as i64).expect("an index within the list");
                 pack.replace(at, text);
             }
@@ -236,9 +255,9 @@ impl List {
 
     /// Puts `text` before or behind the element at `index`, which must be below the length.
     pub fn insert(&mut self, index: usize, after: bool, text: &[u8], limits: &NodeLimits) {
-        match self {
-            List::Quick(list) => list.insert(index, after, text, limits),
-            List::Pack(pack) => {
+        match self.0.form_mut() {
+            FormMut::Boxed(list) => list.insert(index, after, text, limits),
+            FormMut::Pack(pack) => {
                 let at = pack.seek((index + usize::from(after)) as i64).unwrap_or(pack.end());
                 pack.insert(at, text);
             }
@@ -247,9 +266,9 @@ impl List {
 
     /// Removes up to `count` elements from `index` on.
     pub fn delete_range(&mut self, index: usize, count: usize) {
-        match self {
-            List::Quick(list) => list.delete_range(index, count),
-            List::Pack(pack) => {
+        match self.0.form_mut() {
+            FormMut::Boxed(list) => list.delete_range(index, count),
+            FormMut::Pack(pack) => {
                 if let Some(at) = pack.seek(index as i64) {
                     pack.delete_range(at, count);
                 }
@@ -260,9 +279,9 @@ impl List {
     /// Removes up to `max` elements that are `text`, from the front or from the back; says how many.
     pub fn remove(&mut self, text: &[u8], max: usize, backward: bool) -> usize {
         let needle = Needle::new(text);
-        match self {
-            List::Quick(list) => list.remove(&needle, max, backward),
-            List::Pack(pack) => remove_matches(pack, &needle, max, backward),
+        match self.0.form_mut() {
+            FormMut::Boxed(list) => list.remove(&needle, max, backward),
+            FormMut::Pack(pack) => remove_matches(pack, &needle, max, backward),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::core::Rng;
 use crate::dict::{Dict, Hasher};
 use crate::encodings::intset::IntSet;
 use crate::encodings::listpack::ListPack;
+use crate::encodings::pack_or::{self, PackOr};
 use crate::entry::{Encoding, StrRef, canonical_i64};
 
 /// Redis's own limit for the members of an array of integers, whatever the configuration says.
@@ -114,13 +115,50 @@ impl Drop for Table {
 
 /// A set. See the head of this file.
 #[derive(Clone)]
-pub enum Set {
-    /// Integers only.
+#[repr(transparent)]
+pub struct Set(PackOr<Other>);
+
+/// A set that is no listpack.
+#[derive(Clone)]
+enum Other {
     Ints(IntSet),
-    /// Few members, and short.
-    List(ListPack),
-    /// Any others.
     Table(Box<Table>),
+}
+
+/// How a set lies in memory.
+#[derive(Clone, Copy)]
+pub enum Form<'a> {
+    /// Integers only.
+    Ints(&'a IntSet),
+    /// Few members, and short.
+    List(&'a ListPack),
+    /// Any others.
+    Table(&'a Table),
+}
+
+/// The same, to be changed.
+enum FormMut<'a> {
+    Ints(&'a mut IntSet),
+    List(&'a mut ListPack),
+    Table(&'a mut Table),
+}
+
+impl From<IntSet> for Set {
+    fn from(ints: IntSet) -> Self {
+        Set(Box::new(Other::Ints(ints)).into())
+    }
+}
+
+impl From<ListPack> for Set {
+    fn from(list: ListPack) -> Self {
+        Set(list.into())
+    }
+}
+
+impl From<Table> for Set {
+    fn from(table: Table) -> Self {
+        Set(Box::new(Other::Table(Box::new(table))).into())
+    }
 }
 
 impl fmt::Debug for Set {
@@ -135,19 +173,38 @@ fn digits(number: i64) -> usize {
 }
 
 impl Set {
+    /// How it lies in memory.
+    #[inline]
+    pub fn form(&self) -> Form<'_> {
+        match self.0.form() {
+            pack_or::Form::Pack(list) => Form::List(list),
+            pack_or::Form::Boxed(Other::Ints(ints)) => Form::Ints(ints),
+            pack_or::Form::Boxed(Other::Table(table)) => Form::Table(table),
+        }
+    }
+
+    #[inline]
+    fn form_mut(&mut self) -> FormMut<'_> {
+        match self.0.form_mut() {
+            pack_or::FormMut::Pack(list) => FormMut::List(list),
+            pack_or::FormMut::Boxed(Other::Ints(ints)) => FormMut::Ints(ints),
+            pack_or::FormMut::Boxed(Other::Table(table)) => FormMut::Table(table),
+        }
+    }
+
     /// An empty set of integers.
     pub fn ints() -> Self {
-        Set::Ints(IntSet::new())
+        IntSet::new().into()
     }
 
     /// An empty flat set.
     pub fn list() -> Self {
-        Set::List(ListPack::new())
+        ListPack::new().into()
     }
 
     /// An empty table.
     pub fn table(hasher: &Hasher) -> Self {
-        Set::Table(Box::new(Table::new(hasher)))
+        Table::new(hasher).into()
     }
 
     /// An empty set for a first member and about `hint` altogether.
@@ -163,7 +220,7 @@ impl Set {
 
     /// Makes room for so many members at once, where it is a table.
     pub fn reserve(&mut self, n: usize) {
-        if let Set::Table(table) = self {
+        if let FormMut::Table(table) = self.form_mut() {
             table.dict.reserve(&table.hasher, n as u64);
         }
     }
@@ -171,27 +228,27 @@ impl Set {
     /// Asks for what a search for this member will look at first, where it is a table.
     #[inline]
     pub fn prefetch(&self, member: &[u8]) {
-        if let Set::Table(table) = self {
+        if let Form::Table(table) = self.form() {
             table.dict.prefetch_bucket(table.hasher.hash(member));
         }
     }
 
     /// Its encoding.
     pub fn encoding(&self) -> Encoding {
-        match self {
-            Set::Ints(_) => Encoding::IntSet,
-            Set::List(_) => Encoding::ListPack,
-            Set::Table(_) => Encoding::HashTable,
+        match self.form() {
+            Form::Ints(_) => Encoding::IntSet,
+            Form::List(_) => Encoding::ListPack,
+            Form::Table(_) => Encoding::HashTable,
         }
     }
 
     /// Members held.
     #[inline]
     pub fn len(&self) -> usize {
-        match self {
-            Set::Ints(ints) => ints.len(),
-            Set::List(list) => list.len(),
-            Set::Table(table) => table.dict.len(),
+        match self.form() {
+            Form::Ints(ints) => ints.len(),
+            Form::List(list) => list.len(),
+            Form::Table(table) => table.dict.len(),
         }
     }
 
@@ -202,18 +259,18 @@ impl Set {
 
     /// Bytes of the heap it takes.
     pub fn heap_bytes(&self) -> usize {
-        match self {
-            Set::Ints(ints) => ints.heap_bytes(),
-            Set::List(list) => list.heap_bytes(),
-            Set::Table(table) => size_of::<Table>() + table.dict.bytes() + table.member_bytes,
+        match self.form() {
+            Form::Ints(ints) => size_of::<Other>() + ints.heap_bytes(),
+            Form::List(list) => list.heap_bytes(),
+            Form::Table(table) => size_of::<Other>() + size_of::<Table>() + table.dict.bytes() + table.member_bytes,
         }
     }
 
     /// Makes a table of a flat set that `hint` more members will outgrow.
     pub fn expect(&mut self, hint: usize, limits: &SetLimits, hasher: &Hasher) {
-        match self {
-            Set::Ints(_) if hint > limits.intset_entries => self.become_table(hasher),
-            Set::List(_) if hint > limits.listpack_entries => self.become_table(hasher),
+        match self.form() {
+            Form::Ints(_) if hint > limits.intset_entries => self.become_table(hasher),
+            Form::List(_) if hint > limits.listpack_entries => self.become_table(hasher),
             _ => {}
         }
     }
@@ -221,23 +278,23 @@ impl Set {
     /// Whether `member` is in it.
     #[inline]
     pub fn contains(&self, member: StrRef<'_>) -> bool {
-        match self {
-            Set::Ints(ints) => match member {
+        match self.form() {
+            Form::Ints(ints) => match member {
                 StrRef::Int(number) => ints.contains(number),
                 StrRef::Bytes(text) => canonical_i64(text).is_some_and(|number| ints.contains(number)),
             },
-            Set::List(list) => {
+            Form::List(list) => {
                 let mut buf = itoa::Buffer::new();
                 list.first().is_some_and(|at| list.find(at, member.as_bytes(&mut buf), 0).is_some())
             }
-            Set::Table(table) => table.contains(member.as_bytes(&mut itoa::Buffer::new())),
+            Form::Table(table) => table.contains(member.as_bytes(&mut itoa::Buffer::new())),
         }
     }
 
     /// Adds `member`; false if it was there.
     pub fn insert(&mut self, member: StrRef<'_>, limits: &SetLimits, hasher: &Hasher) -> bool {
-        match self {
-            Set::Table(table) => table.insert(member.as_bytes(&mut itoa::Buffer::new())),
+        match self.form_mut() {
+            FormMut::Table(table) => table.insert(member.as_bytes(&mut itoa::Buffer::new())),
             _ => {
                 let absent = !self.contains(member);
                 if absent {
@@ -251,8 +308,8 @@ impl Set {
     /// Adds `member`, which must not be in it.
     pub fn insert_absent(&mut self, member: StrRef<'_>, limits: &SetLimits, hasher: &Hasher) {
         let mut buf = itoa::Buffer::new();
-        match self {
-            Set::Ints(ints) => {
+        match self.form_mut() {
+            FormMut::Ints(ints) => {
                 let number = match member {
                     StrRef::Int(number) => Some(number),
                     StrRef::Bytes(text) => canonical_i64(text),
@@ -270,19 +327,18 @@ impl Set {
                     && text.len() <= limits.listpack_value
                     && widest <= limits.listpack_value;
                 if flat {
-                    let mut list = ListPack::with_capacity(ints.len() * 4 + text.len() + 2);
+                    let mut list = ListPack::new();
                     ints.iter().for_each(|number| list.push_int(number));
                     if list.has_room(text.len()) {
                         list.push(text);
-                        list.shrink();
-                        *self = Set::List(list);
+                        *self = list.into();
                         return;
                     }
                 }
                 self.become_table(hasher);
                 self.insert_absent(member, limits, hasher);
             }
-            Set::List(list) => {
+            FormMut::List(list) => {
                 let text = member.as_bytes(&mut buf);
                 let flat = list.len() < limits.listpack_entries
                     && text.len() <= limits.listpack_value
@@ -297,32 +353,32 @@ impl Set {
                 self.become_table(hasher);
                 self.insert_absent(member, limits, hasher);
             }
-            Set::Table(table) => table.insert_absent(member.as_bytes(&mut buf)),
+            FormMut::Table(table) => table.insert_absent(member.as_bytes(&mut buf)),
         }
     }
 
     /// Removes `member`; false if it was not there.
     pub fn remove(&mut self, member: StrRef<'_>) -> bool {
         let mut buf = itoa::Buffer::new();
-        match self {
-            Set::Ints(ints) => match member {
+        match self.form_mut() {
+            FormMut::Ints(ints) => match member {
                 StrRef::Int(number) => ints.remove(number),
                 StrRef::Bytes(text) => canonical_i64(text).is_some_and(|number| ints.remove(number)),
             },
-            Set::List(list) => {
+            FormMut::List(list) => {
                 let found = list.first().and_then(|at| list.find(at, member.as_bytes(&mut buf), 0));
                 if let Some(at) = found {
                     list.delete(at);
                 }
                 found.is_some()
             }
-            Set::Table(table) => table.remove(member.as_bytes(&mut buf)),
+            FormMut::Table(table) => table.remove(member.as_bytes(&mut buf)),
         }
     }
 
     /// Makes an array of integers of a set that holds nothing else, unless it is too large for one.
     pub fn become_ints(&mut self, limits: &SetLimits) {
-        if matches!(self, Set::Ints(_)) || self.len() > limits.intset_entries {
+        if matches!(self.form(), Form::Ints(_)) || self.len() > limits.intset_entries {
             return;
         }
         let mut numbers = Vec::with_capacity(self.len());
@@ -338,15 +394,15 @@ impl Set {
         numbers.into_iter().for_each(|number| {
             ints.insert(number);
         });
-        *self = Set::Ints(ints);
+        *self = ints.into();
     }
 
     /// Becomes a table if it is larger than the limits allow.
     pub fn fit(&mut self, limits: &SetLimits, hasher: &Hasher) {
-        let too_many = match self {
-            Set::Ints(ints) => ints.len() > limits.intset_entries,
-            Set::List(list) => list.len() > limits.listpack_entries,
-            Set::Table(_) => false,
+        let too_many = match self.form() {
+            Form::Ints(ints) => ints.len() > limits.intset_entries,
+            Form::List(list) => list.len() > limits.listpack_entries,
+            Form::Table(_) => false,
         };
         if too_many {
             self.become_table(hasher);
@@ -356,28 +412,28 @@ impl Set {
     fn become_table(&mut self, hasher: &Hasher) {
         let mut table = Table::new(hasher);
         self.for_each(|member| table.insert_absent(member.as_bytes(&mut itoa::Buffer::new())));
-        *self = Set::Table(Box::new(table));
+        *self = table.into();
     }
 
     /// Calls back with every member: integers in ascending order, a flat set's in the order they came.
     pub fn for_each(&self, mut f: impl FnMut(StrRef<'_>)) {
-        match self {
-            Set::Ints(ints) => ints.iter().for_each(|number| f(StrRef::Int(number))),
-            Set::List(list) => list.iter().for_each(f),
-            Set::Table(table) => table.dict.for_each(|member| f(StrRef::Bytes(member.bytes()))),
+        match self.form() {
+            Form::Ints(ints) => ints.iter().for_each(|number| f(StrRef::Int(number))),
+            Form::List(list) => list.iter().for_each(f),
+            Form::Table(table) => table.dict.for_each(|member| f(StrRef::Bytes(member.bytes()))),
         }
     }
 
     /// As [`Set::for_each`], until `f` breaks off.
     pub fn walk(&self, mut f: impl FnMut(StrRef<'_>) -> ControlFlow<()>) {
-        match self {
-            Set::Ints(ints) => {
+        match self.form() {
+            Form::Ints(ints) => {
                 let _ = ints.iter().try_for_each(|number| f(StrRef::Int(number)));
             }
-            Set::List(list) => {
+            Form::List(list) => {
                 let _ = list.iter().try_for_each(f);
             }
-            Set::Table(table) => {
+            Form::Table(table) => {
                 let (mut cursor, mut flow) = (0, ControlFlow::Continue(()));
                 loop {
                     cursor = table.dict.scan(cursor, &mut |member| {
@@ -395,7 +451,7 @@ impl Set {
 
     /// One step of `SSCAN`: about `count` members, and the next cursor. A flat set comes whole.
     pub fn scan(&self, cursor: u64, count: usize, mut f: impl FnMut(StrRef<'_>)) -> u64 {
-        let Set::Table(table) = self else {
+        let Form::Table(table) = self.form() else {
             self.for_each(f);
             return 0;
         };
@@ -415,13 +471,13 @@ impl Set {
 
     /// A random member of a set that is not empty.
     pub fn random<T>(&self, rng: &mut Rng, f: impl FnOnce(StrRef<'_>) -> T) -> T {
-        match self {
-            Set::Ints(ints) => f(StrRef::Int(ints.at(rng.below(ints.len() as u64) as usize))),
-            Set::List(list) => {
+        match self.form() {
+            Form::Ints(ints) => f(StrRef::Int(ints.at(rng.below(ints.len() as u64) as usize))),
+            Form::List(list) => {
                 let index = rng.below(list.len() as u64) as i64;
                 f(list.get(list.seek(index).expect("below the length")))
             }
-            Set::Table(table) => {
+            Form::Table(table) => {
                 let member = table.dict.random(&mut || rng.next_u64()).expect("a set is not empty");
                 f(StrRef::Bytes(member.bytes()))
             }
@@ -433,21 +489,21 @@ impl Set {
         if count >= self.len() {
             return self.for_each(f);
         }
-        match self {
-            Set::Ints(ints) => {
+        match self.form() {
+            Form::Ints(ints) => {
                 distinct(count, ints.len(), rng).into_iter().for_each(|index| f(StrRef::Int(ints.at(index))));
             }
-            Set::List(list) => {
+            Form::List(list) => {
                 let chosen: HashSet<usize> = distinct(count, list.len(), rng).into_iter().collect();
                 list.iter().enumerate().filter(|(i, _)| chosen.contains(i)).for_each(|(_, member)| f(member));
             }
-            Set::Table(table) if count * SAMPLE_FACTOR > table.dict.len() => {
+            Form::Table(table) if count * SAMPLE_FACTOR > table.dict.len() => {
                 let mut all = Vec::with_capacity(table.dict.len());
                 table.dict.for_each(|member| all.push(member));
                 shuffle(&mut all, count, rng);
                 all[..count].iter().for_each(|member| f(StrRef::Bytes(member.bytes())));
             }
-            Set::Table(table) => {
+            Form::Table(table) => {
                 let mut chosen = HashSet::with_capacity(count);
                 while chosen.len() < count {
                     let member = table.dict.random(&mut || rng.next_u64()).expect("a set is not empty");
@@ -469,8 +525,8 @@ impl Set {
         mut f: impl FnMut(StrRef<'_>),
     ) {
         let left = self.len() - count;
-        match self {
-            Set::Ints(ints) => {
+        match self.form_mut() {
+            FormMut::Ints(ints) => {
                 let mut chosen = distinct(count, ints.len(), rng);
                 chosen.iter().for_each(|index| f(StrRef::Int(ints.at(*index))));
                 chosen.sort_unstable();
@@ -487,7 +543,7 @@ impl Set {
                 }
                 *ints = kept;
             }
-            Set::List(list) => {
+            FormMut::List(list) => {
                 let mut chosen = distinct(count, list.len(), rng);
                 chosen.sort_unstable();
                 let mut at = list.first();
@@ -504,7 +560,7 @@ impl Set {
                     passed += 1;
                 }
             }
-            Set::Table(table) if left * REBUILD_FACTOR <= count => {
+            FormMut::Table(table) if left * REBUILD_FACTOR <= count => {
                 // What stays is little: it is drawn, and makes a new set, flat if it can be.
                 let mut kept = Set::list();
                 for _ in 0..left {
@@ -516,7 +572,7 @@ impl Set {
                 table.dict.for_each(|member| f(StrRef::Bytes(member.bytes())));
                 *self = kept;
             }
-            Set::Table(table) => {
+            FormMut::Table(table) => {
                 for _ in 0..count {
                     let member = table.dict.random(&mut || rng.next_u64()).expect("a set is not empty");
                     f(StrRef::Bytes(member.bytes()));

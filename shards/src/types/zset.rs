@@ -16,6 +16,7 @@ use crate::core::Rng;
 use crate::dict::{Dict, Hasher};
 use crate::encodings::counted_tree::CountedTree;
 use crate::encodings::listpack::ListPack;
+use crate::encodings::pack_or::{Form, FormMut, PackOr};
 use crate::encodings::scored::ScoredPtr;
 use crate::entry::{Encoding, StrRef};
 use crate::number::{format_f64, parse_f64};
@@ -141,16 +142,10 @@ impl Drop for Table {
     }
 }
 
-#[derive(Clone)]
-enum Form {
-    /// Members and scores by turns, in order.
-    Pack(ListPack),
-    Table(Box<Table>),
-}
-
 /// A sorted set. See the head of this file.
 #[derive(Clone)]
-pub struct ZSet(Form);
+#[repr(transparent)]
+pub struct ZSet(PackOr<Table>);
 
 impl fmt::Debug for ZSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -242,23 +237,23 @@ impl ZSet {
     /// An empty one for about `hint` members of which the first is `len` long.
     pub fn for_members(hint: usize, len: usize, limits: Limits, hasher: &Hasher) -> Self {
         match hint <= limits.entries && len <= limits.value {
-            true => ZSet(Form::Pack(ListPack::new())),
-            false => ZSet(Form::Table(Box::new(Table::new(hasher)))),
+            true => ZSet(ListPack::new().into()),
+            false => ZSet(Box::new(Table::new(hasher)).into()),
         }
     }
 
     /// Makes room for so many members at once, where it is a table.
     pub fn reserve(&mut self, n: usize) {
-        if let Form::Table(table) = &mut self.0 {
+        if let FormMut::Boxed(table) = self.0.form_mut() {
             table.dict.reserve(&table.hasher, n as u64);
         }
     }
 
     /// The listpack of a small one, as RDB files hold it.
     pub fn pack(&self) -> Option<&ListPack> {
-        match &self.0 {
+        match self.0.form() {
             Form::Pack(pack) => Some(pack),
-            Form::Table(_) => None,
+            Form::Boxed(_) => None,
         }
     }
 
@@ -280,13 +275,13 @@ impl ZSet {
             }
             last = Some((score, member));
         }
-        are_distinct(pack.iter().step_by(2), hasher).then_some(ZSet(Form::Pack(pack)))
+        are_distinct(pack.iter().step_by(2), hasher).then_some(ZSet(pack.into()))
     }
 
     /// Asks for what a search for this member will look at first, where it is a table.
     #[inline]
     pub fn prefetch(&self, text: &[u8]) {
-        if let Form::Table(table) = &self.0 {
+        if let Form::Boxed(table) = self.0.form() {
             table.dict.prefetch_bucket(table.hasher.hash(text));
         }
     }
@@ -300,26 +295,26 @@ impl ZSet {
 
     /// How it lies in memory.
     pub fn encoding(&self) -> Encoding {
-        match self.0 {
+        match self.0.form() {
             Form::Pack(_) => Encoding::ListPack,
-            Form::Table(_) => Encoding::SkipList,
+            Form::Boxed(_) => Encoding::SkipList,
         }
     }
 
     /// Bytes of the heap.
     pub fn heap_bytes(&self) -> usize {
-        match &self.0 {
+        match self.0.form() {
             Form::Pack(pack) => pack.heap_bytes(),
-            Form::Table(table) => size_of::<Table>() + table.dict.bytes() + table.tree.bytes() + table.member_bytes,
+            Form::Boxed(table) => size_of::<Table>() + table.dict.bytes() + table.tree.bytes() + table.member_bytes,
         }
     }
 
     /// Number of members.
     #[inline]
     pub fn len(&self) -> usize {
-        match &self.0 {
+        match self.0.form() {
             Form::Pack(pack) => pack.len() / 2,
-            Form::Table(table) => table.dict.len(),
+            Form::Boxed(table) => table.dict.len(),
         }
     }
 
@@ -331,15 +326,15 @@ impl ZSet {
     /// The score of a member.
     #[inline]
     pub fn score(&self, text: &[u8]) -> Option<f64> {
-        match &self.0 {
+        match self.0.form() {
             Form::Pack(pack) => find_in(pack, text).map(|found| found.score),
-            Form::Table(table) => table.find(text).map(ScoredPtr::score),
+            Form::Boxed(table) => table.find(text).map(ScoredPtr::score),
         }
     }
 
     /// The rank of a member, from 0, and its score.
     pub fn rank(&self, text: &[u8]) -> Option<(usize, f64)> {
-        match &self.0 {
+        match self.0.form() {
             Form::Pack(pack) => {
                 let mut buf = itoa::Buffer::new();
                 pairs(pack)
@@ -347,7 +342,7 @@ impl ZSet {
                     .find(|(_, (member, _))| member.as_bytes(&mut buf) == text)
                     .map(|(rank, (_, score))| (rank, score))
             }
-            Form::Table(table) => {
+            Form::Boxed(table) => {
                 let score = table.find(text)?.score();
                 Some((table.tree.rank(score, text), score))
             }
@@ -363,7 +358,7 @@ impl ZSet {
 
     /// Adds a member; false, and nothing is changed, if it is there.
     pub fn insert(&mut self, text: &[u8], score: f64, limits: Limits, hasher: &Hasher) -> bool {
-        if let Form::Table(table) = &mut self.0 {
+        if let FormMut::Boxed(table) = self.0.form_mut() {
             let hash = table.hasher.hash(text);
             let absent = table.dict.find(hash, text).is_none();
             if absent {
@@ -380,28 +375,28 @@ impl ZSet {
 
     /// Adds a member that is not there.
     pub fn insert_absent(&mut self, text: &[u8], score: f64, limits: Limits, hasher: &Hasher) {
-        if let Form::Pack(pack) = &self.0
+        if let Form::Pack(pack) = self.0.form()
             && (text.len() > limits.value
                 || pack.len() / 2 + 1 > limits.entries
                 || !pack.has_room(room_for(text.len())))
         {
             self.make_table(hasher);
         }
-        match &mut self.0 {
-            Form::Pack(pack) => insert_in(pack, text, score),
-            Form::Table(table) => table.insert_absent(text, score),
+        match self.0.form_mut() {
+            FormMut::Pack(pack) => insert_in(pack, text, score),
+            FormMut::Boxed(table) => table.insert_absent(text, score),
         }
     }
 
     /// Changes the score of a member that is there.
     pub fn set_score(&mut self, text: &[u8], score: f64) {
-        match &mut self.0 {
-            Form::Pack(pack) => {
+        match self.0.form_mut() {
+            FormMut::Pack(pack) => {
                 let found = find_in(pack, text).expect("the caller found it");
                 pack.delete_range(found.at, 2);
                 insert_in(pack, text, score);
             }
-            Form::Table(table) => {
+            FormMut::Boxed(table) => {
                 let member = table.find(text).expect("the caller found it");
                 table.tree.set_score(member, score);
             }
@@ -410,9 +405,9 @@ impl ZSet {
 
     /// Removes a member; says whether it was there.
     pub fn remove(&mut self, text: &[u8]) -> bool {
-        match &mut self.0 {
-            Form::Table(table) => table.remove(text),
-            Form::Pack(pack) => match find_in(pack, text) {
+        match self.0.form_mut() {
+            FormMut::Boxed(table) => table.remove(text),
+            FormMut::Pack(pack) => match find_in(pack, text) {
                 Some(found) => {
                     pack.delete_range(found.at, 2);
                     true
@@ -424,9 +419,9 @@ impl ZSet {
 
     /// How many members, from the first, `is_before` holds for.
     fn count_while(&self, is_before: impl Fn(f64, StrRef<'_>) -> bool) -> usize {
-        match &self.0 {
+        match self.0.form() {
             Form::Pack(pack) => pairs(pack).take_while(|(member, score)| is_before(*score, *member)).count(),
-            Form::Table(table) => {
+            Form::Boxed(table) => {
                 table.tree.count_while(|score, member| is_before(score, StrRef::Bytes(member.text())))
             }
         }
@@ -461,7 +456,7 @@ impl ZSet {
         if from >= to {
             return;
         }
-        match &self.0 {
+        match self.0.form() {
             Form::Pack(pack) => {
                 let step = |at: usize| if reverse { pack.prev(at) } else { pack.next(at) };
                 let mut at = pack.seek(2 * if reverse { to as i64 - 1 } else { from as i64 });
@@ -475,7 +470,7 @@ impl ZSet {
                     }
                 }
             }
-            Form::Table(table) => {
+            Form::Boxed(table) => {
                 let members = table.tree.range(from, to);
                 let give = |(score, member): (f64, &ScoredPtr)| f(StrRef::Bytes(member.text()), score);
                 if reverse { members.rev().for_each(give) } else { members.for_each(give) }
@@ -493,20 +488,20 @@ impl ZSet {
         if from >= to {
             return;
         }
-        match &mut self.0 {
-            Form::Pack(pack) => {
+        match self.0.form_mut() {
+            FormMut::Pack(pack) => {
                 let at = pack.seek(2 * from as i64).expect("ranks are below the length");
                 pack.delete_range(at, 2 * (to - from));
             }
-            Form::Table(table) => table.cut(from, to),
+            FormMut::Boxed(table) => table.cut(from, to),
         }
     }
 
     /// One step of a scan: gives some members to `f` and returns the next cursor, 0 at the end. A listpack is given
     /// whole.
     pub fn scan(&self, cursor: u64, mut f: impl FnMut(StrRef<'_>, f64)) -> u64 {
-        match &self.0 {
-            Form::Table(table) => {
+        match self.0.form() {
+            Form::Boxed(table) => {
                 table.dict.scan(cursor, &mut |member| f(StrRef::Bytes(member.text()), member.score()))
             }
             Form::Pack(_) => {
@@ -518,9 +513,9 @@ impl ZSet {
 
     /// Gives `count` random members to `f`, each drawn from all. The set must not be empty.
     pub fn random(&self, rng: &mut Rng, count: usize, mut f: impl FnMut(StrRef<'_>, f64)) {
-        match &self.0 {
+        match self.0.form() {
             // By rank, which makes every member exactly as likely as another.
-            Form::Table(table) => {
+            Form::Boxed(table) => {
                 for _ in 0..count {
                     let rank = rng.below(table.tree.len() as u64) as usize;
                     let (score, member) = table.tree.range(rank, rank + 1).next().expect("below the length");
@@ -544,7 +539,7 @@ impl ZSet {
         if count >= len {
             return self.for_each(f);
         }
-        if let Form::Table(table) = &self.0
+        if let Form::Boxed(table) = self.0.form()
             && count < len / 3
         {
             let mut seen = HashSet::with_capacity(count);
@@ -571,12 +566,12 @@ impl ZSet {
     }
 
     fn make_table(&mut self, hasher: &Hasher) {
-        if let Form::Table(_) = self.0 {
+        if let Form::Boxed(_) = self.0.form() {
             return;
         }
         let mut table = Box::new(Table::new(hasher));
         self.for_each(|member, score| table.insert_absent(member.as_bytes(&mut itoa::Buffer::new()), score));
-        self.0 = Form::Table(table);
+        self.0 = table.into();
     }
 }
 
@@ -620,7 +615,7 @@ impl Gathered {
         if all.len() <= limits.entries && self.longest <= limits.value && ListPack::new().has_room(room) {
             let mut pack = ListPack::new();
             all.iter().for_each(|member| insert_in(&mut pack, member.text(), member.score()));
-            return ZSet(Form::Pack(pack));
+            return ZSet(pack.into());
         }
         let mut table = Table::new(&self.hasher);
         table.dict = std::mem::take(&mut self.dict);
@@ -628,7 +623,7 @@ impl Gathered {
             table.tree.insert(member);
             table.member_bytes += ScoredPtr::heap_bytes(member.text().len());
         }
-        ZSet(Form::Table(Box::new(table)))
+        ZSet(Box::new(table).into())
     }
 }
 

@@ -181,9 +181,7 @@ impl Stream {
             // `stream-node-max-entries` is looked at only where it bounds anything.
             let full = node.bytes().saturating_add(bytes) >= limits.bytes()
                 || limits.entries > 0 && node.live() + node.deleted() >= limits.entries;
-            if full {
-                node.shrink();
-            } else {
+            if !full {
                 node.push(master, id, texts.clone());
                 appended = true;
             }

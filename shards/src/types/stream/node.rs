@@ -98,8 +98,8 @@ impl Entry<'_> {
 
 impl Node {
     /// A node whose master entry has these fields, and no entry yet.
-    fn new<'a>(fields: impl ExactSizeIterator<Item = &'a [u8]>, room: usize) -> Self {
-        let mut pack = ListPack::with_capacity(room);
+    fn new<'a>(fields: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
+        let mut pack = ListPack::new();
         pack.push_int(0);
         pack.push_int(0);
         pack.push_int(fields.len() as i64);
@@ -110,9 +110,8 @@ impl Node {
 
     /// A node of one entry, of these fields and values by turns.
     pub fn with_entry<'a>(texts: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Self {
-        let bytes: usize = texts.clone().map(ListPack::element_bytes).sum();
         let fields: Vec<&[u8]> = texts.clone().step_by(2).collect();
-        let mut node = Node::new(fields.into_iter(), bytes + 16);
+        let mut node = Node::new(fields.into_iter());
         node.push(StreamId::MIN, StreamId::MIN, texts);
         node
     }
@@ -180,11 +179,6 @@ impl Node {
     /// Bytes of the heap.
     pub fn heap_bytes(&self) -> usize {
         self.pack.heap_bytes()
-    }
-
-    /// Gives back spare room.
-    pub fn shrink(&mut self) {
-        self.pack.shrink();
     }
 
     fn counter(&self, index: i64) -> i64 {
