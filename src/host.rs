@@ -192,8 +192,8 @@ impl Host for Process {
         self.background.run(work);
     }
 
-    fn create_snapshot(&self, config: &Config) -> Result<Box<dyn SnapshotFile>, String> {
-        Ok(Box::new(SnapshotOnDisk::create(&self.disk, config)?))
+    fn create_snapshot(&self, config: &Config, in_background: bool) -> Result<Box<dyn SnapshotFile>, String> {
+        Ok(Box::new(SnapshotOnDisk::create(&self.disk, config, in_background)?))
     }
 
     fn create_sync(&self, config: &Config, sync: u64) -> Result<Box<dyn SnapshotFile>, String> {

@@ -357,7 +357,7 @@ unsafe impl Element for EntryPtr {
 
 impl EntryPtr {
     /// A new string entry: as an integer when the value is the canonical text of one, inline up
-    /// to `INLINE_MAX`, boxed beyond. `expire_at` is in milliseconds since 1970.
+    /// to `INLINE_MAX`, an object beyond. `expire_at` is in milliseconds since 1970.
     pub fn new_string(key: &[u8], value: &[u8], expire_at: Option<i64>) -> Self {
         match canonical_i64(value) {
             Some(number) => Self::new_int(key, number, expire_at),

@@ -54,12 +54,13 @@ pub trait Host: Send + Sync {
         let _ = (config, changed);
         Ok(())
     }
-    /// A new file for a snapshot, under another name until it is whole.
+    /// A new file for a snapshot, under another name until it is whole; written in the background, or while everyone
+    /// waits.
     ///
     /// # Errors
     /// What to say in the log.
-    fn create_snapshot(&self, config: &Config) -> Result<Box<dyn SnapshotFile>, String> {
-        let _ = config;
+    fn create_snapshot(&self, config: &Config, in_background: bool) -> Result<Box<dyn SnapshotFile>, String> {
+        let _ = (config, in_background);
         Err("there is nowhere to write to".into())
     }
     /// The last snapshot's file; `None` when there is none.

@@ -284,7 +284,7 @@ impl Assembly {
             let for_replicas = shared.persistence.for_replicas.load(Acquire);
             let made = match base_of {
                 _ if for_replicas => shared.host.create_sync(&config, chunk.snapshot),
-                0 => shared.host.create_snapshot(&config),
+                0 => shared.host.create_snapshot(&config, true),
                 generation => shared.host.create_base(&config, generation),
             };
             let head = match base_of == 0 || config.aof_use_rdb_preamble {
@@ -561,7 +561,7 @@ fn begin_walk<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>, 
 /// What to say in the log.
 pub fn save<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) -> Result<(), String> {
     let shared = core.shared.clone();
-    let mut file = shared.host.create_snapshot(&core.config)?;
+    let mut file = shared.host.create_snapshot(&core.config, false)?;
     file.write(&file_head(&shared, &core.config, core.now_ms, false))?;
     let manner = Manner::of(core);
     let (mut out, mut changes) = (Vec::new(), 0);

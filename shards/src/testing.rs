@@ -195,7 +195,7 @@ impl Host for FakeHost {
         out.iter_mut().for_each(|byte| *byte = ticks().wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]);
     }
 
-    fn create_snapshot(&self, _: &Config) -> Result<Box<dyn SnapshotFile>, String> {
+    fn create_snapshot(&self, _: &Config, _: bool) -> Result<Box<dyn SnapshotFile>, String> {
         self.disk.lock().unwrap().operate()?;
         Ok(Box::new(MemoryFile { bytes: Vec::new(), disk: self.disk.clone(), sync: None }))
     }

@@ -6,6 +6,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::direct::DirectFile;
+
 /// Forces a file to disk.
 pub type SyncHandle = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 
@@ -54,6 +56,10 @@ pub trait DiskFile: Send {
 pub trait Disk: Send + Sync {
     /// A new file, in the place of what has this name.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// A new file that goes to disk as it is written, past the cache; none where there is no such way.
+    fn create_direct(&self, _: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
+        Ok(None)
+    }
     /// A file to be written on from its end.
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// A file to be read.
@@ -113,6 +119,10 @@ impl DiskFile for File {
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(File::create(path)?))
+    }
+
+    fn create_direct(&self, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
+        Ok(DirectFile::create(path)?.map(|file| Box::new(file) as Box<dyn DiskFile>))
     }
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {

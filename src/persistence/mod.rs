@@ -5,6 +5,7 @@
 
 pub mod aof;
 pub mod check;
+pub mod direct;
 pub mod disk;
 pub mod load;
 pub mod rdb;
