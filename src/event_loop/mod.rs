@@ -92,6 +92,14 @@ pub struct FileWork {
 /// there is some, and finds more the next time (eight shards on two cores, as above: 0.77 against 0.80 µs).
 const BUSY_COMMANDS: u64 = 4;
 
+/// What commands have asked of other shards, or answered them, is sent within a turn after so long,
+const SLOW_US: u64 = 100;
+/// if a command of the turn took so long.
+///
+/// Sent at its end, all of a turn's clients would be the other shard's at once, and then all of that one's this one's:
+/// with commands that take some time, scripts mostly, the two would work by turns.
+const SLOW_COMMAND_US: u64 = 4;
+
 /// One shard's loop.
 pub struct EventLoop<P> {
     /// The machine.
@@ -107,6 +115,8 @@ pub struct EventLoop<P> {
     next_cron_us: u64,
     idle_since: Option<u64>,
     woke: u64,
+    /// When parcels were last sent within a turn, and how many commands were served by then.
+    sent: (u64, u64),
     accepted: Vec<(u32, i32)>,
     sleepers: Vec<usize>,
     /// Opened by the first snapshot.
@@ -139,6 +149,7 @@ impl<P: Poller> EventLoop<P> {
             next_cron_us: 0,
             idle_since: None,
             woke: clock::monotonic_us(),
+            sent: (0, 0),
             accepted: Vec::new(),
             sleepers: Vec::new(),
             work_time: None,
@@ -226,6 +237,7 @@ impl<P: Poller> EventLoop<P> {
 
     /// What ends a turn: mail is taken and sent, output leaves, effects are carried out.
     fn before_sleep(&mut self) {
+        self.send_if_slow();
         self.take_mail();
         if self.shard.is_walked() {
             self.shard.worked_us = self.work_time.get_or_insert_with(WorkTime::of_this_thread).us();
@@ -282,6 +294,22 @@ impl<P: Poller> EventLoop<P> {
                 Mail::Shutdown(how) => self.shard.step(Event::Shutdown(how)),
                 Mail::Stop => self.stop = true,
             }
+            self.send_if_slow();
+        }
+    }
+
+    /// Sends what other shards wait for before the turn's end, when it is one of slow commands.
+    fn send_if_slow(&mut self) {
+        if self.shard.outbox.is_empty() {
+            return;
+        }
+        let now = clock::monotonic_us();
+        let processed = self.shard.core.stats.commands_processed;
+        let since = now.saturating_sub(self.shard.core.now_us.max(self.sent.0));
+        let commands = processed.saturating_sub(self.served.max(self.sent.1));
+        if since >= SLOW_US && since >= commands * SLOW_COMMAND_US {
+            self.sent = (now, processed);
+            self.send_parcels();
         }
     }
 
