@@ -588,6 +588,7 @@ impl Shard {
             Handler::Container => unreachable!("containers are rejected before"),
             Handler::Data(_) => {
                 if let Some(kind) = row.split
+                    && self.core.shards > 1
                     && splits_well(kind, args)
                     && args.places().iter().any(|place| place.owner != args.places()[0].owner)
                     && !self.client(index).script_sent

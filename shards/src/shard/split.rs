@@ -18,7 +18,7 @@
 
 use super::Shard;
 use super::dispatch::Next;
-use crate::args::{Args, KeyPlace, OwnedArgs, SHORT};
+use crate::args::{Args, KeyPlace, OwnedArgs};
 use crate::client::{ClientView, Wait, order};
 use crate::commands::spec::Split as Kind;
 use crate::commands::{CommandId, flag, table};
@@ -27,6 +27,9 @@ use crate::limits::{JOINED_KEYS, SPARE_BUFFER_BYTES};
 use crate::message::{ALONE, Note, ReplyHead, SPANS, SPLIT, SpanWord};
 use crate::resp::Reply;
 use crate::router::{ShardId, owner_of};
+
+/// A value's reply of no more bytes is copied in one piece of this length, as [`Args::short`] arguments are.
+const SHORT_REPLY: usize = 64;
 
 /// A split command under way, or several of one client that go as one.
 #[derive(Debug)]
@@ -125,7 +128,10 @@ impl Shard {
         let places = args.places();
         debug_assert_eq!(places.len(), (args.len() - 1).div_ceil(kind.step()));
         let mask = order::bits(places.iter().map(|place| place.owner), shards);
-        let joins = self.may_join(index, id, places, mask, kind);
+        let mut view = self.view(index);
+        // MSETNX only writes, though its parts look first.
+        view.notes_reads &= !write;
+        let joins = self.may_join(view, id, places.len(), mask, kind);
         let strict = self.core.config.pipeline_order == crate::config::PipelineOrder::Strict;
         let awaited = self.client(index).order.as_ref().map_or(0, |order| order.owners());
         let passes = write && (awaited & !mask != 0 || shards > order::BITS);
@@ -138,9 +144,6 @@ impl Shard {
         if let Some(text) = self.out_of_memory(id, args) {
             return self.reject(index, id, text);
         }
-        let mut view = self.view(index);
-        // MSETNX only writes, though its parts look first.
-        view.notes_reads &= !write;
         let client = self.client(index);
         client.commands += 1;
         client.last_command = id;
@@ -219,20 +222,20 @@ impl Shard {
     /// The split that a command may join: the one before it in its pipeline, if that is the same command, nothing came
     /// between, and its parts are still here. They run as one, at one instant, and are answered together.
     #[inline]
-    fn may_join(&mut self, index: u32, id: CommandId, places: &[KeyPlace], mask: u128, kind: Kind) -> Option<u32> {
+    fn may_join(&mut self, view: ClientView, id: CommandId, keys: usize, mask: u128, kind: Kind) -> Option<u32> {
         let (slot, turn) = self.splits.last?;
-        let write = kind == Kind::Done;
-        if !matches!(kind, Kind::Values | Kind::Done) || turn != self.outbox.turns() || (write && self.core.effects.on)
-        {
+        let joins = match kind {
+            Kind::Values => true,
+            Kind::Done => !self.core.effects.on,
+            Kind::Sum | Kind::IfNone | Kind::Migrate => false,
+        };
+        if !joins || turn != self.outbox.turns() {
             return None;
         }
-        let mut view = self.view(index);
-        view.notes_reads &= !write;
         let split = &self.splits.slots[slot as usize];
-        let keys = split.ends.last().map_or(0, |end| *end) + places.len();
+        let fits = split.ends.last().map_or(0, |end| *end) + keys <= JOINED_KEYS;
         let number = split.sequence;
-        let fits = split.command == id && split.client == view && keys <= JOINED_KEYS;
-        if !fits || !self.client(index).awaits_last(number) {
+        if !fits || split.command != id || split.client != view || !self.client(view.index).awaits_last(number) {
             return None;
         }
         let sequence = SPLIT | u64::from(slot);
@@ -499,14 +502,14 @@ impl SplitTx {
         for (_, at) in &mut self.parts {
             *at += line(&self.bytes[*at..]).0;
         }
-        out.reserve(self.bytes.len() + SHORT);
+        out.reserve(self.bytes.len() + SHORT_REPLY);
         let mut begin = 0;
         for end in &self.ends {
             Reply::new(out, self.client.resp).array(end - begin);
             for place in &self.places[begin..*end] {
                 let part = self.parts.iter_mut().find(|(owner, _)| owner == place).expect("each has answered");
                 let bytes = &self.bytes[part.1..];
-                let short = bytes.first_chunk::<SHORT>();
+                let short = bytes.first_chunk::<SHORT_REPLY>();
                 let len = match short {
                     Some([b'$', a @ b'0'..=b'9', b'\r', ..]) => (a - b'0') as usize + 6,
                     Some([b'$', a @ b'0'..=b'9', b @ b'0'..=b'9', b'\r', ..]) => {
@@ -516,8 +519,7 @@ impl SplitTx {
                 };
                 part.1 += len;
                 match short {
-                    // As a short argument is copied, see `Args::short`.
-                    Some(short) if len <= SHORT => {
+                    Some(short) if len <= SHORT_REPLY => {
                         let start = out.len();
                         out.extend_from_slice(short);
                         out.truncate(start + len);
