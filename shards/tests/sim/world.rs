@@ -184,6 +184,8 @@ impl Sim {
         if open {
             self.clients[client].open = false;
             self.clients[client].unsent.clear();
+            // It has not read what came while other things happened.
+            self.clients[client].replies.clear();
             self.event(shard as usize, Event::Disconnected(index));
         }
     }
