@@ -5,6 +5,9 @@
 //! more; a sender that finds the flag up lowers it and has to ring. So a shard that is awake is never signalled: the
 //! signal and the wake-up are what make a hop dear, not the queue.
 //!
+//! Whoever the senders are, what was put in first comes out first; transactions count on that, and on the owner looking in
+//! between reading a client's input and running it (`ringshard_shards::transaction`, `Turn::take_mail`).
+//!
 //! A sleeper for whom nothing waits is not woken either by mail that only lets go of keys: whatever could meet those
 //! keys wakes it first, and finds the mail. That is one of three wake-ups of a command that splits.
 //!

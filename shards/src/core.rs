@@ -153,6 +153,8 @@ pub enum Fault {
     PassOwn,
     /// A part passes another that waits for the same key.
     PassPart,
+    /// A plain request passes a part that waits for its key.
+    PassWaiting,
     /// A slice that comes home is not looked through for keys that are ready.
     NoServe,
     /// A waiter that was served stays registered with its other slices.

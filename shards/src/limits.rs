@@ -34,6 +34,9 @@ pub const LARGE_READS_BYTES: usize = 4 << 20;
 /// 24 KB of the 32 KB or more of a first-level cache.
 pub const BATCH_KEYS: usize = 128;
 
+/// Keys of the commands of one pipeline that split and go as one: so many of one part are prefetched together.
+pub const JOINED_KEYS: usize = 2 * BATCH_KEYS;
+
 /// Largest reply buffer that is kept for reuse; a larger one goes back to the allocator.
 pub const SPARE_BUFFER_BYTES: usize = 64 * 1024;
 

@@ -132,11 +132,47 @@ impl RequestBatch {
         self.push_arg(name);
     }
 
-    /// Adds a key to the part that was begun.
+    /// Adds those keys of a split command that belong to `owner` to the part that was begun, or is being taken up again;
+    /// every `step`th argument is a key, and the others are values.
+    pub fn push_keys(&mut self, args: Args<'_>, step: usize, owner: ShardId, with_values: bool) {
+        for (n, place) in args.places().iter().enumerate() {
+            if place.owner == owner {
+                let at = 1 + n * step;
+                self.push_arg_of(args, at);
+                self.places.push(*place);
+                if with_values {
+                    self.push_arg_of(args, at + 1);
+                }
+            }
+        }
+    }
+
+    /// Adds an argument of a command to the part.
+    #[inline(always)]
+    fn push_arg_of(&mut self, args: Args<'_>, index: usize) {
+        match args.short(index) {
+            Some((bytes, len)) => {
+                let start = self.bytes.len();
+                self.refs.push(ArgRef { start: start as u32, len: len as u32 });
+                self.bytes.extend_from_slice(bytes);
+                self.bytes.truncate(start + len);
+            }
+            None => self.push_arg(args.at(index)),
+        }
+    }
+
+    /// Whether the last request is the part with this number: more keys may follow it, then [`RequestBatch::grow_part`].
     #[inline]
-    pub fn push_key(&mut self, key: &[u8], place: KeyPlace) {
-        self.push_arg(key);
-        self.places.push(place);
+    pub fn ends_with_part(&self, sequence: u64) -> bool {
+        self.heads.last().is_some_and(|head| head.sequence == sequence)
+    }
+
+    /// Ends the last request anew, behind keys that were added to it.
+    #[inline]
+    pub fn grow_part(&mut self) {
+        let head = self.heads.last_mut().expect("the caller has seen it");
+        head.argc = self.refs.len() as u32 - head.first;
+        head.places = self.places.len() as u32 - head.first_place;
     }
 
     /// Adds what is no key: a value behind its key, or the word of [`SPANS`] at the end.
@@ -541,6 +577,8 @@ pub struct Outbox {
     parcels: Vec<Option<Box<Parcel>>>,
     dirty: Vec<ShardId>,
     ordered: bool,
+    /// How often parcels were taken.
+    turns: u64,
     /// The fewest spare ones there were since the last [`Outbox::trim`].
     fewest: usize,
     /// Boxed because they travel so: a parcel that comes in goes out again without moving.
@@ -619,12 +657,25 @@ impl Outbox {
         self.dirty.is_empty()
     }
 
+    /// How often parcels were taken: while this stays, what was put in is still here.
+    #[inline]
+    pub fn turns(&self) -> u64 {
+        self.turns
+    }
+
+    /// Whether what goes to shard `to` ends with this part, which may then grow.
+    #[inline]
+    pub fn ends_with_part(&self, to: ShardId, sequence: u64) -> bool {
+        self.parcels[to as usize].as_ref().is_some_and(|parcel| parcel.requests.ends_with_part(sequence))
+    }
+
     /// Takes all parcels. When the second value is true the driver must hand them over so that no other shard's
     /// ordered parcels come between: to all receivers, or to none before them.
     ///
     /// A shard that turns more often than another sends it more parcels than it gets back, and would make new ones all
     /// the time, whose buffers grow anew, while the other drops them: what is too many here goes back with the next.
     pub fn take(&mut self, each: &mut dyn FnMut(ShardId, Box<Parcel>)) {
+        self.turns += 1;
         for to in self.dirty.drain(..) {
             if let Some(mut parcel) = self.parcels[to as usize].take() {
                 let surplus = &mut self.surplus[to as usize];

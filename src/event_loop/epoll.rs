@@ -137,24 +137,25 @@ impl Epoll {
     }
 
     /// Gives a session what was read into the buffer `at`.
-    fn open_sealed(&mut self, shard: &mut Shard, index: u32, at: usize, n: usize) {
+    fn open_sealed(&mut self, turn: &mut Turn<'_>, index: u32, at: usize, n: usize) {
         let Some(connection) = self.connections[index as usize].as_mut() else { return };
         let Some(session) = connection.tls.as_deref_mut() else { return };
+        turn.take_mail();
         let bytes = &self.buffers[at * READ_BYTES..at * READ_BYTES + n];
-        if let Err(end) = session.receive(shard, index, bytes) {
+        if let Err(end) = session.receive(turn.shard, index, bytes) {
             session.note_end(&end);
-            self.lost(shard, index);
+            self.lost(turn.shard, index);
         }
     }
 
     /// Reads the rest of a large argument to its place, up to `most` bytes, if the client has begun one: as many as were
     /// read (Redis's `big_arg` in `readQueryFromClient`). In reads of 16 KB, one a turn, a value of 100 KB took half as
     /// long again.
-    fn read_large(&mut self, shard: &mut Shard, index: u32, most: usize) -> Option<usize> {
+    fn read_large(&mut self, turn: &mut Turn<'_>, index: u32, most: usize) -> Option<usize> {
         let connection = self.connections[index as usize].as_mut()?;
         connection.filled = false;
         let most = most.min(LARGE_READ_BYTES);
-        let mut buffer = shard.lend_query(index, most)?;
+        let mut buffer = turn.shard.lend_query(index, most)?;
         let room = buffer.spare_capacity_mut();
         let len = room.len().min(most);
         // SAFETY: the kernel writes no more than there is room for.
@@ -164,9 +165,10 @@ impl Epoll {
         // SAFETY: so many bytes behind the old ones were just written.
         unsafe { buffer.set_len(buffer.len() + bytes) };
         connection.filled = true;
-        shard.step(Event::Filled(index, buffer, bytes));
+        turn.take_mail();
+        turn.shard.step(Event::Filled(index, buffer, bytes));
         if n == 0 || n < 0 && !matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
-            self.lost(shard, index);
+            self.lost(turn.shard, index);
         }
         Some(bytes)
     }
@@ -181,12 +183,13 @@ impl Epoll {
         late.into_iter().for_each(|index| self.lost(shard, index));
     }
 
-    fn hand_over(&self, shard: &mut Shard, filled: &[(u32, usize)]) {
+    fn hand_over(&self, turn: &mut Turn<'_>, filled: &[(u32, usize)]) {
+        turn.take_mail();
         let mut inputs = [Input { client: 0, bytes: &[] }; MAX_INPUTS];
         for (i, (client, n)) in filled.iter().enumerate() {
             inputs[i] = Input { client: *client, bytes: &self.buffers[i * READ_BYTES..i * READ_BYTES + n] };
         }
-        shard.step(Event::Received(&inputs[..filled.len()]));
+        turn.shard.step(Event::Received(&inputs[..filled.len()]));
     }
 }
 
@@ -295,7 +298,7 @@ impl Poller for Epoll {
                 continue;
             }
             if connection.filled
-                && let Some(bytes) = self.read_large(turn.shard, index, large_left)
+                && let Some(bytes) = self.read_large(turn, index, large_left)
             {
                 large_left -= bytes;
                 continue;
@@ -308,14 +311,14 @@ impl Poller for Epoll {
             };
             if n > 0 {
                 if connection.tls.is_some() {
-                    self.open_sealed(turn.shard, index, filled, n as usize);
+                    self.open_sealed(turn, index, filled, n as usize);
                     continue;
                 }
                 connection.filled = n as usize == READ_BYTES;
                 inputs[filled] = (index, n as usize);
                 filled += 1;
                 if filled == MAX_INPUTS {
-                    self.hand_over(turn.shard, &inputs[..filled]);
+                    self.hand_over(turn, &inputs[..filled]);
                     filled = 0;
                 }
                 continue;
@@ -326,7 +329,7 @@ impl Poller for Epoll {
             }
         }
         if filled > 0 {
-            self.hand_over(turn.shard, &inputs[..filled]);
+            self.hand_over(turn, &inputs[..filled]);
         }
         self.events = events;
         Ok(())

@@ -58,6 +58,8 @@ pub struct Turn<'a> {
     pub shard: &'a mut Shard,
     /// The mailbox, to be silenced when its bell rang.
     pub mailbox: &'a Mailbox,
+    /// Mail that is the loop's to deal with, when the poller is done.
+    late: &'a mut Vec<Mail>,
     /// Connections that were accepted: the listener's id, and the descriptor.
     pub accepted: &'a mut Vec<(u32, i32)>,
     /// Whether anything happened.
@@ -69,6 +71,45 @@ impl Turn<'_> {
     pub fn awake(&mut self) {
         let (ms, us) = clock::now();
         self.shard.set_time(ms, us);
+    }
+
+    /// Takes in the mail that is there: to be called between the moment at which input was read and the one at which it is
+    /// handed over.
+    ///
+    /// Who sends something because of an answer finds all behind it that was sent before that answer: parts of commands
+    /// that split count on this for what other shards send, which stands behind them in the mailbox, and so must what
+    /// comes by a socket. (The load that finds the box empty may be relaxed: what was put in before the input was sent
+    /// happened before it.)
+    pub fn take_mail(&mut self) {
+        if !self.mailbox.is_empty() {
+            self.active = true;
+            take_in(self.shard, self.mailbox, self.late);
+        }
+    }
+}
+
+/// Gives the machine the mail that is for it, in its order; the rest is left to the loop, and what is for the machine need
+/// not wait for that.
+fn take_in(shard: &mut Shard, mailbox: &Mailbox, late: &mut Vec<Mail>) {
+    let mut mails = mailbox.take();
+    // What the next two parcels hold comes into the cache while one is dealt with, and what the next one asks for.
+    let fetch = |mails: &Taken, nth| mails.parcel(nth).into_iter().for_each(Parcel::fetch);
+    fetch(&mails, 0);
+    fetch(&mails, 1);
+    while let Some(mail) = mails.next() {
+        if let Some(parcel) = mails.parcel(0) {
+            shard.expect(parcel);
+        }
+        fetch(&mails, 1);
+        match mail {
+            Mail::Parcel(parcel) => shard.step(Event::Parcel(parcel)),
+            Mail::Load(batch) => shard.step(Event::Load(batch)),
+            Mail::LoadWithAll(batch) => shard.step(Event::LoadWithAll(batch)),
+            Mail::LogSynced => shard.step(Event::LogSynced),
+            Mail::Migrated(slot, outcome) => shard.step(Event::Migrated(slot, outcome)),
+            Mail::Shutdown(how) => shard.step(Event::Shutdown(how)),
+            Mail::Adopt(_) | Mail::Listen | Mail::Stop => late.push(mail),
+        }
     }
 }
 
@@ -118,6 +159,7 @@ pub struct EventLoop<P> {
     /// When parcels were last sent within a turn, and how many commands were served by then.
     sent: (u64, u64),
     accepted: Vec<(u32, i32)>,
+    late: Vec<Mail>,
     sleepers: Vec<usize>,
     /// Opened by the first snapshot.
     work_time: Option<WorkTime>,
@@ -151,6 +193,7 @@ impl<P: Poller> EventLoop<P> {
             woke: clock::monotonic_us(),
             sent: (0, 0),
             accepted: Vec::new(),
+            late: Vec::new(),
             sleepers: Vec::new(),
             work_time: None,
             served: 0,
@@ -220,7 +263,8 @@ impl<P: Poller> EventLoop<P> {
         }
         let asleep = timeout_us != Some(0) && mailbox.fall_asleep(self.shard.something_waits());
         let timeout_us = if asleep { timeout_us } else { Some(0) };
-        let mut turn = Turn { shard: &mut self.shard, mailbox, accepted: &mut self.accepted, active: false };
+        let (shard, accepted, late) = (&mut self.shard, &mut self.accepted, &mut self.late);
+        let mut turn = Turn { shard, mailbox, late, accepted, active: false };
         self.poller.poll(&mut turn, timeout_us)?;
         if turn.active {
             self.idle_since = None;
@@ -272,27 +316,18 @@ impl<P: Poller> EventLoop<P> {
     }
 
     fn take_mail(&mut self) {
-        let mut mails = self.mailboxes.of(self.id).take();
-        // What the next two parcels hold comes into the cache while one is dealt with, and what the next one asks for.
-        let fetch = |mails: &Taken, nth| mails.parcel(nth).into_iter().for_each(Parcel::fetch);
-        fetch(&mails, 0);
-        fetch(&mails, 1);
-        while let Some(mail) = mails.next() {
-            if let Some(parcel) = mails.parcel(0) {
-                self.shard.expect(parcel);
-            }
-            fetch(&mails, 1);
-            self.idle_since = None;
+        let mailbox = self.mailboxes.of(self.id);
+        if mailbox.is_empty() && self.late.is_empty() {
+            return;
+        }
+        self.idle_since = None;
+        take_in(&mut self.shard, mailbox, &mut self.late);
+        for mail in std::mem::take(&mut self.late) {
             match mail {
-                Mail::Parcel(parcel) => self.shard.step(Event::Parcel(parcel)),
                 Mail::Adopt(accepted) => self.adopt(accepted),
-                Mail::Load(batch) => self.shard.step(Event::Load(batch)),
-                Mail::LoadWithAll(batch) => self.shard.step(Event::LoadWithAll(batch)),
                 Mail::Listen => self.listen_anew(),
-                Mail::LogSynced => self.shard.step(Event::LogSynced),
-                Mail::Migrated(slot, outcome) => self.shard.step(Event::Migrated(slot, outcome)),
-                Mail::Shutdown(how) => self.shard.step(Event::Shutdown(how)),
                 Mail::Stop => self.stop = true,
+                _ => unreachable!("the machine's mail was given to it"),
             }
             self.send_if_slow();
         }

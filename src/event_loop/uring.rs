@@ -268,15 +268,16 @@ impl Uring {
     }
 
     /// Gives the gathered inputs to the machine, and their buffers back to the kernel.
-    fn hand_over(&mut self, shard: &mut Shard) {
+    fn hand_over(&mut self, turn: &mut Turn<'_>) {
         if self.inputs.is_empty() {
             return;
         }
+        turn.take_mail();
         let mut list = [Input { client: 0, bytes: &[] }; MAX_INPUTS];
         for (slot, (client, buffer, len)) in list.iter_mut().zip(&self.inputs) {
             *slot = Input { client: *client, bytes: self.ring.buffer(*buffer, *len) };
         }
-        shard.step(Event::Received(&list[..self.inputs.len()]));
+        turn.shard.step(Event::Received(&list[..self.inputs.len()]));
         for (_, buffer, _) in self.inputs.drain(..) {
             self.ring.put(buffer);
         }
@@ -292,14 +293,15 @@ impl Uring {
     }
 
     /// Gives a session what was received; says whether the connection goes on.
-    fn open_sealed(&mut self, shard: &mut Shard, index: u32, buffer: u16, len: usize) -> bool {
+    fn open_sealed(&mut self, turn: &mut Turn<'_>, index: u32, buffer: u16, len: usize) -> bool {
+        turn.take_mail();
         let connection = self.connections[index as usize].as_mut().expect("the caller saw it");
         let session = connection.tls.as_deref_mut().expect("the caller saw it");
-        let end = session.receive(shard, index, self.ring.buffer(buffer, len)).err();
+        let end = session.receive(turn.shard, index, self.ring.buffer(buffer, len)).err();
         end.iter().for_each(|end| session.note_end(end));
         self.put_back(Some(buffer));
         if end.is_some() {
-            self.lost(shard, index);
+            self.lost(turn.shard, index);
         }
         end.is_none()
     }
@@ -315,7 +317,7 @@ impl Uring {
     }
 
     /// Takes in one completion of a receive.
-    fn receive_completed(&mut self, shard: &mut Shard, token: u64, result: i32, flags: u32) -> io::Result<()> {
+    fn receive_completed(&mut self, turn: &mut Turn<'_>, token: u64, result: i32, flags: u32) -> io::Result<()> {
         let buffer = cqueue::buffer_select(flags);
         let batch = self.batch;
         let Some((index, connection)) = self.find(token) else {
@@ -330,14 +332,14 @@ impl Uring {
         }
         if result > 0 && connection.tls.is_some() {
             let buffer = buffer.expect("received bytes are in a provided buffer");
-            if !self.open_sealed(shard, index, buffer, result as usize) {
+            if !self.open_sealed(turn, index, buffer, result as usize) {
                 return Ok(());
             }
         } else if result > 0 {
             let again = connection.seen == batch;
             if again || self.inputs.len() == MAX_INPUTS {
                 // The machine takes each client's bytes once at a time.
-                self.hand_over(shard);
+                self.hand_over(turn);
             }
             let buffer = buffer.expect("received bytes are in a provided buffer");
             self.inputs.push((index, buffer, result as usize));
@@ -347,8 +349,8 @@ impl Uring {
         } else if result == 0 || !matches!(-result, libc::ENOBUFS | libc::EAGAIN | libc::EINTR) {
             self.put_back(buffer);
             // What the peer sent before it went is run first.
-            self.hand_over(shard);
-            self.lost(shard, index);
+            self.hand_over(turn);
+            self.lost(turn.shard, index);
             return Ok(());
         }
         match self.connections[index as usize].as_ref() {
@@ -475,14 +477,14 @@ impl Poller for Uring {
                         self.rearm_accept.push(which);
                     }
                 }
-                kind::RECEIVE => self.receive_completed(turn.shard, token, result, flags)?,
+                kind::RECEIVE => self.receive_completed(turn, token, result, flags)?,
                 // The sleeper must not sleep on: its eventfd always works.
                 kind::UNRUNG => crate::mailbox::ring_bell((token >> 32) as RawFd),
                 kind::RESEND => self.send_completed(turn.shard, token, result)?,
                 _ => {}
             }
         }
-        self.hand_over(turn.shard);
+        self.hand_over(turn);
         self.end_late_handshakes(turn.shard);
         completions.clear();
         self.completions = completions;

@@ -89,7 +89,7 @@ pub enum Wait {
 }
 
 /// What a command on any shard needs to know of the client that sent it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientView {
     /// Its home shard.
     pub home: ShardId,
@@ -431,6 +431,19 @@ impl Client {
     pub fn await_reply(&mut self, owners: u128) -> u64 {
         let muted = self.gate & gate::MUTED != 0;
         self.order.get_or_insert_default().expect_several(owners, muted)
+    }
+
+    /// Has the last reply that is awaited come from these shards too.
+    #[inline]
+    pub fn await_more(&mut self, owners: u128) {
+        self.order.as_deref_mut().expect("a reply is awaited").expect_more(owners);
+    }
+
+    /// Whether nothing came behind the reply with this number, and replies are wanted.
+    #[inline]
+    pub fn awaits_last(&self, number: u64) -> bool {
+        let last = self.order.as_deref().filter(|order| !order.is_empty()).map(ReplyOrder::last);
+        last == Some(number) && self.gate & gate::MUTED == 0
     }
 
     /// Counts a request of its own that stands in its home shard's queue.

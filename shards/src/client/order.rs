@@ -28,6 +28,15 @@ pub fn bit(owner: u16) -> u128 {
     1 << owner.min(BITS as u16)
 }
 
+/// The bits of several shards, of so many in all.
+#[inline]
+pub fn bits(owners: impl Iterator<Item = u16>, shards: usize) -> u128 {
+    match shards <= u64::BITS as usize {
+        true => owners.fold(0u64, |mask, owner| mask | 1 << owner).into(),
+        false => owners.fold(0, |mask, owner| mask | bit(owner)),
+    }
+}
+
 /// Appends a reply, unless nobody wants it.
 #[inline]
 fn append(out: &mut Vec<u8>, muted: bool, write: impl FnOnce(&mut Vec<u8>)) {
@@ -74,6 +83,12 @@ impl ReplyOrder {
         self.owners = if self.slots.is_empty() { owners } else { self.owners | owners };
         self.slots.push_back(Slot { start: 0, len: 0, ready: false, muted });
         self.base + self.slots.len() as u64 - 1
+    }
+
+    /// The last of the replies to come takes these shards too.
+    #[inline]
+    pub fn expect_more(&mut self, owners: u128) {
+        self.owners |= owners;
     }
 
     /// The number of the last slot, of which there is one.

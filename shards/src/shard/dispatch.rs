@@ -587,6 +587,14 @@ impl Shard {
             }
             Handler::Container => unreachable!("containers are rejected before"),
             Handler::Data(_) => {
+                if let Some(kind) = row.split
+                    && self.core.shards > 1
+                    && splits_well(kind, args)
+                    && args.places().iter().any(|place| place.owner != args.places()[0].owner)
+                    && !self.client(index).script_sent
+                {
+                    return self.start_split(index, id, args, kind, |_| {});
+                }
                 if row.name == "watch" {
                     if let Err(text) = self.note_watches(index, args) {
                         // The command runs and fails: what is queued is not spoilt by that.

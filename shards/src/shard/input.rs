@@ -76,7 +76,7 @@ impl Shard {
 
     /// The buffer of a client that is in the midst of a large argument, with room behind its bytes for what is missing,
     /// but no more than `most`: what is read there need not be copied, and takes few reads. It comes back with
-    /// [`Event::Filled`](super::Event::Filled) before anything else happens.
+    /// [`Event::Filled`](super::Event::Filled) before anything else happens but mail.
     ///
     /// `None` where what is missing is no more than [`LARGE_INPUT_BYTES`]: other requests may stand behind it, and one
     /// read brings them all.

@@ -1,17 +1,26 @@
 //! Key intents, the owner's side: keys that a split command has touched here and holds until it is done everywhere.
 //!
 //! A command that splits (`MGET`, `MSET`, `DEL` …) sends each owner its part. An owner runs the part when it comes and
-//! holds its keys: shared for a read, alone for a write. Whatever conflicts with a hold waits, all else goes on. When
-//! every owner has answered, the coordinator lets go of the keys (`split.rs`). So nobody sees a part of an `MSET`
-//! before all of it is done, and nobody writes between the parts of an `MGET`.
+//! holds its keys: shared for a read, alone for a write. A plain request that conflicts with a hold waits, all else goes
+//! on. When every owner has answered, the coordinator lets go of the keys (`split.rs`). So no plain request sees a part
+//! of an `MSET` before all of it is done, or writes between the parts of an `MGET`.
 //!
 //! Parts and requests for slices are *ordered*: they come by a multicast that every owner sees in the same order, and
 //! here they keep that order among themselves while they wait. Hence no deadlock: each waits only for earlier ones.
 //! Requests of one client keep their order too. When nothing is held and nothing waits, all this costs one branch
 //! ([`Shard::open`]).
 //!
-//! Reads do not hold each other up. So what a reading part holds is only listed, and counted key by key when the first
-//! request comes that could change something; where none comes, it is dropped as a list.
+//! **Parts do not wait for parts.** Their order is the same everywhere, so one may run on keys that an earlier one holds:
+//! each owner does the same. Two things see to it that nobody finds the later command done and the earlier one not. A
+//! part that has not run stands in its owner's mailbox before whatever is sent, or read from a socket, after the later
+//! command was answered, see [`crate::transaction`]. And where it waits, whatever needs one of its keys, plain or not,
+//! waits behind it. Two kinds of holds are *firm* and parts do wait for them: those of `MSETNX` and `MIGRATE`, which
+//! write or not as they are let go. And where there is a log or a replica, parts wait for all holds: what has seen a write
+//! that not all owners have written down might be told of and the write be lost, and the stream of a replica lets later
+//! effects pass those of a command that not all owners have told of.
+//!
+//! So parts rarely ask what is held. What a part holds is only listed, and counted key by key when the first request comes
+//! that it could hold up; where none comes, it is dropped as a list.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -19,6 +28,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::hops::{OwnedRequest, RequestView};
 use super::{Shard, Waiting};
 use crate::args::KeyPlace;
+use crate::commands::spec::Split;
 use crate::commands::{Route, flag};
 use crate::core::{Core, Fault};
 use crate::limits::KEPT_ARGUMENTS;
@@ -49,6 +59,7 @@ impl Hasher for AsIs {
 #[derive(Debug, Default)]
 struct Hold {
     kind: HoldKind,
+    write: bool,
     keys: Vec<u64>,
 }
 
@@ -57,12 +68,20 @@ enum HoldKind {
     /// Nothing is held.
     #[default]
     None,
-    /// For reading; the keys are listed here alone.
+    /// The keys are listed here alone.
     Listed,
-    /// For reading, counted in [`Intents::held`].
-    Read,
-    /// For writing, counted likewise.
-    Write,
+    /// They are counted in [`Intents::held`].
+    Counted,
+    /// There, and in [`Intents::firm`].
+    Firm,
+}
+
+/// Whether a request is a part that is done as it runs: its hold is not firm, and it waits for firm ones alone.
+#[inline]
+fn is_light(core: &Core, request: &RequestView<'_>) -> bool {
+    let kind = core.table.row(request.command).split;
+    let light = matches!(kind, Some(Split::Values | Split::Sum | Split::Done));
+    light && request.sequence & (SPLIT | ALONE) == SPLIT
 }
 
 /// What a request needs of this shard's slice.
@@ -74,6 +93,7 @@ pub(crate) struct Needs {
     all: bool,
     /// Whether it may change them.
     write: bool,
+    light: bool,
 }
 
 /// All keys of this shard that are held, and what waits for them.
@@ -81,15 +101,19 @@ pub(crate) struct Needs {
 pub(crate) struct Intents {
     /// By key: its hash, mixed with its database. Two keys with one hash wait for each other without need.
     held: Keys,
+    /// Those that are held firmly.
+    firm: Keys,
     /// The holds by coordinator and slot.
     holds: Vec<Vec<Hold>>,
     count: usize,
-    /// How many holds are [`HoldKind::Listed`], and where these are, others among them.
+    /// How many holds are [`HoldKind::Listed`], how many of them for writing, and where these are, others among them.
     uncounted: usize,
+    uncounted_writes: usize,
     listed: Vec<(ShardId, u32)>,
     spare: Vec<Vec<u64>>,
     /// Keys of requests that wait. A part must not pass one: behind the request may stand an earlier part of the same
-    /// client, which would then wait for the later one.
+    /// client, which would then wait for the later one. Nor may a plain request: what waits may be a part that later
+    /// ones, at other owners, did not wait for.
     wanted: Keys,
     /// Keys of the requests that the pass through what waits has found to wait on; empty between passes.
     passed: Keys,
@@ -279,14 +303,15 @@ impl Intents {
             return waits;
         }
         let write = writes(core, request);
-        if write {
-            self.count_reads(core);
+        let passes = is_light(core, request) && !core.effects.on;
+        if !passes {
+            self.count_for(core, write);
         }
         let meets = |keys: &Keys| {
             let name = |place: &KeyPlace| name_of(place.hash, request.client.db);
             keys.all > 0 || (keys.len > 0 && places.iter().any(|place| keys.meets(name(place), write)))
         };
-        meets(&self.held) || (behind_wanted && meets(&self.wanted))
+        meets(if passes { &self.firm } else { &self.held }) || (behind_wanted && meets(&self.wanted))
     }
 
     /// What a request needs.
@@ -295,38 +320,42 @@ impl Intents {
         let mut keys = self.spare.pop().unwrap_or_default();
         names_of(core, request, &mut keys);
         // A script may touch keys of this slice that it does not declare.
-        Needs { keys, all: row.route != Route::Keys || row.has(flag::SCRIPT), write: writes(core, request) }
+        let all = row.route != Route::Keys || row.has(flag::SCRIPT);
+        Needs { keys, all, write: writes(core, request), light: is_light(core, request) }
     }
 
     /// Whether something holds what is needed.
     fn are_held(&mut self, core: &Core, needs: &Needs) -> bool {
-        if needs.write || needs.all {
-            self.count_reads(core);
+        if needs.light && !core.effects.on {
+            return self.firm.conflicts(needs);
         }
+        self.count_for(core, needs.write || needs.all);
         self.held.conflicts(needs)
     }
 
-    /// Counts the keys of all that is held for reading: something has come that they could hold up.
+    /// Counts the keys of all that is held, if something has come that it could hold up: for reading, only a write.
     #[inline]
-    fn count_reads(&mut self, core: &Core) {
-        if self.uncounted > 0 && !core.leaves_out(Fault::UncountedReads) {
-            self.count_listed();
+    fn count_for(&mut self, core: &Core, write: bool) {
+        if self.uncounted_writes > 0 || (write && self.uncounted > 0) {
+            self.count_listed(core);
         }
     }
 
     #[cold]
-    fn count_listed(&mut self) {
+    fn count_listed(&mut self, core: &Core) {
         for (coordinator, slot) in self.listed.drain(..) {
             let hold = &mut self.holds[coordinator as usize][slot as usize];
-            if hold.kind == HoldKind::Listed {
-                hold.kind = HoldKind::Read;
-                hold.keys.iter().for_each(|key| self.held.add(*key, false));
+            if hold.kind != HoldKind::Listed || (core.leaves_out(Fault::UncountedReads) && !hold.write) {
+                continue;
             }
+            hold.kind = HoldKind::Counted;
+            self.uncounted -= 1;
+            self.uncounted_writes -= hold.write as usize;
+            hold.keys.iter().for_each(|key| self.held.add(*key, hold.write));
         }
-        self.uncounted = 0;
     }
 
-    /// Notes where a hold for reading is that is not counted.
+    /// Notes where a hold is that is not counted.
     #[inline]
     fn list(&mut self, coordinator: ShardId, slot: u32) {
         const FEW: usize = 64;
@@ -355,11 +384,16 @@ impl Intents {
         debug_assert_eq!(hold.kind, HoldKind::None);
         names_of(core, request, &mut hold.keys);
         self.count += 1;
-        if writes(core, request) {
-            hold.kind = HoldKind::Write;
-            hold.keys.iter().for_each(|key| self.held.add(*key, true));
+        hold.write = writes(core, request);
+        if !is_light(core, request) {
+            hold.kind = HoldKind::Firm;
+            for key in &hold.keys {
+                self.held.add(*key, hold.write);
+                self.firm.add(*key, hold.write);
+            }
         } else {
             hold.kind = HoldKind::Listed;
+            self.uncounted_writes += hold.write as usize;
             self.list(coordinator, slot);
         }
     }
@@ -370,9 +404,17 @@ impl Intents {
         self.count -= 1;
         match std::mem::take(&mut hold.kind) {
             HoldKind::None => unreachable!("what is released is held"),
-            HoldKind::Listed => self.uncounted -= 1,
-            HoldKind::Read => hold.keys.iter().for_each(|key| self.held.remove(*key, false)),
-            HoldKind::Write => hold.keys.iter().for_each(|key| self.held.remove(*key, true)),
+            HoldKind::Listed => {
+                self.uncounted -= 1;
+                self.uncounted_writes -= hold.write as usize;
+            }
+            HoldKind::Counted => hold.keys.iter().for_each(|key| self.held.remove(*key, hold.write)),
+            HoldKind::Firm => {
+                for key in &hold.keys {
+                    self.held.remove(*key, hold.write);
+                    self.firm.remove(*key, hold.write);
+                }
+            }
         }
         hold.keys.clear();
         if hold.keys.capacity() > KEPT_KEYS {
@@ -413,7 +455,8 @@ impl Shard {
         if part && self.intents.acquires > 0 {
             return false;
         }
-        !self.intents.holds_up(&self.core, request, part && !self.core.leaves_out(Fault::PassPart))
+        let behind_wanted = !self.core.leaves_out(if part { Fault::PassPart } else { Fault::PassWaiting });
+        !self.intents.holds_up(&self.core, request, behind_wanted)
     }
 
     /// Whether a request of this client waits here already.
@@ -537,8 +580,8 @@ impl Shard {
     fn drain_waiting(&mut self) {
         let own = self.core.id as usize;
         let mut at = 0;
-        // What stands further behind must not pass what still waits here: a request one of its client's, a part one that
-        // needs a key of its.
+        // What stands further behind must not pass what still waits here: a request one of its client's, or one that needs
+        // a key of its.
         let mut clients = BTreeSet::new();
         let mut wanted = std::mem::take(&mut self.intents.passed);
         let mut slice_wanted = false;
@@ -546,9 +589,11 @@ impl Shard {
             let runs = match &self.waiting[at] {
                 Waiting::Request(request) => {
                     let part = request.sequence & SPLIT != 0;
+                    let behind_wanted = part || !self.core.leaves_out(Fault::PassWaiting);
                     let waits = clients.contains(&request.client.id)
                         || self.intents.are_held(&self.core, &request.needs)
-                        || (part && (slice_wanted || wanted.conflicts(&request.needs)));
+                        || (part && slice_wanted)
+                        || (behind_wanted && wanted.conflicts(&request.needs));
                     if waits {
                         clients.insert(request.client.id);
                         wanted.add_all(&request.needs);
@@ -598,6 +643,7 @@ impl Shard {
 
     /// Whether no key of this shard is held.
     pub fn holds_nothing(&self) -> bool {
-        self.intents.is_empty() && self.intents.held.is_empty() && self.intents.wanted.is_empty()
+        let Intents { held, firm, wanted, .. } = &self.intents;
+        self.intents.is_empty() && held.is_empty() && firm.is_empty() && wanted.is_empty()
     }
 }

@@ -8,6 +8,10 @@
 //! `MSETNX` asks first: its parts are `EXISTS` that hold the keys alone; then the values are written, or not, as the
 //! keys are let go. `MIGRATE` goes further still between the two (`migrate.rs`).
 //!
+//! `MGET`s that follow one another in a pipeline go as one: the keys of the later ones are added to the parts of the first
+//! while these have not left, so that a part, its holds, its answer and its end cost once for all of them. They run at one
+//! instant, in their order, and are answered together. So do `MSET`s where no log is to tell of each by itself.
+//!
 //! **Order of a client's commands.** Parts travel with its plain requests and keep their order at each owner. A split
 //! write becomes visible when it is let go, that is, after all of its parts have run; so if every earlier command that
 //! is still under way is at one of its owners, it has run before that. Otherwise the write waits for them.
@@ -19,19 +23,27 @@ use crate::client::{ClientView, Wait, order};
 use crate::commands::spec::Split as Kind;
 use crate::commands::{CommandId, flag, table};
 use crate::core::Fault;
+use crate::limits::{JOINED_KEYS, SPARE_BUFFER_BYTES};
 use crate::message::{ALONE, Note, ReplyHead, SPANS, SPLIT, SpanWord};
 use crate::resp::Reply;
 use crate::router::{ShardId, owner_of};
 
-/// A split command under way.
+/// A value's reply of no more bytes is copied in one piece of this length, as [`Args::short`] arguments are.
+const SHORT_REPLY: usize = 64;
+
+/// A split command under way, or several of one client that go as one.
 #[derive(Debug)]
 pub(crate) struct SplitTx {
     pub(super) client: ClientView,
     /// The number of the client's reply.
     pub(super) sequence: u64,
+    command: CommandId,
     kind: Kind,
-    /// Who has a part.
+    /// The number of keys, up to each command's last.
+    ends: Vec<usize>,
+    /// Who has a part, and as a set of [`order::bit`]s.
     pub(super) owners: Vec<ShardId>,
+    mask: u128,
     missing: usize,
     /// Sum of the parts' integers.
     sum: i64,
@@ -55,6 +67,8 @@ pub(crate) struct SplitTx {
 pub(crate) struct Splits {
     pub(super) slots: Vec<SplitTx>,
     pub(super) free: Vec<u32>,
+    /// The last one, if others may join it, and [`Outbox::turns`](crate::message::Outbox::turns) as it was sent.
+    last: Option<(u32, u64)>,
 }
 
 impl Splits {
@@ -63,23 +77,28 @@ impl Splits {
         self.slots.len() == self.free.len()
     }
 
-    fn open(&mut self, client: ClientView, sequence: u64, kind: Kind) -> u32 {
+    fn open(&mut self, client: ClientView, sequence: u64, command: CommandId, kind: Kind) -> u32 {
         if let Some(slot) = self.free.pop() {
             let split = &mut self.slots[slot as usize];
+            split.ends.clear();
             split.owners.clear();
             split.places.clear();
             split.bytes.clear();
+            split.bytes.shrink_to(SPARE_BUFFER_BYTES);
             split.parts.clear();
-            (split.client, split.sequence, split.kind) = (client, sequence, kind);
-            (split.missing, split.sum, split.error, split.pairs) = (0, 0, None, None);
+            (split.client, split.sequence, split.command, split.kind) = (client, sequence, command, kind);
+            (split.mask, split.missing, split.sum, split.error, split.pairs) = (0, 0, 0, None, None);
             (split.errand, split.commits) = (None, false);
             return slot;
         }
         self.slots.push(SplitTx {
             client,
             sequence,
+            command,
             kind,
+            ends: Vec::new(),
             owners: Vec::new(),
+            mask: 0,
             missing: 0,
             sum: 0,
             error: None,
@@ -108,30 +127,46 @@ impl Shard {
         let write = self.core.table.row(id).has(flag::WRITE);
         let places = args.places();
         debug_assert_eq!(places.len(), (args.len() - 1).div_ceil(kind.step()));
-        let mask = places.iter().fold(0, |mask, place| mask | order::bit(place.owner));
+        let mask = order::bits(places.iter().map(|place| place.owner), shards);
+        let mut view = self.view(index);
+        // MSETNX only writes, though its parts look first.
+        view.notes_reads &= !write;
+        let joins = self.may_join(view, id, places.len(), mask, kind);
         let strict = self.core.config.pipeline_order == crate::config::PipelineOrder::Strict;
         let awaited = self.client(index).order.as_ref().map_or(0, |order| order.owners());
         let passes = write && (awaited & !mask != 0 || shards > order::BITS);
         let looks_first = matches!(kind, Kind::IfNone | Kind::Migrate);
         let waits = awaited != 0 && (strict || looks_first || passes);
-        if waits {
+        if waits && joins.is_none() {
             self.wait_for(index, Wait::Replies);
             return Next::Again;
         }
         if let Some(text) = self.out_of_memory(id, args) {
             return self.reject(index, id, text);
         }
-        let mut view = self.view(index);
-        // MSETNX only writes, though its parts look first.
-        view.notes_reads &= !write;
         let client = self.client(index);
         client.commands += 1;
         client.last_command = id;
-        let sequence = client.await_reply(mask);
-        let slot = self.splits.open(view, sequence, kind);
+        let slot = match joins {
+            Some(slot) => {
+                client.await_more(mask);
+                slot
+            }
+            None => {
+                let sequence = client.await_reply(mask);
+                let joinable = client.awaits_last(sequence) && matches!(kind, Kind::Values | Kind::Done);
+                let slot = self.splits.open(view, sequence, id, kind);
+                self.splits.last = joinable.then(|| (slot, self.outbox.turns()));
+                slot
+            }
+        };
         let split = &mut self.splits.slots[slot as usize];
-        split.note_owners(places, mask);
-        split.missing = split.owners.len();
+        let begun = split.owners.len();
+        if mask & (!split.mask | order::bit(order::BITS as ShardId)) != 0 {
+            split.note_owners(places, mask);
+            split.missing += split.owners.len() - begun;
+        }
+        split.ends.push(split.ends.last().map_or(0, |end| *end) + places.len());
         prepare(split);
         if matches!(kind, Kind::Values | Kind::Migrate) {
             split.places.extend(places.iter().map(|place| place.owner));
@@ -147,24 +182,27 @@ impl Shard {
             let number = self.core.shared.aof.next_number();
             SpanWord { number, participants: split.owners.as_slice().into() }.to_bytes()
         });
+        if span.is_some() {
+            // The word that stands last names all who have a part.
+            self.splits.last = None;
+        }
         let tag = if span.is_some() { tag | SPANS } else { tag };
-        for owner in &split.owners {
-            self.outbox.parcel(*owner).requests.begin_part(args.at(0));
-        }
-        for (n, place) in places.iter().enumerate() {
-            let at = 1 + n * kind.step();
-            let batch = &mut self.outbox.begun_parcel(place.owner).requests;
-            batch.push_key(args.at(at), *place);
-            if with_values {
-                batch.push_arg(args.at(at + 1));
+        for (n, owner) in split.owners.iter().enumerate() {
+            let batch = &mut self.outbox.parcel(*owner).requests;
+            if n >= begun {
+                batch.begin_part(args.at(0));
+            } else if mask & order::bit(*owner) == 0 {
+                continue;
             }
-        }
-        for owner in &split.owners {
-            let batch = &mut self.outbox.begun_parcel(*owner).requests;
+            batch.push_keys(args, kind.step(), *owner, with_values);
+            if n < begun {
+                batch.grow_part();
+                continue;
+            }
             span.iter().for_each(|word| batch.push_arg(word));
             batch.end_part(view, tag | u64::from(slot), command);
         }
-        if split.owners.contains(&own) {
+        if begun < split.owners.len() && split.owners[begun..].contains(&own) {
             let client = self.clients[index as usize].as_deref_mut().expect("it sent the command");
             client.joins_queue();
         }
@@ -179,6 +217,30 @@ impl Shard {
             return Next::Wait;
         }
         Next::Done
+    }
+
+    /// The split that a command may join: the one before it in its pipeline, if that is the same command, nothing came
+    /// between, and its parts are still here. They run as one, at one instant, and are answered together.
+    #[inline]
+    fn may_join(&mut self, view: ClientView, id: CommandId, keys: usize, mask: u128, kind: Kind) -> Option<u32> {
+        let (slot, turn) = self.splits.last?;
+        let joins = match kind {
+            Kind::Values => true,
+            Kind::Done => !self.core.effects.on,
+            Kind::Sum | Kind::IfNone | Kind::Migrate => false,
+        };
+        if !joins || turn != self.outbox.turns() {
+            return None;
+        }
+        let split = &self.splits.slots[slot as usize];
+        let fits = split.ends.last().map_or(0, |end| *end) + keys <= JOINED_KEYS;
+        let number = split.sequence;
+        if !fits || split.command != id || split.client != view || !self.client(view.index).awaits_last(number) {
+            return None;
+        }
+        let sequence = SPLIT | u64::from(slot);
+        let grows = |owner: &ShardId| order::bit(*owner) & mask == 0 || self.outbox.ends_with_part(*owner, sequence);
+        self.splits.slots[slot as usize].owners.iter().all(grows).then_some(slot)
     }
 
     /// Takes the word of [`SPANS`] off a part's arguments, and begins what the log will tell of it.
@@ -404,7 +466,8 @@ impl SplitTx {
     fn note_owners(&mut self, places: &[KeyPlace], mask: u128) {
         // Those past the last bit of their own share it.
         let shared = order::bit(order::BITS as ShardId);
-        let mut rest = mask & !shared;
+        let mut rest = mask & !shared & !self.mask;
+        self.mask |= mask;
         while rest != 0 {
             self.owners.push(rest.trailing_zeros() as ShardId);
             rest &= rest - 1;
@@ -421,34 +484,50 @@ impl SplitTx {
 
     fn write_reply(&mut self, out: &mut Vec<u8>, written: bool) {
         if let Some(error) = self.error.take() {
-            out.extend_from_slice(&error);
+            self.ends.iter().for_each(|_| out.extend_from_slice(&error));
             return;
         }
         let mut reply = Reply::new(out, self.client.resp);
         match self.kind {
-            Kind::Done => reply.ok(),
+            Kind::Done => self.ends.iter().for_each(|_| reply.ok()),
             Kind::Sum => reply.integer(self.sum),
             Kind::IfNone => reply.integer(written as i64),
             Kind::Migrate => unreachable!("its reply is the driver's word"),
-            Kind::Values => {
-                reply.array(self.places.len());
-                // Behind each part's own count.
-                for (_, at) in &mut self.parts {
-                    *at += line(&self.bytes[*at..]).0;
-                }
-                out.reserve(self.bytes.len());
-                for place in &self.places {
-                    let part = self.parts.iter_mut().find(|(owner, _)| owner == place).expect("each has answered");
-                    let bytes = &self.bytes[part.1..];
-                    let (head, number) = line(bytes);
-                    let len = match number {
-                        Some(value) if bytes[0] == b'$' => head + value + 2,
-                        _ => head,
-                    };
-                    out.extend_from_slice(&bytes[..len]);
-                    part.1 += len;
+            Kind::Values => self.write_values(out),
+        }
+    }
+
+    fn write_values(&mut self, out: &mut Vec<u8>) {
+        // Behind each part's own count.
+        for (_, at) in &mut self.parts {
+            *at += line(&self.bytes[*at..]).0;
+        }
+        out.reserve(self.bytes.len() + SHORT_REPLY);
+        let mut begin = 0;
+        for end in &self.ends {
+            Reply::new(out, self.client.resp).array(end - begin);
+            for place in &self.places[begin..*end] {
+                let part = self.parts.iter_mut().find(|(owner, _)| owner == place).expect("each has answered");
+                let bytes = &self.bytes[part.1..];
+                let short = bytes.first_chunk::<SHORT_REPLY>();
+                let len = match short {
+                    Some([b'$', a @ b'0'..=b'9', b'\r', ..]) => (a - b'0') as usize + 6,
+                    Some([b'$', a @ b'0'..=b'9', b @ b'0'..=b'9', b'\r', ..]) => {
+                        (a - b'0') as usize * 10 + (b - b'0') as usize + 7
+                    }
+                    _ => reply_len(bytes),
+                };
+                part.1 += len;
+                match short {
+                    Some(short) if len <= SHORT_REPLY => {
+                        let start = out.len();
+                        out.extend_from_slice(short);
+                        out.truncate(start + len);
+                    }
+                    _ => out.extend_from_slice(&bytes[..len]),
                 }
             }
+            begin = *end;
         }
     }
 }
@@ -468,9 +547,119 @@ fn line(bytes: &[u8]) -> (usize, Option<usize>) {
     }
 }
 
+/// Bytes of a value's reply.
+fn reply_len(bytes: &[u8]) -> usize {
+    match line(bytes) {
+        (head, Some(value)) if bytes[0] == b'$' => head + value + 2,
+        (head, _) => head,
+    }
+}
+
 fn integer(reply: &[u8]) -> i64 {
     match reply {
         [b':', digits @ .., b'\r', b'\n'] => crate::number::parse_i64(digits).unwrap_or(0),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::Rng;
+    use crate::router::owner_of;
+    use crate::testing::{Conn, World, request};
+
+    /// Keys of shard 0 and shard 1 by turns.
+    fn keys(world: &World, count: usize) -> Vec<String> {
+        let shards = world.shards.len();
+        let of = |shard: usize| {
+            (0..).map(|n| format!("k{n}")).filter(move |key| owner_of(key.as_bytes(), shards) as usize == shard)
+        };
+        of(0).zip(of(1)).flat_map(|(a, b)| [a, b]).take(count).collect()
+    }
+
+    fn parts(world: &mut World, to: u16) -> Vec<u32> {
+        world.shards[0].outbox.parcel(to).requests.heads.iter().map(|head| head.places).collect()
+    }
+
+    fn pipeline(world: &mut World, conn: Conn, commands: &[&[&str]]) {
+        let bytes: Vec<u8> = commands.iter().flat_map(|words| request(words)).collect();
+        world.send_only(conn, &bytes);
+    }
+
+    #[test]
+    fn commands_that_follow_one_another_go_as_one() {
+        let mut world = World::new(2);
+        let conn = world.connect_to(0);
+        let keys = keys(&world, 4);
+        let [a, b, c, d] = [0, 1, 2, 3].map(|n| keys[n].as_str());
+        pipeline(&mut world, conn, &[&["MSET", a, "1", b, "2"], &["MSET", c, "3", d, "4", a, "5"]]);
+        assert_eq!((parts(&mut world, 0), parts(&mut world, 1)), (vec![3], vec![2]));
+        world.settle();
+        assert_eq!(world.received(conn), b"+OK\r\n+OK\r\n");
+        // A key of another type reads as none; a large value is copied whole.
+        world.call(conn, &["RPUSH", "list", "x"]);
+        world.call(conn, &["SET", d, &"v".repeat(1000)]);
+        let mgets: [&[&str]; 3] = [&["MGET", a, b], &["mget", d, "list", c, "none"], &["MGET", b, c, b]];
+        pipeline(&mut world, conn, &mgets);
+        assert_eq!((parts(&mut world, 0).len(), parts(&mut world, 1).len()), (1, 1));
+        world.settle();
+        let large = format!("$1000\r\n{}\r\n", "v".repeat(1000));
+        let replies = [
+            "*2\r\n$1\r\n5\r\n$1\r\n2\r\n*4\r\n",
+            &large,
+            "$-1\r\n$1\r\n3\r\n$-1\r\n*3\r\n$1\r\n2\r\n$1\r\n3\r\n$1\r\n2\r\n",
+        ];
+        assert_eq!(String::from_utf8(world.received(conn)).unwrap(), replies.concat());
+        // Not around what stands between, nor for another client, nor once they have left.
+        pipeline(
+            &mut world,
+            conn,
+            &[&["MGET", a, b], &["GET", d], &["MGET", a, b], &["EXISTS", a, b], &["MGET", a, b]],
+        );
+        assert_eq!(parts(&mut world, 0), [1, 1, 1, 1]);
+        let other = world.connect_to(0);
+        pipeline(&mut world, conn, &[&["MGET", a, b]]);
+        pipeline(&mut world, other, &[&["MGET", a, b]]);
+        assert_eq!(parts(&mut world, 0), [1, 1]);
+        assert_eq!(world.shards[0].core.stats.splits, 11);
+    }
+
+    /// A pipeline of one client alone gets the replies that one shard gives, however it is cut.
+    #[test]
+    fn pipelines_are_answered_as_by_one_shard() {
+        let mut rng = Rng::new(7);
+        for round in 0..60 {
+            let mut worlds = [1, 2, 4].map(World::new);
+            let conns = worlds.each_mut().map(|world| world.connect_to(0));
+            let mut bytes = Vec::new();
+            for n in 0..60 {
+                let some =
+                    |rng: &mut Rng| (0..1 + rng.below(5)).map(|_| format!("k{}", rng.below(12))).collect::<Vec<_>>();
+                let value = format!("{n}").repeat(1 + rng.below(40) as usize);
+                let words = match rng.below(16) {
+                    0 => [vec!["EXISTS".into()], some(&mut rng)].concat(),
+                    1 => vec!["SET".into(), some(&mut rng)[0].clone(), value],
+                    2 => [vec!["DEL".into()], some(&mut rng)].concat(),
+                    3 => vec!["RPUSH".into(), "k3".into(), value],
+                    4..8 => {
+                        let pairs = some(&mut rng).into_iter().flat_map(|key| [key, value.clone()]);
+                        std::iter::once("MSET".to_string()).chain(pairs).collect()
+                    }
+                    _ => [vec!["MGET".into()], some(&mut rng)].concat(),
+                };
+                bytes.extend(request(&words));
+            }
+            let cut = rng.below(bytes.len() as u64) as usize;
+            let replies: Vec<Vec<u8>> = worlds
+                .iter_mut()
+                .zip(conns)
+                .map(|(world, conn)| {
+                    world.send_only(conn, &bytes[..cut]);
+                    world.send(conn, &bytes[cut..]);
+                    world.received(conn)
+                })
+                .collect();
+            assert!(replies.iter().all(|reply| *reply == replies[0]), "round {round}: {replies:?}");
+        }
     }
 }

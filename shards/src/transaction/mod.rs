@@ -23,30 +23,47 @@
 //! **Why nothing deadlocks.** Requests for slices, and the parts of split commands, are sent by an ordered multicast:
 //! any two owners that get requests of the same two transactions get them in the same order. An owner lends, and runs
 //! parts that need the same key, in that order, so a transaction waits only for earlier ones, and the earliest waits
-//! for none. A plain request holds nothing; but a part does not pass one that waits for a key of its, because behind
+//! for none. A plain request holds nothing; but nothing passes a request that waits for a key of its, because behind
 //! it may stand an earlier part of the same client.
 //!
-//! **Why it is strictly serializable.** A slice is in one place. A command that sees a part of a transaction's writes
-//! runs on a slice that has come back, and slices are sent back only after the whole transaction has run. The keys of a
-//! split command are let go only after all of its parts have run, so none of its writes is seen before all are done,
-//! and nobody writes between its reads.
+//! **Why it is strictly serializable.** A slice is in one place. A command that sees a part of a lent transaction's writes
+//! runs on a slice that has come back, and slices are sent back only after the whole transaction has run.
+//!
+//! For commands that split, let a command's *point* be a moment between its request and its reply; it is enough that at
+//! each owner, on each key, commands run in the order of their points. The point of a split command is when the last of
+//! its parts is put into a mailbox. That of a plain request is when it is put into its owner's mailbox, or, from a client of
+//! the owner, when the mailbox is found empty behind its input; or just behind the points of those that it stands behind,
+//! if that is later. Then:
+//!
+//! - Of two split commands, all owners have the parts of one first, for the lock of the multicast orders both the parts and
+//!   the points. Owners run them in that order, at once or as they wait.
+//! - A plain request that runs before a part came into the mailbox before it, so before the command's point.
+//! - One that comes behind a part does not pass it where it waits, and waits for the hold where it has run: that is let go
+//!   after the last part has run, and so been put into a mailbox. Its own point is behind the command's, and still before its
+//!   reply.
+//!
+//! A part need not wait for another's hold: the holds are there for plain requests, which may come between the first part's
+//! arrival and the last's. But it takes that whatever is sent after a reply comes behind all that was sent before the reply:
+//! a mailbox is one queue for all senders, and a loop looks into it between the reading of input and its running. A
+//! later command may then be done while an earlier one, over which it has written, has a part in a mailbox: who learns of
+//! it comes behind that part. (Where there is a log or a replica, parts wait for each other's holds all the same,
+//! [`crate::shard::intents`].)
 //!
 //! **A conflict, step by step.** Shard 0 owns `a`, shard 1 owns `b`, both 0. Client P sends `MSET a 1 b 1`, client Q
 //! `MGET a b`, and R, on shard 1, `SET b 2`.
 //!
 //! 1. The multicast orders P's parts before Q's, at both owners. Shard 0 has run P's part and holds `a` alone; shard 1,
 //!    slow, has not taken P's in yet.
-//! 2. Q's part comes to shard 0: `a` is held, so it waits. R's `SET b 2` comes to shard 1 before P's part: nothing is
-//!    held there, it runs and is answered at once. It comes before P.
-//! 3. Shard 1 takes in P's part: `b` is 1, held alone. Q's part, behind it, waits. A `GET b` of R waits too: it must not
-//!    see P's `b` while somebody could still read the old `a`.
-//! 4. P's coordinator has both answers: P gets `OK`, both owners let go. Shard 0 runs Q's part (`a` is 1) and holds `a`
-//!    against writers, shard 1 likewise (`b` is 1), and R's `GET b` with it: it reads, and readers share.
+//! 2. Q's part comes to shard 0: an earlier part holds `a`, so it runs and reads 1. R's `SET b 2` was read by shard 1 before
+//!    P's part was put into its mailbox: nothing is held there, it runs and is answered at once. It comes before P.
+//! 3. Shard 1 takes in P's part: `b` is 1, held alone. Q's part, behind it, runs and reads 1. A `GET b` of R waits: P's part
+//!    might have come to shard 1 before others came to their owners, where somebody could still read the old `a`.
+//! 4. P's coordinator has both answers: P gets `OK`, both owners let go. Q's has both too: Q gets 1 and 1. R's `GET b` runs.
 //! 5. The order everyone has seen: R's `SET`, P, then Q and R's `GET`.
 //!
-//! Had step 1 been the other way at one of the owners, P would wait for Q there and Q for P here: that is what the one
-//! order of the multicast rules out. Had P's `a` been let go with shard 0's own answer, Q could have read `a` as 1, and
-//! `b`, at shard 1, before P's part came, as 0.
+//! Had step 1 been the other way at one of the owners, Q would have read the one key before P and the other behind it: that
+//! is what the one order of the multicast rules out. Had P's `a` been let go with shard 0's own answer, a plain `GET a`
+//! could have read 1, and then a plain `GET b`, at shard 1, 0, had P's part not even been put into the mailbox there.
 //!
 //! **What each planted fault breaks.** The simulator (`tests/sim`) runs the same machine with one step left out
 //! ([`crate::core::Fault`]) and must notice:
@@ -59,7 +76,9 @@
 //! | a slice is lent only when nothing of it is held | a lent `EXEC` reads between the parts of an `MSET` |
 //! | a client's later request waits behind its earlier one | a client reads what was before its own write |
 //! | a part waits behind one that waits for its key | two parts wait for each other: nothing moves any more |
-//! | multicasts have one order | two split commands wait for each other, or each sees the other's half |
+//! | a plain request waits behind a part that waits for its key | a later command is seen done, and the earlier one not |
+//! | mail that has come is taken in before input | likewise |
+//! | multicasts have one order | two split commands each see the other's half |
 //! | a write touches those who watch its key | money is made by two transfers that both saw the old sum |
 //! | a slice that comes home is looked through for ready keys | a client sleeps beside a list that has elements |
 //! | a served waiter is taken off its other keys | an element is popped for a client that has its answer |

@@ -119,7 +119,17 @@ pub fn setup(seed: u64) -> Setup {
     let mut rng = Rng::new(seed ^ 0xd15c);
     let shards = [1, 2, 3, 4, 8][rng.below(5) as usize];
     let clients = 1 + rng.below(5) as usize;
-    Setup { seed, shards, clients, strict: rng.below(4) == 0, fault: None, unordered: false, logged: true }
+    Setup {
+        seed,
+        shards,
+        clients,
+        strict: rng.below(4) == 0,
+        fault: None,
+        unordered: false,
+        passes_mail: false,
+        starved: false,
+        logged: true,
+    }
 }
 
 #[test]

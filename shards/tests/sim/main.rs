@@ -1,8 +1,8 @@
 //! The simulator: many shards and clients in one thread, with everything that real time leaves to chance drawn from a
 //! seed: which message is delivered next, which shard is slow, when clients send, in what pieces, and when they vanish.
 //!
-//! Channels between two shards keep their order and are delayed at will; parcels that ask for one order at all
-//! receivers get it. A run ends when all is quiet, and then checkers look at what clients saw ([`registers`],
+//! Mailboxes are what they are in the server: one a shard, in the order in which others put something in ([`world`]). A
+//! run ends when all is quiet, and then checkers look at what clients saw ([`registers`],
 //! [`lists`], [`bank`], [`caches`], [`scripts`]) and at what is left in the shards: no key held, no slice away, nobody waiting. A seed that fails
 //! is printed and replays exactly.
 //!
@@ -21,6 +21,7 @@ mod faults;
 mod history;
 mod linear;
 mod lists;
+mod passing;
 mod registers;
 mod replica;
 mod scripts;

@@ -45,6 +45,21 @@ fn random_op(rng: &mut Rng, next: &mut i64) -> Op {
     }
 }
 
+/// Writes of several keys that meet, and looks at one key: what shows best what passes what.
+fn meeting(rng: &mut Rng, next: &mut i64) -> Op {
+    let key = rng.below(KEYS as u64) as usize;
+    *next += 1000;
+    let value = *next;
+    match rng.below(16) {
+        0..6 => Op::Get(key),
+        6 => Op::Set(key, value),
+        7 => Op::Mget(some_keys(rng)),
+        8 => Op::Del(some_keys(rng)),
+        9..11 => Op::Msetnx(some_keys(rng).into_iter().map(|key| (key, value)).collect()),
+        _ => Op::Mset(some_keys(rng).into_iter().map(|key| (key, value)).collect()),
+    }
+}
+
 /// A setup that a seed chooses.
 pub fn setup(seed: u64, fault: Option<Fault>, unordered: bool) -> Setup {
     let mut rng = Rng::new(seed);
@@ -56,12 +71,23 @@ pub fn setup(seed: u64, fault: Option<Fault>, unordered: bool) -> Setup {
         strict: rng.below(4) == 0,
         fault,
         unordered,
+        passes_mail: false,
+        starved: false,
         logged: false,
     }
 }
 
 /// One run.
 pub fn run(setup: Setup) {
+    run_mix(setup, random_op, 4);
+}
+
+/// One run with [`meeting`] commands and no pipelines, on shards of which one seldom looks into its mailbox.
+pub fn run_meeting(setup: Setup) {
+    run_mix(Setup { shards: 3, clients: 5, starved: true, ..setup }, meeting, 1);
+}
+
+fn run_mix(setup: Setup, next_op: fn(&mut Rng, &mut i64) -> Op, most: u64) {
     let mut sim = Sim::new(setup);
     let names = sim.keys(KEYS);
     let owner: Vec<usize> = (0..KEYS).map(|k| k % setup.shards).collect();
@@ -74,11 +100,11 @@ pub fn run(setup: Setup) {
         let client = sim.rng.below(setup.clients as u64) as usize;
         let burst = sim.clients[client].open && awaited[client].is_empty() && calls.len() < total;
         if burst && sim.rng.below(3) == 0 {
-            for _ in 0..1 + sim.rng.below(4) {
+            for _ in 0..1 + sim.rng.below(most) {
                 if calls.len() >= total {
                     break;
                 }
-                let op = random_op(&mut sim.rng, &mut next);
+                let op = next_op(&mut sim.rng, &mut next);
                 let mut extra = 0;
                 match &op {
                     Op::Exec(ops) => {
@@ -111,6 +137,14 @@ pub fn run(setup: Setup) {
     for (client, awaited) in awaited.iter().enumerate() {
         assert!(awaited.is_empty(), "client {client} waits for ever: {:?}", calls[awaited[0].0]);
     }
+    // What is left in the end tells in which order writes were done.
+    let looker = sim.connect();
+    let op = Op::Mget((0..KEYS).collect());
+    let sent = sim.step;
+    sim.send(looker, &op.words(&names));
+    sim.settle();
+    let reply = sim.clients[looker].replies.pop_front().expect("a reply");
+    calls.push(Call { client: looker, op, sent, returned: Some((sim.step, reply.to_string())) });
     sim.assert_quiet();
     linear::check(&calls, KEYS, &owner, sim.is_strict());
 }
@@ -133,4 +167,9 @@ fn collect(sim: &mut Sim, awaited: &mut [std::collections::VecDeque<(usize, usiz
 #[test]
 fn every_history_is_linearizable() {
     each_seed("registers", 10_000, |seed| run(setup(seed, None, false)));
+}
+
+#[test]
+fn every_history_of_writes_that_meet_is_linearizable() {
+    each_seed("meeting", 5_000, |seed| run_meeting(setup(seed, None, false)));
 }

@@ -237,7 +237,17 @@ pub fn setup(seed: u64) -> Setup {
     let shards = [1, 2, 3, 4, 8][rng.below(5) as usize];
     let clients = 1 + rng.below(5) as usize;
     let logged = rng.below(3) == 0;
-    Setup { seed, shards, clients, strict: rng.below(4) == 0, fault: None, unordered: false, logged }
+    Setup {
+        seed,
+        shards,
+        clients,
+        strict: rng.below(4) == 0,
+        fault: None,
+        unordered: false,
+        passes_mail: false,
+        starved: false,
+        logged,
+    }
 }
 
 #[test]

@@ -69,7 +69,17 @@ pub fn setup(seed: u64) -> Setup {
     let mut rng = Rng::new(seed ^ 0x5c41);
     let shards = [2, 2, 3, 4][rng.below(4) as usize];
     let clients = 2 + rng.below(24) as usize;
-    Setup { seed, shards, clients, strict: rng.below(4) == 0, fault: None, unordered: false, logged: false }
+    Setup {
+        seed,
+        shards,
+        clients,
+        strict: rng.below(4) == 0,
+        fault: None,
+        unordered: false,
+        passes_mail: false,
+        starved: false,
+        logged: false,
+    }
 }
 
 #[test]

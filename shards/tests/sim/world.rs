@@ -1,4 +1,9 @@
-//! Shards, channels and clients under one seed.
+//! Shards, mailboxes and clients under one seed.
+//!
+//! A shard has one mailbox, and what was put in first is taken out first, whoever sent it. At the end of its turn a shard
+//! puts parcels in one by one, and others may do anything in between, but for ordered parcels: a lock is held from the
+//! first of these to the last. Then its clients get their output. When a client's input is read, what is in the mailbox
+//! comes first. All this is what the server's threads do (`src/mailbox.rs`, `src/event_loop`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,6 +30,10 @@ pub struct Setup {
     pub fault: Option<Fault>,
     /// Parcels that ask for one order get none.
     pub unordered: bool,
+    /// Input that was read is run before what is in the mailbox.
+    pub passes_mail: bool,
+    /// The last shard seldom takes from its mailbox while anything else can happen.
+    pub starved: bool,
     /// There is a log, under `appendfsync always`.
     pub logged: bool,
 }
@@ -37,10 +46,20 @@ pub struct SimLog {
     pub synced: usize,
 }
 
-/// A parcel under way; with a number, when it has to come in one order at all receivers.
-struct Sent {
-    parcel: Box<Parcel>,
-    order: Option<u64>,
+/// A shard at the end of its turn: what it has still to put into mailboxes, and whether that is ordered.
+#[derive(Default)]
+struct Sending {
+    parcels: VecDeque<(usize, Box<Parcel>)>,
+    ordered: bool,
+}
+
+/// What could happen next.
+#[derive(Clone, Copy)]
+enum Choice {
+    /// A shard puts its next parcel into a mailbox.
+    Put(usize),
+    /// A shard takes from its mailbox.
+    Take(usize),
 }
 
 /// A client: what it still has to send, and what it got.
@@ -65,8 +84,10 @@ pub struct Sim {
     /// Steps so far: the time of the history.
     pub step: u64,
     setup: Setup,
-    channels: Vec<Vec<VecDeque<Sent>>>,
-    orders: u64,
+    mailboxes: Vec<VecDeque<Box<Parcel>>>,
+    sending: Vec<Sending>,
+    /// Who puts ordered parcels in, until the last is.
+    locked: Option<usize>,
     now_us: u64,
     /// How seldom each shard gets its turn.
     slowness: Vec<u64>,
@@ -97,8 +118,9 @@ impl Sim {
             shared,
             step: 0,
             setup,
-            channels: (0..setup.shards).map(|_| (0..setup.shards).map(|_| VecDeque::new()).collect()).collect(),
-            orders: 0,
+            mailboxes: (0..setup.shards).map(|_| VecDeque::new()).collect(),
+            sending: (0..setup.shards).map(|_| Sending::default()).collect(),
+            locked: None,
             now_us: 1_000_000,
             slowness: (0..setup.shards).map(|_| if rng.below(4) == 0 { 8 } else { 1 }).collect(),
             places: vec![0; setup.shards],
@@ -162,14 +184,34 @@ impl Sim {
         if open {
             self.clients[client].open = false;
             self.clients[client].unsent.clear();
+            // It has not read what came while other things happened.
+            self.clients[client].replies.clear();
             self.event(shard as usize, Event::Disconnected(index));
         }
     }
 
     fn event(&mut self, shard: usize, event: Event<'_>) {
+        self.end_sending(shard);
+        self.set_time(shard);
+        self.shards[shard].step(event);
+        self.collect(shard);
+    }
+
+    fn set_time(&mut self, shard: usize) {
         let ms = START_MS + (self.now_us / 1000) as i64;
         self.shards[shard].set_time(ms, self.now_us);
-        self.shards[shard].step(event);
+    }
+
+    /// A turn in which a shard takes so many parcels out of its mailbox, then a client's input.
+    fn turn(&mut self, shard: usize, parcels: usize, input: Option<Input<'_>>) {
+        self.set_time(shard);
+        for _ in 0..parcels {
+            let parcel = self.mailboxes[shard].pop_front().expect("there are so many");
+            self.shards[shard].step(Event::Parcel(parcel));
+        }
+        if let Some(input) = input {
+            self.shards[shard].step(Event::Received(&[input]));
+        }
         self.collect(shard);
     }
 
@@ -181,10 +223,42 @@ impl Sim {
             self.logs[at].bytes.extend_from_slice(&piece.bytes);
             assert_eq!(self.logs[at].bytes.len() as u64, piece.end, "logs are handed over whole and in order");
         }
-        let order = self.shards[at].outbox.is_ordered().then_some(self.orders);
-        self.orders += order.is_some() as u64;
-        let channels = &mut self.channels[at];
-        self.shards[at].outbox.take(&mut |to, parcel| channels[to as usize].push_back(Sent { parcel, order }));
+        let sending = &mut self.sending[at];
+        sending.ordered = self.shards[at].outbox.is_ordered();
+        self.shards[at].outbox.take(&mut |to, parcel| sending.parcels.push_back((to as usize, parcel)));
+        if sending.parcels.is_empty() {
+            self.send_output(at);
+        }
+    }
+
+    /// Whether a shard may put a parcel into a mailbox now.
+    fn may_put(&self, at: usize) -> bool {
+        let Sending { parcels, ordered } = &self.sending[at];
+        !parcels.is_empty() && (!ordered || self.setup.unordered || self.locked.is_none_or(|other| other == at))
+    }
+
+    fn put(&mut self, at: usize) {
+        let Sending { parcels, ordered } = &mut self.sending[at];
+        let (to, parcel) = parcels.pop_front().expect("it has one");
+        self.mailboxes[to].push_back(parcel);
+        let ended = parcels.is_empty();
+        if *ordered && !self.setup.unordered {
+            self.locked = (!ended).then_some(at);
+        }
+        if ended {
+            self.send_output(at);
+        }
+    }
+
+    /// Has a shard come to the end of its turn.
+    fn end_sending(&mut self, at: usize) {
+        while !self.sending[at].parcels.is_empty() {
+            let next = if self.may_put(at) { at } else { self.locked.expect("who waits waits for the lock") };
+            self.put(next);
+        }
+    }
+
+    fn send_output(&mut self, at: usize) {
         for index in std::mem::take(&mut self.shards[at].flush) {
             let bytes = self.shards[at].take_output(index);
             if bytes.is_empty() {
@@ -217,14 +291,6 @@ impl Sim {
                 _ => {}
             }
         }
-    }
-
-    /// Whether a channel's first parcel may be delivered now.
-    fn deliverable(&self, from: usize, to: usize) -> bool {
-        let Some(first) = self.channels[from][to].front() else { return false };
-        let Some(order) = first.order.filter(|_| !self.setup.unordered) else { return true };
-        let earlier = |sent: &Sent| sent.order.is_some_and(|other| other < order);
-        !self.channels.iter().any(|senders| senders[to].iter().any(earlier))
     }
 
     /// Syncs a log that has something to sync, if there is one.
@@ -270,6 +336,45 @@ impl Sim {
         assert_eq!(error, None);
     }
 
+    /// A new client on this shard.
+    pub fn connect_to(&mut self, shard: usize) -> usize {
+        loop {
+            let client = self.connect();
+            if self.clients[client].shard as usize == shard {
+                return client;
+            }
+        }
+    }
+
+    /// Has all shards but one take what is in their mailboxes, and all put in what they have for others, until nothing
+    /// moves.
+    pub fn settle_without(&mut self, still: usize) {
+        loop {
+            for shard in 0..self.shards.len() {
+                self.end_sending(shard);
+            }
+            let due = (0..self.shards.len()).find(|shard| *shard != still && !self.mailboxes[*shard].is_empty());
+            match due {
+                Some(shard) => self.turn(shard, 1, None),
+                None => return,
+            }
+        }
+    }
+
+    /// Has a client's command read.
+    pub fn read(&mut self, client: usize, words: &[impl AsRef<[u8]>]) {
+        let SimClient { shard, index, .. } = self.clients[client];
+        let shard = shard as usize;
+        self.end_sending(shard);
+        let before = if self.setup.passes_mail { 0 } else { self.mailboxes[shard].len() };
+        self.turn(shard, before, Some(Input { client: index, bytes: &request(words) }));
+    }
+
+    /// The client's next reply, if it is there.
+    pub fn reply(&mut self, client: usize) -> Option<String> {
+        self.clients[client].replies.pop_front().map(|reply| reply.to_string())
+    }
+
     /// Does one thing that could happen next; false when nothing can.
     pub fn advance(&mut self) -> bool {
         self.step += 1;
@@ -277,16 +382,21 @@ impl Sim {
         if self.setup.logged && self.rng.below(4) == 0 && self.sync_a_log() {
             return true;
         }
-        let mut choices: Vec<(usize, usize)> = Vec::new();
-        let shards = self.shards.len();
-        for from in 0..shards {
-            for to in 0..shards {
-                if self.deliverable(from, to) {
-                    choices.push((from, to));
-                }
+        let mut choices: Vec<Choice> = Vec::new();
+        for shard in 0..self.shards.len() {
+            if self.may_put(shard) {
+                choices.push(Choice::Put(shard));
+            } else if self.sending[shard].parcels.is_empty() && !self.mailboxes[shard].is_empty() {
+                choices.push(Choice::Take(shard));
             }
         }
-        let senders: Vec<usize> = (0..self.clients.len()).filter(|c| !self.clients[*c].unsent.is_empty()).collect();
+        let sends =
+            |client: &SimClient| !client.unsent.is_empty() && self.sending[client.shard as usize].parcels.is_empty();
+        let senders: Vec<usize> = (0..self.clients.len()).filter(|c| sends(&self.clients[*c])).collect();
+        let starved = |choice: &Choice| matches!(choice, Choice::Take(shard) if shard + 1 == self.shards.len());
+        if self.setup.starved && (!senders.is_empty() || !choices.iter().all(starved)) && self.rng.below(16) != 0 {
+            choices.retain(|choice| !starved(choice));
+        }
         if choices.is_empty() && senders.is_empty() {
             return self.setup.logged && self.sync_a_log();
         }
@@ -299,20 +409,27 @@ impl Sim {
             };
             let bytes: Vec<u8> = unsent.drain(..n).collect();
             let (shard, index) = (*shard as usize, *index);
-            self.event(shard, Event::Received(&[Input { client: index, bytes: &bytes }]));
+            let before = if self.setup.passes_mail { 0 } else { self.mailboxes[shard].len() };
+            self.turn(shard, before, Some(Input { client: index, bytes: &bytes }));
             return true;
         }
         // A slow shard is passed over most of the time.
         let mut pick = choices[self.rng.below(choices.len() as u64) as usize];
         for _ in 0..3 {
-            if self.rng.below(self.slowness[pick.1]) == 0 {
+            let (Choice::Put(shard) | Choice::Take(shard)) = pick;
+            if self.rng.below(self.slowness[shard]) == 0 {
                 break;
             }
             pick = choices[self.rng.below(choices.len() as u64) as usize];
         }
-        let (from, to) = pick;
-        let sent = self.channels[from][to].pop_front().expect("it is deliverable");
-        self.event(to, Event::Parcel(sent.parcel));
+        match pick {
+            Choice::Put(shard) => self.put(shard),
+            Choice::Take(shard) => {
+                let most = self.mailboxes[shard].len() as u64;
+                let parcels = if self.rng.below(2) == 0 { 1 } else { 1 + self.rng.below(most) };
+                self.turn(shard, parcels as usize, None);
+            }
+        }
         true
     }
 
