@@ -60,6 +60,7 @@ pub struct Turn<'a> {
     pub mailbox: &'a Mailbox,
     /// Mail that is the loop's to deal with, when the poller is done.
     late: &'a mut Vec<Mail>,
+    post: &'a mut Post,
     /// Connections that were accepted: the listener's id, and the descriptor.
     pub accepted: &'a mut Vec<(u32, i32)>,
     /// Whether anything happened.
@@ -81,16 +82,17 @@ impl Turn<'_> {
     /// comes by a socket. (The load that finds the box empty may be relaxed: what was put in before the input was sent
     /// happened before it.)
     pub fn take_mail(&mut self) {
+        self.post.send_if_slow(self.shard);
         if !self.mailbox.is_empty() {
             self.active = true;
-            take_in(self.shard, self.mailbox, self.late);
+            take_in(self.shard, self.mailbox, self.late, self.post);
         }
     }
 }
 
 /// Gives the machine the mail that is for it, in its order; the rest is left to the loop, and what is for the machine need
 /// not wait for that.
-fn take_in(shard: &mut Shard, mailbox: &Mailbox, late: &mut Vec<Mail>) {
+fn take_in(shard: &mut Shard, mailbox: &Mailbox, late: &mut Vec<Mail>, post: &mut Post) {
     let mut mails = mailbox.take();
     // What the next two parcels hold comes into the cache while one is dealt with, and what the next one asks for.
     let fetch = |mails: &Taken, nth| mails.parcel(nth).into_iter().for_each(Parcel::fetch);
@@ -109,6 +111,62 @@ fn take_in(shard: &mut Shard, mailbox: &Mailbox, late: &mut Vec<Mail>) {
             Mail::Migrated(slot, outcome) => shard.step(Event::Migrated(slot, outcome)),
             Mail::Shutdown(how) => shard.step(Event::Shutdown(how)),
             Mail::Adopt(_) | Mail::Listen | Mail::Stop => late.push(mail),
+        }
+        post.send_if_slow(shard);
+    }
+}
+
+/// What hands parcels to other shards.
+struct Post {
+    server: Arc<Server>,
+    mailboxes: Arc<Mailboxes>,
+    sleepers: Vec<usize>,
+    /// Commands served by the end of the last turn.
+    served: u64,
+    /// When parcels were last sent within a turn, and how many commands were served by then.
+    sent: (u64, u64),
+}
+
+impl Post {
+    fn send(&mut self, shard: &mut Shard, ring: &mut dyn FnMut(&Mailbox)) {
+        // Before anything leaves that tells of it, so that who has heard of a write finds it handed over.
+        for piece in shard.core.pieces.drain(..) {
+            self.server.log.append(piece);
+        }
+        if shard.outbox.is_empty() {
+            return;
+        }
+        let (mailboxes, sleepers, outbox) = (&self.mailboxes, &mut self.sleepers, &mut shard.outbox);
+        let ordered = outbox.is_ordered();
+        let mut send = || {
+            outbox.take(&mut |to, parcel| {
+                if mailboxes.of(to as usize).push_quietly(Mail::Parcel(parcel)) {
+                    sleepers.push(to as usize);
+                }
+            });
+        };
+        match ordered {
+            true => mailboxes.ordered(send),
+            false => send(),
+        }
+        for sleeper in self.sleepers.drain(..) {
+            ring(self.mailboxes.of(sleeper));
+        }
+    }
+
+    /// Sends what others wait for before the turn's end, when the turn is one of slow commands.
+    #[inline]
+    fn send_if_slow(&mut self, shard: &mut Shard) {
+        if shard.outbox.is_empty() || !shard.may_send_early() {
+            return;
+        }
+        let now = clock::monotonic_us();
+        let processed = shard.core.stats.commands_processed;
+        let since = now.saturating_sub(shard.core.now_us.max(self.sent.0));
+        let commands = processed.saturating_sub(self.served.max(self.sent.1));
+        if since >= SLOW_US && since >= commands * SLOW_COMMAND_US {
+            self.sent = (now, processed);
+            self.send(shard, &mut Mailbox::ring);
         }
     }
 }
@@ -156,15 +214,11 @@ pub struct EventLoop<P> {
     next_cron_us: u64,
     idle_since: Option<u64>,
     woke: u64,
-    /// When parcels were last sent within a turn, and how many commands were served by then.
-    sent: (u64, u64),
     accepted: Vec<(u32, i32)>,
     late: Vec<Mail>,
-    sleepers: Vec<usize>,
+    post: Post,
     /// Opened by the first snapshot.
     work_time: Option<WorkTime>,
-    /// Commands served by the end of the last turn.
-    served: u64,
     /// Durations of turns in µs, waiting left out.
     turns: Histogram<u64>,
 }
@@ -179,6 +233,13 @@ impl<P: Poller> EventLoop<P> {
         acceptor: Option<Acceptor>,
     ) -> Self {
         let id = shard.core.id as usize;
+        let post = Post {
+            server: server.clone(),
+            mailboxes: mailboxes.clone(),
+            sleepers: Vec::new(),
+            served: 0,
+            sent: (0, 0),
+        };
         EventLoop {
             shard,
             file_work: Vec::new(),
@@ -191,12 +252,10 @@ impl<P: Poller> EventLoop<P> {
             next_cron_us: 0,
             idle_since: None,
             woke: clock::monotonic_us(),
-            sent: (0, 0),
             accepted: Vec::new(),
             late: Vec::new(),
-            sleepers: Vec::new(),
+            post,
             work_time: None,
-            served: 0,
             turns: Histogram::new_with_bounds(1, 60_000_000, 2).expect("constant bounds are valid"),
         }
     }
@@ -256,15 +315,16 @@ impl<P: Poller> EventLoop<P> {
         let timeout_us = if no_wait { Some(0) } else { self.timeout_us() };
         let mailbox = self.mailboxes.of(self.id);
         let served = self.shard.core.stats.commands_processed;
-        let busy = served.wrapping_sub(self.served) >= BUSY_COMMANDS;
-        self.served = served;
+        let busy = served.wrapping_sub(self.post.served) >= BUSY_COMMANDS;
+        self.post.served = served;
         if busy && self.shard.core.shards > 1 && timeout_us != Some(0) && (self.server.crowded || mailbox.is_empty()) {
             std::thread::yield_now();
         }
         let asleep = timeout_us != Some(0) && mailbox.fall_asleep(self.shard.something_waits());
         let timeout_us = if asleep { timeout_us } else { Some(0) };
-        let (shard, accepted, late) = (&mut self.shard, &mut self.accepted, &mut self.late);
-        let mut turn = Turn { shard, mailbox, late, accepted, active: false };
+        let (shard, accepted) = (&mut self.shard, &mut self.accepted);
+        let (late, post) = (&mut self.late, &mut self.post);
+        let mut turn = Turn { shard, mailbox, late, post, accepted, active: false };
         self.poller.poll(&mut turn, timeout_us)?;
         if turn.active {
             self.idle_since = None;
@@ -281,7 +341,7 @@ impl<P: Poller> EventLoop<P> {
 
     /// What ends a turn: mail is taken and sent, output leaves, effects are carried out.
     fn before_sleep(&mut self) {
-        self.send_if_slow();
+        self.post.send_if_slow(&mut self.shard);
         self.take_mail();
         if self.shard.is_walked() {
             self.shard.worked_us = self.work_time.get_or_insert_with(WorkTime::of_this_thread).us();
@@ -308,7 +368,7 @@ impl<P: Poller> EventLoop<P> {
         }
         let now = clock::monotonic_us();
         let worked = now.saturating_sub(self.shard.core.now_us.max(self.woke));
-        let commands = self.shard.core.stats.commands_processed.saturating_sub(self.served);
+        let commands = self.shard.core.stats.commands_processed.saturating_sub(self.post.served);
         self.server.note_turn(self.id, worked, commands);
         self.shard.turns = [self.shard.turns[0] + 1, self.shard.turns[1] + worked];
         self.turns.saturating_record(worked.max(1));
@@ -321,7 +381,7 @@ impl<P: Poller> EventLoop<P> {
             return;
         }
         self.idle_since = None;
-        take_in(&mut self.shard, mailbox, &mut self.late);
+        take_in(&mut self.shard, mailbox, &mut self.late, &mut self.post);
         for mail in std::mem::take(&mut self.late) {
             match mail {
                 Mail::Adopt(accepted) => self.adopt(accepted),
@@ -329,51 +389,12 @@ impl<P: Poller> EventLoop<P> {
                 Mail::Stop => self.stop = true,
                 _ => unreachable!("the machine's mail was given to it"),
             }
-            self.send_if_slow();
-        }
-    }
-
-    /// Sends what other shards wait for before the turn's end, when it is one of slow commands.
-    fn send_if_slow(&mut self) {
-        if self.shard.outbox.is_empty() {
-            return;
-        }
-        let now = clock::monotonic_us();
-        let processed = self.shard.core.stats.commands_processed;
-        let since = now.saturating_sub(self.shard.core.now_us.max(self.sent.0));
-        let commands = processed.saturating_sub(self.served.max(self.sent.1));
-        if since >= SLOW_US && since >= commands * SLOW_COMMAND_US {
-            self.sent = (now, processed);
-            self.send_parcels();
         }
     }
 
     fn send_parcels(&mut self) {
-        // Before anything leaves that tells of it, so that who has heard of a write finds it handed over.
-        for piece in self.shard.core.pieces.drain(..) {
-            self.server.log.append(piece);
-        }
-        if self.shard.outbox.is_empty() {
-            return;
-        }
-        let mailboxes = &self.mailboxes;
-        let outbox = &mut self.shard.outbox;
-        let sleepers = &mut self.sleepers;
-        let ordered = outbox.is_ordered();
-        let mut send = || {
-            outbox.take(&mut |to, parcel| {
-                if mailboxes.of(to as usize).push_quietly(Mail::Parcel(parcel)) {
-                    sleepers.push(to as usize);
-                }
-            });
-        };
-        match ordered {
-            true => mailboxes.ordered(send),
-            false => send(),
-        }
-        for sleeper in self.sleepers.drain(..) {
-            self.poller.ring(self.mailboxes.of(sleeper));
-        }
+        let poller = &mut self.poller;
+        self.post.send(&mut self.shard, &mut |sleeper| poller.ring(sleeper));
     }
 
     fn carry_out_effects(&mut self) {

@@ -451,6 +451,13 @@ impl Shard {
         self.end_turn_of_log();
     }
 
+    /// Whether what others are sent may leave within a turn: where nothing of what the turn ends with, the log, the
+    /// invalidation of cached keys, the count of evictable ones, must come first.
+    pub fn may_send_early(&self) -> bool {
+        let core = &self.core;
+        !core.effects.on && !core.tracked && core.config.maxmemory == 0 && self.client_memory_limit == 0
+    }
+
     #[cold]
     fn say_errors_given_up(&mut self, codes: &str) {
         const WHY: &str = "Errorstats stopped adding new errors because the number of errors reached the limit, may be \
