@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use ringshard_shards::client::Peer;
 use ringshard_shards::config::Config;
@@ -66,12 +67,18 @@ pub struct Accepted {
     pub tls: Option<Box<Session>>,
 }
 
+/// How long a server that starts waits for an address that is in use.
+///
+/// One that was killed leaves its rings to the kernel, which takes them down a little after the process is gone, and with
+/// them the listening sockets that they accept on: whoever starts it anew at once would find them taken, one time in four.
+const LEFT_BEHIND: Duration = Duration::from_millis(500);
+
 /// Opens every listening socket of the configuration, as `initListeners` does.
 ///
 /// # Errors
 /// A line for the log: which address, and why.
 pub fn listen(config: &Config) -> Result<Vec<Arc<Listener>>, String> {
-    let mut listeners = listen_tcp(config, &[]).map_err(|(port, tls)| {
+    let mut listeners = listen_tcp(config, &[], LEFT_BEHIND).map_err(|(port, tls)| {
         format!("Failed listening on port {port} ({}), aborting.", if tls { "tls" } else { "tcp" })
     })?;
     if let Some(path) = config.unixsocket.as_deref().filter(|path| !path.is_empty()) {
@@ -92,11 +99,11 @@ fn ports(config: &Config) -> impl Iterator<Item = (u16, bool)> {
 
 /// Opens the sockets of `port`, `tls-port` and `bind`: all, but for optional ones that cannot be, or none. Those of `open`
 /// are taken as they are. Why not is in the log, and which port is returned, and whether it is that of TLS.
-fn listen_tcp(config: &Config, open: &[Arc<Listener>]) -> Result<Vec<Arc<Listener>>, (u16, bool)> {
+fn listen_tcp(config: &Config, open: &[Arc<Listener>], patience: Duration) -> Result<Vec<Arc<Listener>>, (u16, bool)> {
     let mut listeners = Vec::new();
     for (port, tls) in ports(config) {
         if !config.bind.is_empty() {
-            listen_on(config, port, tls, open, &mut listeners).map_err(|()| (port, tls))?;
+            listen_on(config, port, tls, open, patience, &mut listeners).map_err(|()| (port, tls))?;
         }
     }
     Ok(listeners)
@@ -117,6 +124,7 @@ fn listen_on(
     port: u16,
     tls: bool,
     open: &[Arc<Listener>],
+    patience: Duration,
     listeners: &mut Vec<Arc<Listener>>,
 ) -> Result<(), ()> {
     let before = listeners.len();
@@ -132,14 +140,16 @@ fn listen_on(
             continue;
         }
         let opened = ip.and_then(|ip| {
-            tcp(SocketAddr::new(ip, port), config.tcp_backlog as i32).map_err(|e| (e, ip)).or_else(|(e, ip)| {
-                match e.raw_os_error() {
-                    // The same list of addresses is used on machines without IPv6.
-                    Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) if ip.is_ipv6() || optional => Ok(None),
-                    Some(libc::EADDRNOTAVAIL) if optional => Ok(None),
-                    _ => Err(os_text(&e)),
-                }
-            })
+            tcp(SocketAddr::new(ip, port), config.tcp_backlog as i32, patience).map_err(|e| (e, ip)).or_else(
+                |(e, ip)| {
+                    match e.raw_os_error() {
+                        // The same list of addresses is used on machines without IPv6.
+                        Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) if ip.is_ipv6() || optional => Ok(None),
+                        Some(libc::EADDRNOTAVAIL) if optional => Ok(None),
+                        _ => Err(os_text(&e)),
+                    }
+                },
+            )
         });
         match opened {
             Ok(Some(socket)) => listeners.push(Arc::new(Listener::new(socket, at, None, tls))),
@@ -196,7 +206,7 @@ impl Listening {
         let (kept, old): (Vec<_>, Vec<_>) = tcp.into_iter().partition(stays);
         // The new addresses may overlap with the old ones.
         old.iter().for_each(|listener| listener.stop());
-        let opened = listen_tcp(config, &kept);
+        let opened = listen_tcp(config, &kept, Duration::ZERO);
         if opened.is_err() {
             old.iter().for_each(|listener| listener.resume(config.tcp_backlog as i32));
         }
@@ -213,7 +223,19 @@ pub fn os_text(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or("").to_string()
 }
 
-fn tcp(address: SocketAddr, backlog: i32) -> io::Result<Option<Socket>> {
+fn tcp(address: SocketAddr, backlog: i32, patience: Duration) -> io::Result<Option<Socket>> {
+    let started = Instant::now();
+    loop {
+        match try_tcp(address, backlog) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result.map(Some),
+        }
+    }
+}
+
+fn try_tcp(address: SocketAddr, backlog: i32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -221,7 +243,7 @@ fn tcp(address: SocketAddr, backlog: i32) -> io::Result<Option<Socket>> {
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
-    Ok(Some(socket))
+    Ok(socket)
 }
 
 fn unix(path: &str, mode: u32, backlog: i32) -> io::Result<Listener> {

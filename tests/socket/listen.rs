@@ -4,8 +4,9 @@ use std::fs;
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
-use crate::harness::{Dir, Server, everywhere};
+use crate::harness::{Dir, Launch, Server, everywhere};
 use crate::wire::{Conn, Value, bulk, ok};
 
 fn pong() -> Value {
@@ -90,6 +91,19 @@ fn a_port_that_is_taken_is_an_error() {
     let (code, log) = Server::run_to_end(&["--bind", "127.0.0.1", "--port", &port].map(String::from));
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("bind: Address already in use"), "{log}");
+}
+
+/// A server that was killed holds its port for a moment longer than it lives.
+#[test]
+fn a_port_that_is_soon_let_go_is_waited_for() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let args = ["--bind", "127.0.0.1"].map(String::from);
+    let mut server = Launch::new(&args).spawn(port);
+    std::thread::sleep(Duration::from_millis(50));
+    drop(taken);
+    assert!(server.try_wait_until_ready(), "{}", server.log());
+    assert_eq!(server.connect().cmd("PING"), pong());
 }
 
 /// An address of this machine that is not a loopback one; no packet is sent to find it.
