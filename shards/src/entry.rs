@@ -376,7 +376,7 @@ impl EntryPtr {
 
     /// A new entry of an object.
     pub fn new_object(key: &[u8], object: Object, expire_at: Option<i64>) -> Self {
-        let header = Header::new(0, object.kind(), object.encoding());
+        let header = Header::new(0, object.kind(), object.view().encoding());
         Self::build(header, key, expire_at, Value::object(object))
     }
 
@@ -542,7 +542,7 @@ impl EntryPtr {
     /// As for `overwrite_string`.
     pub unsafe fn overwrite_object(self, object: Object) -> Self {
         // SAFETY: handed on.
-        unsafe { self.rewrite(object.kind(), object.encoding(), Value::object(object)) }
+        unsafe { self.rewrite(object.kind(), object.view().encoding(), Value::object(object)) }
     }
 
     /// The text of a string for `APPEND`, `SETRANGE`, `SETBIT`: cut or extended with zeros to

@@ -75,15 +75,15 @@ impl Object {
         }
     }
 
-    /// How it lies in memory.
-    pub fn encoding(&self) -> Encoding {
+    /// It as it will be seen in its entry.
+    pub fn view(&self) -> ObjectRef<'_> {
         match self {
-            Self::String(_) => Encoding::Raw,
-            Self::Hash(hash) => hash.encoding(),
-            Self::List(list) => list.encoding(),
-            Self::Set(set) => set.encoding(),
-            Self::Stream(stream) => stream.encoding(),
-            Self::ZSet(set) => set.encoding(),
+            Self::String(text) => ObjectRef::String(text),
+            Self::Hash(hash) => ObjectRef::Hash(hash),
+            Self::List(list) => ObjectRef::List(list),
+            Self::Set(set) => ObjectRef::Set(set),
+            Self::Stream(stream) => ObjectRef::Stream(stream),
+            Self::ZSet(set) => ObjectRef::ZSet(set),
         }
     }
 

@@ -341,11 +341,6 @@ impl ListPack {
         self.bytes.len().saturating_add(add) <= SAFE_BYTES
     }
 
-    /// Bytes that an element of this text takes.
-    pub fn element_bytes(text: &[u8]) -> usize {
-        Encoded::text(text).total()
-    }
-
     #[inline]
     fn declared(&self) -> u16 {
         u16::from_le_bytes([self.bytes[4], self.bytes[5]])
@@ -704,7 +699,6 @@ mod tests {
             bytes.extend_from_slice(element);
             bytes.push(END);
             assert_eq!(pack.as_bytes(), bytes, "{}", String::from_utf8_lossy(value));
-            assert_eq!(ListPack::element_bytes(value), element.len());
             same(&pack, &[value.to_vec()]);
         }
     }
