@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, RwLock};
 
 use crate::args::Args;
-use crate::client::{Client, gate};
+use crate::client::{Client, Sends, gate};
 use crate::commands::{Command, flag};
 use crate::core::{Core, Fault};
 use crate::db::{Hook, Keyspace, Slice};
@@ -580,7 +580,7 @@ impl Shard {
         }
         let Shard { clients, flush, spare_buffers, .. } = self;
         if let Some(client) = clients[index as usize].as_deref_mut() {
-            push_message(client, bytes, flush, spare_buffers);
+            push_message(client, bytes, Sends::Now, flush, spare_buffers);
         }
         if self.client_memory_limit != 0 {
             self.count_memory(index);

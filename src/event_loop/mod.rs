@@ -462,7 +462,8 @@ impl<P: Poller> EventLoop<P> {
             .shard
             .next_deadline_ms()
             .map_or(u64::MAX, |at| (at - self.shard.core.now_ms).max(0) as u64 * 1000 + 1000);
-        Some(cron.min(deadline).min(self.shard.snapshot_timeout_us().unwrap_or(u64::MAX)))
+        let wide = self.shard.wide_rests_us().unwrap_or(u64::MAX);
+        Some(cron.min(wide).min(deadline).min(self.shard.snapshot_timeout_us().unwrap_or(u64::MAX)))
     }
 
     fn time_events(&mut self) {

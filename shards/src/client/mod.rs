@@ -256,6 +256,17 @@ pub struct Peer {
     pub local: bool,
 }
 
+/// Whether and when a client's output is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sends {
+    /// There is none, or it awaits something.
+    No,
+    /// With more of its kind ([`crate::pubsub::Wide`]).
+    Later,
+    /// At the end of the turn.
+    Now,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Client {
@@ -271,8 +282,8 @@ pub struct Client {
     pub resp: u8,
     /// Bits of [`gate`].
     pub gate: u32,
-    /// Whether its place is in the list of clients with output.
-    pub flush_queued: bool,
+    /// Whether and when its output is to be sent.
+    pub sends: Sends,
     /// Bytes of memory that it counts for under `maxmemory-clients`.
     pub counted_bytes: usize,
     /// What it waits for.
@@ -350,7 +361,7 @@ impl Client {
             db: 0,
             resp: 2,
             gate: 0,
-            flush_queued: false,
+            sends: Sends::No,
             counted_bytes: 0,
             wait: Wait::No,
             out: Vec::new(),

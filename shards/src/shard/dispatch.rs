@@ -10,7 +10,7 @@ use super::busy::Then;
 use super::hops::RequestView;
 use super::{LogLevel, Shard};
 use crate::args::Args;
-use crate::client::{ClientView, Wait, gate, order};
+use crate::client::{ClientView, Sends, Wait, gate, order};
 use crate::commands::spec::{Handler, Split};
 use crate::commands::{Command, CommandError, CommandId, CommandResult, Ctx, Route, UNKNOWN, flag};
 use crate::core::Core;
@@ -269,8 +269,8 @@ impl Shard {
                 order.close_ready(start);
             }
         }
-        if !client.flush_queued {
-            client.flush_queued = true;
+        if client.sends != Sends::Now {
+            client.sends = Sends::Now;
             self.flush.push(index);
         }
         self.account(id, args, view);

@@ -49,7 +49,7 @@ use crate::db::Slice;
 use crate::db::expire::{ExpireCycle, Pace};
 use crate::db::snapshot::Chunk;
 use crate::message::{Answer, Outbox, Parcel};
-use crate::pubsub::Subscribers;
+use crate::pubsub::{Subscribers, Wide};
 use crate::replication::stream::Unit;
 use crate::router::ShardId;
 use crate::shared::Shared;
@@ -216,6 +216,8 @@ pub struct Shard {
     pub(crate) resume: Vec<u32>,
     /// Deadlines of clients that wait for keys of several shards: Unix ms, place, id.
     pub(crate) spanning_deadlines: BTreeSet<(i64, u32, u64)>,
+    /// Clients whose messages may wait for more.
+    pub(crate) wide: Wide,
     /// Who of this shard's clients subscribes to what.
     pub(crate) subscribers: Subscribers,
     /// Who of them tracks keys with which prefix, in `BCAST` mode.
@@ -300,6 +302,7 @@ impl Shard {
             next_number: 1,
             resume: Vec::new(),
             spanning_deadlines: BTreeSet::new(),
+            wide: Wide::default(),
             subscribers: Subscribers::default(),
             prefixes: BTreeMap::new(),
             flushes: HashMap::new(),
@@ -448,6 +451,7 @@ impl Shard {
             self.broadcast();
         }
         self.post();
+        self.send_wide();
         self.end_turn_of_log();
     }
 

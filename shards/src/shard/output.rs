@@ -1,7 +1,7 @@
 //! What clients are owed: replies in order, output limits, and closing.
 
 use super::{LogLevel, Shard};
-use crate::client::{Wait, gate};
+use crate::client::{Sends, Wait, gate};
 use crate::commands::connection::REPLY_CHUNK_BYTES;
 use crate::config::ClientClass;
 use crate::limits::{SPARE_BUFFER_BYTES, SPARE_BUFFERS_BYTES};
@@ -95,8 +95,8 @@ impl Shard {
     #[inline]
     pub(crate) fn queue_flush(&mut self, index: u32) {
         if let Some(client) = self.clients[index as usize].as_deref_mut() {
-            if !client.flush_queued {
-                client.flush_queued = true;
+            if client.sends != Sends::Now {
+                client.sends = Sends::Now;
                 self.flush.push(index);
             }
         }
@@ -117,7 +117,7 @@ impl Shard {
     pub fn take_output(&mut self, index: u32) -> Vec<u8> {
         let held = !self.core.awaited_frees.is_empty() && self.awaits_free(index);
         let Some(client) = self.clients[index as usize].as_deref_mut() else { return Vec::new() };
-        client.flush_queued = false;
+        client.sends = Sends::No;
         if held {
             return Vec::new();
         }
@@ -262,8 +262,8 @@ impl Shard {
             return;
         }
         let waited = order.is_empty() && matches!(client.wait, Wait::Replies | Wait::Blocked);
-        if !client.flush_queued {
-            client.flush_queued = true;
+        if client.sends != Sends::Now {
+            client.sends = Sends::Now;
             self.flush.push(index);
         }
         if waited {

@@ -273,3 +273,50 @@ fn what_is_asked_wrongly() {
     t.check("PUBSUB CHANNELS a b", text);
     t.look("PUBSUB HELP", |v| assert!(v.items().len() > 10));
 }
+
+#[test]
+fn messages_to_many_wait_for_more_while_a_round_of_sends_is_recent() {
+    for shards in [1, 4] {
+        let mut world = World::new(shards);
+        let publisher = world.connect();
+        let listeners: Vec<Conn> = (0..24 * shards).map(|_| world.connect()).collect();
+        for listener in &listeners {
+            world.run(*listener, "HELLO 3");
+            world.run(*listener, "SUBSCRIBE news");
+        }
+        let all = |world: &mut World| {
+            world.end_turns();
+            let mut heard: Vec<_> = listeners[2..].iter().map(|listener| heard(world, *listener)).collect();
+            heard.dedup();
+            assert_eq!(heard.len(), 1, "all hear the same");
+            heard.remove(0)
+        };
+        let message = |text: &str| format!(r#">["message" "news" "{text}"]"#);
+        let receivers = listeners.len().to_string();
+        assert_eq!(tell(&mut world, publisher, "PUBLISH news one"), [&*receivers]);
+        assert_eq!(all(&mut world), [message("one")], "nothing is waited for when none came before");
+        // The round took 3 ms, so the next comes 6 ms later at the earliest.
+        world.advance(3);
+        world.end_turns();
+        assert_eq!(tell(&mut world, publisher, "PUBLISH news two"), [&*receivers], "the publisher does not wait");
+        assert_eq!(tell(&mut world, publisher, "PUBLISH news three"), [&*receivers]);
+        assert_eq!(all(&mut world), [""; 0]);
+        // A reply goes with the messages before it; who leaves is not waited for, nor who comes in its place.
+        assert_eq!(heard(&mut world, listeners[0]).len(), 1);
+        assert_eq!(tell(&mut world, listeners[0], "PING"), [message("two"), message("three"), "PONG".to_string()]);
+        world.disconnect(listeners[1]);
+        let newcomer = world.connect();
+        world.advance(5);
+        assert_eq!(all(&mut world), [""; 0]);
+        world.advance(1);
+        assert_eq!(all(&mut world), [message("two"), message("three")]);
+        assert_eq!(heard(&mut world, listeners[0]), [""; 0], "it has them");
+        assert_eq!(heard(&mut world, newcomer), [""; 0]);
+        // What fills a buffer by itself does not wait.
+        world.advance(3);
+        world.end_turns();
+        let long = "x".repeat(16 * 1024);
+        tell(&mut world, publisher, &format!("PUBLISH news {long}"));
+        assert_eq!(all(&mut world), [message(&long)]);
+    }
+}
