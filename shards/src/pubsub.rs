@@ -249,7 +249,7 @@ impl Subscribers {
 }
 
 /// A name with at least so many subscribers on a shard is a wide one.
-const WIDE: usize = 16;
+const WIDE: usize = 4;
 
 /// Messages of so many bytes do not wait for more.
 const WIDE_BYTES: usize = 16 * 1024;

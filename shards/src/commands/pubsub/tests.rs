@@ -30,6 +30,7 @@ fn messages_reach_subscribers_on_every_shard() {
         }
         assert_eq!(tell(&mut world, publisher, "PUBLISH news hello"), ["8"]);
         assert_eq!(tell(&mut world, publisher, "PUBLISH none hello"), ["0"]);
+        world.end_turns();
         for (i, listener) in listeners.iter().enumerate() {
             let head = if i % 2 == 1 { ">" } else { "" };
             assert_eq!(heard(&mut world, *listener), [format!(r#"{head}["message" "news" "hello"]"#)]);
