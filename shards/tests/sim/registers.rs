@@ -8,6 +8,8 @@ use crate::linear;
 use crate::world::{Setup, Sim};
 
 const KEYS: usize = 5;
+/// Three on each of three shards.
+const MANY_KEYS: usize = 9;
 
 fn some_keys(rng: &mut Rng) -> Vec<usize> {
     let count = 1 + rng.below(3) as usize;
@@ -60,6 +62,23 @@ fn meeting(rng: &mut Rng, next: &mut i64) -> Op {
     }
 }
 
+/// Parts that wait, and others that go by, on three shards of which the last is slow: `MSETNX` holds keys of the second
+/// one firmly until that has answered, and what else is written and read lies on the first two.
+fn waiting(rng: &mut Rng, next: &mut i64) -> Op {
+    *next += 1000;
+    let value = *next;
+    let key = |rng: &mut Rng, shard: usize| shard + 3 * rng.below(MANY_KEYS as u64 / 3) as usize;
+    let mut keys = match rng.below(16) {
+        0..6 => return Op::Get(key(rng, 1)),
+        6..8 => return Op::Msetnx(vec![(key(rng, 1), value), (key(rng, 2), value)]),
+        8..12 => vec![key(rng, 0), key(rng, 1)],
+        _ => vec![key(rng, 0), key(rng, 1), key(rng, 1)],
+    };
+    keys.sort_unstable();
+    keys.dedup();
+    Op::Mset(keys.into_iter().map(|key| (key, value)).collect())
+}
+
 /// A setup that a seed chooses.
 pub fn setup(seed: u64, fault: Option<Fault>, unordered: bool) -> Setup {
     let mut rng = Rng::new(seed);
@@ -79,18 +98,23 @@ pub fn setup(seed: u64, fault: Option<Fault>, unordered: bool) -> Setup {
 
 /// One run.
 pub fn run(setup: Setup) {
-    run_mix(setup, random_op, 4);
+    run_mix(setup, random_op, KEYS, 4);
 }
 
 /// One run with [`meeting`] commands and no pipelines, on shards of which one seldom looks into its mailbox.
 pub fn run_meeting(setup: Setup) {
-    run_mix(Setup { shards: 3, clients: 5, starved: true, ..setup }, meeting, 1);
+    run_mix(Setup { shards: 3, clients: 5, starved: true, ..setup }, meeting, KEYS, 1);
 }
 
-fn run_mix(setup: Setup, next_op: fn(&mut Rng, &mut i64) -> Op, most: u64) {
+/// One such run with [`waiting`] commands.
+pub fn run_waiting(setup: Setup) {
+    run_mix(Setup { shards: 3, clients: 6, starved: true, ..setup }, waiting, MANY_KEYS, 1);
+}
+
+fn run_mix(setup: Setup, next_op: fn(&mut Rng, &mut i64) -> Op, keys: usize, most: u64) {
     let mut sim = Sim::new(setup);
-    let names = sim.keys(KEYS);
-    let owner: Vec<usize> = (0..KEYS).map(|k| k % setup.shards).collect();
+    let names = sim.keys(keys);
+    let owner: Vec<usize> = (0..keys).map(|k| k % setup.shards).collect();
     let mut calls: Vec<Call> = Vec::new();
     // By client: its calls under way, each with the replies that it still needs before its own.
     let mut awaited: Vec<std::collections::VecDeque<(usize, usize)>> = vec![Default::default(); setup.clients];
@@ -139,14 +163,14 @@ fn run_mix(setup: Setup, next_op: fn(&mut Rng, &mut i64) -> Op, most: u64) {
     }
     // What is left in the end tells in which order writes were done.
     let looker = sim.connect();
-    let op = Op::Mget((0..KEYS).collect());
+    let op = Op::Mget((0..keys).collect());
     let sent = sim.step;
     sim.send(looker, &op.words(&names));
     sim.settle();
     let reply = sim.clients[looker].replies.pop_front().expect("a reply");
     calls.push(Call { client: looker, op, sent, returned: Some((sim.step, reply.to_string())) });
     sim.assert_quiet();
-    linear::check(&calls, KEYS, &owner, sim.is_strict());
+    linear::check(&calls, keys, &owner, sim.is_strict());
 }
 
 fn collect(sim: &mut Sim, awaited: &mut [std::collections::VecDeque<(usize, usize)>], calls: &mut [Call]) {
@@ -172,4 +196,9 @@ fn every_history_is_linearizable() {
 #[test]
 fn every_history_of_writes_that_meet_is_linearizable() {
     each_seed("meeting", 5_000, |seed| run_meeting(setup(seed, None, false)));
+}
+
+#[test]
+fn every_history_of_parts_that_wait_is_linearizable() {
+    each_seed("waiting", 5_000, |seed| run_waiting(setup(seed, None, false)));
 }
