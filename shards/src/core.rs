@@ -129,6 +129,8 @@ pub struct Core {
     pub(crate) run_script_again: bool,
     /// The slow script of this shard that was put aside.
     pub(crate) paused: Option<Box<crate::scripting::Paused>>,
+    /// The session of the script that runs, or is put aside, if somebody debugs it.
+    pub(crate) debugger: Option<Box<crate::scripting::debugger::Debugger>>,
     /// Whether a script that runs now may be put aside: whoever runs it can take it up again.
     pub(crate) may_pause: bool,
     /// Memory is full, and eviction has not helped, as of the command being run.
@@ -234,6 +236,7 @@ impl Core {
             stand_in: None,
             run_script_again: false,
             paused: None,
+            debugger: None,
             may_pause: true,
             memory_full: false,
             #[cfg(any(test, feature = "testing"))]

@@ -343,6 +343,8 @@ pub struct Client {
     pub script_sent: bool,
     /// Other shards have made room for its next command.
     pub room_made: bool,
+    /// `SCRIPT DEBUG`.
+    pub debugs: crate::scripting::debugger::DebugMode,
     /// The keys it waits for.
     pub blocked: Option<Box<BlockedClient>>,
     /// What it said of itself by `REPLCONF`.
@@ -391,6 +393,7 @@ impl Client {
             subscriptions: None,
             script_sent: false,
             room_made: false,
+            debugs: Default::default(),
             blocked: None,
             introduction: None,
             link: None,

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Command, CommandError, CommandResult, Ctx, Group, KeySpec, flag, help, key};
 use crate::args::Args;
 use crate::scripting;
+use crate::scripting::debugger::DebugMode;
 use crate::scripting::store::{BUSY_FUNCTION, BUSY_SCRIPT};
 use crate::shard::Shard;
 
@@ -156,14 +157,18 @@ pub(super) fn kill_slow(shard: &Shard, eval: bool) -> CommandResult {
 }
 
 fn debug(shard: &mut Shard, index: u32, args: Args<'_>) -> CommandResult {
-    if args.is(2, "no") {
-        shard.client(index).reply().ok();
-        return Ok(());
+    let client = shard.client(index);
+    if !client.out.is_empty() || client.awaits_replies() {
+        return Err("ERR SCRIPT DEBUG must be called outside a pipeline".into());
     }
-    match args.is(2, "yes") || args.is(2, "sync") {
-        true => Err("ERR the script debugger is not available".into()),
-        false => Err("ERR Use SCRIPT DEBUG YES/SYNC/NO".into()),
-    }
+    client.debugs = match () {
+        () if args.is(2, "no") => DebugMode::No,
+        () if args.is(2, "yes") => DebugMode::Undone,
+        () if args.is(2, "sync") => DebugMode::Sync,
+        () => return Err("ERR Use SCRIPT DEBUG YES/SYNC/NO".into()),
+    };
+    client.reply().ok();
+    Ok(())
 }
 
 fn script_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
@@ -172,7 +177,10 @@ fn script_help(shard: &mut Shard, index: u32, _: Args<'_>) -> CommandResult {
         index,
         "SCRIPT",
         &[
-            ("DEBUG (YES|SYNC|NO)", "Set whether scripts are debugged; only NO is supported."),
+            (
+                "DEBUG (YES|SYNC|NO)",
+                "Set whether the next script is debugged, and if so whether what it writes stays (SYNC).",
+            ),
             ("EXISTS <sha1> [<sha1> ...]", "Say which of these scripts are known."),
             ("FLUSH [ASYNC|SYNC]", "Forget all scripts, on all shards."),
             ("KILL", "Stop a script that runs for too long and has not written."),

@@ -66,6 +66,8 @@ fn is_final(name: &str) -> bool {
             | "debug|oom"
             | "debug|sleep"
             | "monitor"
+            // What follows speaks to the debugger.
+            | "script|debug"
             | "subscribe"
             | "psubscribe"
             | "ssubscribe"

@@ -6,7 +6,7 @@ use super::engine::{Registered, host};
 use super::lua::*;
 use super::run::Run;
 use super::store::Flags;
-use super::{reply, sandbox};
+use super::{debugger, reply, sandbox};
 use crate::shard::LogLevel;
 
 /// Sets the globals that come from the server, on the real table of globals.
@@ -88,12 +88,12 @@ fn raise(lua: Lua, text: &str) -> Result<c_int, Raise> {
 }
 
 /// The script that runs. Every use of it in a function that Lua calls goes through here, once.
-fn running<'a>(lua: Lua) -> Option<&'a mut Run<'static>> {
+pub(super) fn running<'a>(lua: Lua) -> Option<&'a mut Run<'static>> {
     // SAFETY: the run is there while its script runs, and only the function that Lua has just called uses it.
     host(lua).run.map(|mut run| unsafe { run.as_mut() })
 }
 
-fn call(lua: Lua) -> Result<c_int, Raise> {
+pub(super) fn call(lua: Lua) -> Result<c_int, Raise> {
     call_command(lua, true)
 }
 
@@ -141,7 +141,25 @@ fn call_command(lua: Lua, raises: bool) -> Result<c_int, Raise> {
     let args = std::mem::take(&mut host(lua).args);
     let mut bytes = std::mem::take(&mut host(lua).reply);
     bytes.clear();
+    if let Some(session) = run.core.debugger.as_deref_mut() {
+        session.say_call(args.args().iter_from(0));
+    }
     let result = run.command(args.args(), &mut bytes);
+    if let Some(session) = run.core.debugger.as_deref_mut() {
+        match &result {
+            Ok(()) => {
+                if bytes[0] == b'-' {
+                    let line = bytes.strip_suffix(b"\r\n").unwrap_or(&bytes);
+                    session.say_error(&String::from_utf8_lossy(line));
+                }
+                session.say_reply(&bytes);
+            }
+            Err(text) => match text.strip_prefix("ERR ") {
+                Some(text) => session.say_error(text),
+                None => session.say_error(&format!("-{text}")),
+            },
+        }
+    }
     let host = host(lua);
     host.args = args;
     if let Err(text) = result {
@@ -274,11 +292,12 @@ fn log(lua: Lua) -> Result<c_int, Raise> {
 }
 
 fn breakpoint(lua: Lua) -> Result<c_int, Raise> {
-    lua.push_bool(false);
+    lua.push_bool(debugger::stop_soon(lua));
     Ok(1)
 }
 
-fn debug(_: Lua) -> Result<c_int, Raise> {
+fn debug(lua: Lua) -> Result<c_int, Raise> {
+    debugger::say_debug(lua);
     Ok(0)
 }
 

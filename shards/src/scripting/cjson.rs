@@ -289,7 +289,7 @@ fn write_number(lua: Lua, settings: &Settings, out: &mut Vec<u8>, at: c_int) -> 
 }
 
 /// A finite number as C's `%.{digits}g` writes it.
-fn format_g(number: f64, digits: usize) -> String {
+pub(super) fn format_g(number: f64, digits: usize) -> String {
     if number == 0.0 {
         return if number.is_sign_negative() { "-0".into() } else { "0".into() };
     }

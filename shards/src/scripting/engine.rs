@@ -10,6 +10,7 @@ use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use mlua_sys as ffi;
 
+use super::debugger;
 use super::lua::*;
 use super::run::Run;
 use super::store::Flags;
@@ -270,6 +271,7 @@ impl Engine {
         args: impl ExactSizeIterator<Item = &'a [u8]>,
         may_pause: bool,
     ) -> Progress {
+        let debugged = run.core.debugger.is_some();
         let lua = self.machine.lua();
         lua.set_top(0);
         lua.push_kept(self.handler);
@@ -289,6 +291,10 @@ impl Engine {
             lua.pop(1);
         } else {
             push_list(lua, args);
+        }
+        if debugged {
+            self.host.hooked = true;
+            lua.hook_lines_and_every(debugger::hook, HOOK_INSTRUCTIONS);
         }
         let stack = self.stack.take().unwrap_or_else(|| DefaultStack::new(STACK_BYTES).expect("memory for a stack"));
         let machine = lua;
@@ -410,6 +416,52 @@ fn must_stop(lua: Lua) -> bool {
     lua.hook_each_line(hook);
     reply::push_error(lua, text, false);
     true
+}
+
+/// When a debugged script rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// When it has run for long, so that its shard can turn to others.
+    IfLong,
+    Now,
+}
+
+/// Puts a debugged script aside, and sees how it may go on.
+///
+/// # Errors
+/// It may not.
+pub(super) fn rest(lua: Lua, when: Rest) -> Result<(), &'static str> {
+    let host = host(lua);
+    let elapsed = (host.ticks)().saturating_sub(host.since) as f64 / host.ticks_per_us;
+    match host.way_out {
+        _ if when == Rest::IfLong && elapsed <= SLICE_US => {}
+        // SAFETY: as in `must_stop`.
+        Some(way_out) => unsafe { way_out.as_ref() }.suspend(()),
+        // Nobody can be waited for.
+        None => debugger::debugger(lua).into_iter().for_each(debugger::Debugger::lose_client),
+    }
+    match look(lua) {
+        Verdict::Stop(text) => Err(text),
+        Verdict::GoOn | Verdict::Pause(_) => Ok(()),
+    }
+}
+
+/// Whether a debugged script has run for as long as others may before they are slow.
+pub(super) fn is_late(lua: Lua) -> bool {
+    const THRESHOLD_MS: u64 = 5000;
+    let Some(run) = super::api::running(lua) else { return false };
+    let threshold = match run.core.config.busy_reply_threshold {
+        0 => THRESHOLD_MS,
+        threshold => threshold,
+    };
+    let host = host(lua);
+    (host.ticks)().saturating_sub(run.start) as f64 / host.ticks_per_us >= threshold as f64 * 1000.0
+}
+
+/// Counts a debugged script's time from now on.
+pub(super) fn begin_anew(lua: Lua) {
+    let now = (host(lua).ticks)();
+    super::api::running(lua).into_iter().for_each(|run| run.start = now);
 }
 
 fn look(lua: Lua) -> Verdict {

@@ -356,6 +356,12 @@ impl Lua {
         unsafe { ffi::lua_touserdata(self.0, index) }
     }
 
+    /// What a value is at, if it is an object.
+    pub(super) fn pointer(self, index: c_int) -> *const c_void {
+        // SAFETY: reads a value.
+        unsafe { ffi::lua_topointer(self.0, index) }
+    }
+
     /// Length of a string or border of a table (`#`), without metamethods.
     pub(super) fn len(self, index: c_int) -> usize {
         // SAFETY: reads a value.
@@ -485,6 +491,38 @@ impl Lua {
     pub(super) fn hook_each_line(self, hook: ffi::lua_Hook) {
         // SAFETY: sets fields of the thread.
         unsafe { ffi::lua_sethook(self.0, Some(hook), ffi::LUA_MASKLINE, 0) };
+    }
+
+    /// Calls `hook` at each new line, and after each `count` instructions.
+    pub(super) fn hook_lines_and_every(self, hook: ffi::lua_Hook, count: c_int) {
+        // SAFETY: sets fields of the thread.
+        unsafe { ffi::lua_sethook(self.0, Some(hook), ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT, count) };
+    }
+
+    /// What the function at this level of the stack was called as.
+    pub(super) fn function_name(self, level: c_int) -> Option<Vec<u8>> {
+        // SAFETY: the record is filled by the two calls, its texts live as long as the function.
+        unsafe {
+            let mut record: ffi::lua_Debug = std::mem::zeroed();
+            if ffi::lua_getstack(self.0, level, &raw mut record) == 0 {
+                return None;
+            }
+            ffi::lua_getinfo(self.0, c"n".as_ptr(), &raw mut record);
+            (!record.name.is_null()).then(|| CStr::from_ptr(record.name).to_bytes().to_vec())
+        }
+    }
+
+    /// The name of the `n`th local variable, from 1, of the function at this level; its value is pushed.
+    pub(super) fn local(self, level: c_int, n: c_int) -> Option<Vec<u8>> {
+        // SAFETY: as above; a value is pushed only where there is a name.
+        unsafe {
+            let mut record: ffi::lua_Debug = std::mem::zeroed();
+            if !self.room(2) || ffi::lua_getstack(self.0, level, &raw mut record) == 0 {
+                return None;
+            }
+            let name = ffi::lua_getlocal(self.0, &raw const record, n);
+            (!name.is_null()).then(|| CStr::from_ptr(name).to_bytes().to_vec())
+        }
     }
 
     /// Source and line of the function at this level of the stack, and whether it is C's.

@@ -6,6 +6,7 @@
 //! - [`store`]: texts and libraries, shared by all shards;
 //! - [`engine`]: a Lua machine set up for scripts or functions, and [`run`], one run on it;
 //! - [`api`]: the `redis` table; [`reply`]: values to and fro; [`home`]: commands over a connection;
+//! - [`debugger`]: what `SCRIPT DEBUG` turns on;
 //! - [`sandbox`]: what else scripts see; [`cjson`], [`cmsgpack`], [`structs`], [`bit`]: its libraries;
 //! - [`lua`]: the face over Lua's C API. All `unsafe` of this folder is there, in [`engine`] and in [`sandbox`].
 //!
@@ -20,6 +21,7 @@ mod api;
 mod bit;
 mod cjson;
 mod cmsgpack;
+pub mod debugger;
 mod engine;
 mod home;
 mod lua;
@@ -398,6 +400,8 @@ struct Frame {
     /// Groups of effects were opened.
     opened: bool,
     may_abandon: bool,
+    /// It is debugged, and leaves nothing behind.
+    undone: bool,
     /// Messages before it.
     posted: usize,
     /// What blocking was before it.
@@ -450,7 +454,13 @@ fn run_script(scripting: &mut Scripting, ctx: &mut Ctx<'_>, args: Args<'_>, call
         _ => declared_owners(keys.clone(), shards),
     };
     // With all slices in hand nothing can be met that is not there.
-    let may_abandon = shards > 1 && !(0..shards as u16).all(|owner| ctx.keys.has(owner));
+    let mut may_abandon = shards > 1 && !(0..shards as u16).all(|owner| ctx.keys.has(owner));
+    let mut undone = false;
+    if let (Some(session), Callee::Script(script)) = (ctx.core.debugger.as_deref_mut(), &called.what) {
+        session.begin(&script.body);
+        undone = !session.is_sync();
+        may_abandon |= undone;
+    }
     let (flags, eval) = (called.what.flags(), called.what.is_script());
     let compat = flags.has(Flags::COMPAT);
     let opened = ctx.core.effects.on && open_groups(ctx.core, &mut ctx.keys);
@@ -461,7 +471,7 @@ fn run_script(scripting: &mut Scripting, ctx: &mut Ctx<'_>, args: Args<'_>, call
     let mut client = ctx.client;
     client.resp = 2;
     let Called { what, kept, ro, .. } = called;
-    let mut frame = Frame { called: what, opened, may_abandon, posted: 0, denied: false };
+    let mut frame = Frame { called: what, opened, may_abandon, undone, posted: 0, denied: false };
     frame.enter(ctx.core);
     let name = frame.called.name();
     let mut run = Box::new(Run {
@@ -477,12 +487,16 @@ fn run_script(scripting: &mut Scripting, ctx: &mut Ctx<'_>, args: Args<'_>, call
         wrote: false,
         abandoned: false,
         may_abandon,
+        undone,
         strayed: false,
         declared,
         killed: false,
         start: ctx.core.shared.host.ticks()(),
         slow: false,
     });
+    if run.core.debugger.is_some() {
+        run.note_debugged();
+    }
     let engine = scripting.engine(eval);
     let progress = engine.call(&mut run, kept, keys, args.iter_from(3 + called.keys), ctx.core.may_pause);
     match progress {
@@ -553,19 +567,22 @@ impl Ended {
 fn end_run(engine: &mut Engine, ctx: &mut Ctx<'_>, frame: &Frame, ended: &Ended) -> CommandResult {
     frame.leave(ctx.core);
     let abandoned = ended.abandoned;
+    let undone = abandoned || frame.undone;
     if frame.may_abandon {
         let db = ctx.client.db;
-        ctx.keys.dbs(db).for_each(|db| db.end_keeping(abandoned));
+        ctx.keys.dbs(db).for_each(|db| db.end_keeping(undone));
     }
-    match abandoned {
+    match undone {
         true if frame.opened => abandon_groups(&mut ctx.keys),
         false if frame.opened => close_groups(ctx.core, &mut ctx.keys),
         _ => {}
     }
     ctx.no_effect();
     let reach = frame.called.reach();
-    if abandoned {
+    if undone {
         ctx.core.post.truncate(frame.posted);
+    }
+    if abandoned {
         engine.finish();
         reach.set(Reach::All);
         ctx.core.run_script_again = true;

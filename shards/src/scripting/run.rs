@@ -17,6 +17,9 @@ use crate::router::{self, OwnerSet, Owners};
 use crate::shard::dispatch::execute;
 
 const KILLED: &str = "ERR Script killed by user with SCRIPT KILL...";
+/// Redis would do it in a copy of the whole process.
+const CANNOT_BE_UNDONE: &str = "ERR What this command does could not be taken back when the session ends; SCRIPT DEBUG \
+                                SYNC allows it";
 const ABANDONED: &str = "ERR The script is run again with all keys";
 
 /// The shard's core, as long as the run is at work; it has none while it is put aside.
@@ -85,6 +88,8 @@ pub(super) struct Run<'a> {
     pub(super) abandoned: bool,
     /// It may be given up: nothing that it has done lasts.
     pub(super) may_abandon: bool,
+    /// It is debugged, and will be taken back: what cannot be is refused.
+    pub(super) undone: bool,
     /// What it has touched so far, beyond the slices of its declared keys.
     pub(super) strayed: bool,
     pub(super) declared: Owners,
@@ -107,6 +112,7 @@ impl Run<'_> {
             wrote,
             abandoned,
             may_abandon,
+            undone,
             strayed,
             declared,
             killed,
@@ -126,6 +132,7 @@ impl Run<'_> {
             wrote,
             abandoned,
             may_abandon,
+            undone,
             strayed,
             declared,
             killed,
@@ -154,6 +161,27 @@ impl Run<'_> {
         self.killed.then_some(KILLED)
     }
 
+    /// Has it count as slow from the beginning: it will wait for who debugs it.
+    pub(super) fn note_debugged(&mut self) {
+        self.slow = true;
+        let (name, command) = self.identity.take().expect("it is told once");
+        self.tell_slow(name, command);
+    }
+
+    fn tell_slow(&self, name: &str, command: Args<'_>) {
+        let slow = Slow {
+            name: name.to_owned(),
+            command: command.iter_from(0).map(<[u8]>::to_vec).collect(),
+            eval: self.eval,
+            start: self.start,
+            wrote: self.wrote,
+        };
+        let slot = self.slot();
+        *slot.slow.lock().expect("no holder panics") = Some(slow);
+        slot.kill.store(false, Relaxed);
+        slot.busy.store(true, Relaxed);
+    }
+
     fn note_slow(&mut self) {
         if !self.slow {
             let threshold_ms = self.core.config.busy_reply_threshold;
@@ -172,17 +200,7 @@ impl Run<'_> {
                 name
             );
             self.core.for_driver.push(crate::shard::Effect::Log(crate::shard::LogLevel::Warning, text));
-            let slow = Slow {
-                name: name.to_owned(),
-                command: command.iter_from(0).map(<[u8]>::to_vec).collect(),
-                eval: self.eval,
-                start: self.start,
-                wrote: self.wrote,
-            };
-            let slot = self.slot();
-            *slot.slow.lock().expect("no holder panics") = Some(slow);
-            slot.kill.store(false, Relaxed);
-            slot.busy.store(true, Relaxed);
+            self.tell_slow(name, command);
         }
         // Under the lock, so that whoever asks it to stop and a first write see each other.
         let slot = self.slot();
@@ -269,6 +287,9 @@ impl Run<'_> {
             return refuse(self, "OOM command not allowed when used memory > 'maxmemory'.");
         }
         if self.may_abandon && !self.can_be_undone(row, args) {
+            if self.undone {
+                return refuse(self, CANNOT_BE_UNDONE);
+            }
             self.abandoned = true;
             return Err(ABANDONED.into());
         }
@@ -327,8 +348,8 @@ impl Run<'_> {
         if !row.has(flag::WRITE) {
             return true;
         }
-        // Only the database that the script began with keeps what it held.
-        let mut can = !matches!(row.name, "move" | "copy");
+        // Only the database that the script began with keeps what it held, key by key.
+        let mut can = row.route == Route::Keys && !matches!(row.name, "move" | "copy");
         let db = self.client.db;
         row.for_each_key(args, &mut |index| {
             let name = args.at(index);

@@ -357,6 +357,8 @@ pub mod hold {
     pub const NONE: u8 = 0;
     #[allow(missing_docs)]
     pub const SCRIPT: u8 = 1;
+    /// A script that somebody debugs: others wait for it instead of being refused.
+    pub const DEBUGGED: u8 = 3;
     #[allow(missing_docs)]
     pub const FUNCTION: u8 = 2;
 }
@@ -404,14 +406,20 @@ impl Store {
         let held = match owner {
             Some(owner) => self.held[owner as usize].load(Relaxed),
             None => {
-                self.held.iter().map(|held| held.load(Relaxed)).find(|held| *held != hold::NONE).unwrap_or_default()
+                let refuses = |held: &u8| ![hold::NONE, hold::DEBUGGED].contains(held);
+                self.held.iter().map(|held| held.load(Relaxed)).find(refuses).unwrap_or_default()
             }
         };
         match held {
-            hold::NONE => None,
+            hold::NONE | hold::DEBUGGED => None,
             hold::SCRIPT => Some(BUSY_SCRIPT),
             _ => Some(BUSY_FUNCTION),
         }
+    }
+
+    /// Whether any slice is in hand for long.
+    pub fn any_held(&self) -> bool {
+        self.held.iter().any(|held| held.load(Relaxed) != hold::NONE)
     }
 
     /// Counts `SCRIPT FLUSH`.

@@ -21,6 +21,7 @@ use crate::message::ReplyHead;
 use crate::resp::Reply;
 use crate::router::{self, Owners, ShardId};
 use crate::scripting;
+use crate::scripting::debugger::Debugger;
 use crate::scripting::store::hold;
 use crate::transaction::Job;
 
@@ -50,9 +51,9 @@ pub(crate) struct Busy {
 }
 
 impl Shard {
-    /// Whether a slow script is put aside here; it goes on at the end of each turn.
+    /// Whether a slow script is put aside here that goes on at the end of each turn.
     pub fn is_busy(&self) -> bool {
-        self.busy.is_some()
+        self.busy.is_some() && !self.core.debugger.as_deref().is_some_and(Debugger::waits)
     }
 
     /// What keeps a command from running while a slow script has what it needs. Commands that need no key are refused
@@ -114,7 +115,11 @@ impl Shard {
     pub(crate) fn put_script_aside(&mut self, client: ClientView, id: CommandId, args: OwnedArgs, then: Then) {
         let slices: Vec<_> = self.slices.iter_mut().map(Option::take).collect();
         let paused = self.core.paused.as_deref().expect("the caller saw it");
-        let kind = if paused.is_script() { hold::SCRIPT } else { hold::FUNCTION };
+        let kind = match paused.is_script() {
+            _ if self.core.debugger.is_some() => hold::DEBUGGED,
+            true => hold::SCRIPT,
+            false => hold::FUNCTION,
+        };
         for slice in slices.iter().flatten() {
             self.core.shared.scripts.held[slice.owner as usize].store(kind, Relaxed);
         }
@@ -131,6 +136,9 @@ impl Shard {
 
     /// Lets the script that was put aside go on for a while.
     pub(crate) fn go_on_with_script(&mut self) {
+        if !self.feed_debugger() {
+            return;
+        }
         let Some(mut busy) = self.busy.take() else { return };
         let paused = self.core.paused.take().expect("it was put aside with its run");
         self.clock.restart();
@@ -144,7 +152,7 @@ impl Shard {
         if self.core.paused.is_some() {
             self.core.may_pause = false;
             self.busy = Some(busy);
-            return;
+            return self.send_session();
         }
         self.end_busy(*busy, &out);
     }
@@ -181,7 +189,9 @@ impl Shard {
                 self.begin_tx_for(client, Job::Command(id, args), &all);
             }
             Then::Wake => {
+                let session = self.end_session();
                 if let Some(client) = self.client_by_id(client.index, client.id) {
+                    client.out.extend_from_slice(&session);
                     let length = client.out.len();
                     client.out.extend_from_slice(out);
                     client.mute(length);

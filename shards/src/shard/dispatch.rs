@@ -765,6 +765,7 @@ impl Shard {
                 match refused {
                     Some(text) => Reply::new(&mut out, client.resp).error(&text),
                     None => {
+                        self.begin_session(client, id);
                         let keys = Keyspace::several(&mut self.slices);
                         execute(&mut self.core, keys, client, id, owned.args(), &mut out);
                         self.account(id, owned.args(), client);
@@ -776,8 +777,10 @@ impl Shard {
                     }
                     self.uncount(id);
                     self.put_script_aside(client, id, owned, Then::Wake);
+                    self.send_session();
                     return false;
                 }
+                out.splice(length..length, self.end_session());
                 if std::mem::take(&mut self.core.run_script_again) {
                     // A script with keys on several shards has met one of yet another: it begins anew with all.
                     if let Some(client) = self.client_by_id(client.index, client.id) {

@@ -154,7 +154,7 @@ impl Shard {
                     self.serve_plain(request);
                 } else if self.may_run(&request) {
                     self.serve(client, sequence, command, request.args);
-                } else if self.busy.is_some() && sequence & SPLIT == 0 {
+                } else if self.busy.is_some() && self.core.debugger.is_none() && sequence & SPLIT == 0 {
                     self.refuse_busy(request);
                 } else {
                     self.make_wait(request);

@@ -24,6 +24,7 @@ pub mod append;
 pub mod blocking;
 pub mod busy;
 pub mod cron;
+pub mod debugging;
 pub mod dispatch;
 pub mod evict_clients;
 pub mod hops;

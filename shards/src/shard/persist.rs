@@ -238,7 +238,7 @@ impl Shard {
         self.log(LogLevel::Notice, "User requested shutdown...");
         let loading = self.core.shared.persistence.loading.load(Acquire);
         // What a slow script has in hand cannot be saved, nor waited for: it may never end.
-        let busy = self.core.shared.scripts.busy(None).is_some();
+        let busy = self.core.shared.scripts.any_held();
         let how = if busy { Shutdown { save: Some(false), ..how } } else { how };
         let save = how.save.unwrap_or(!self.core.config.save.is_empty()) && !loading;
         if self.core.shared.aof.state() == State::Waiting && !how.force {

@@ -23,6 +23,10 @@ impl Shard {
         let own = self.core.id;
         let shards = self.core.shards;
         let row = self.core.table.row(id);
+        if self.debugs(index, id) {
+            let all: Vec<ShardId> = (0..shards as ShardId).collect();
+            return self.start_script_tx(index, id, args, &all);
+        }
         let mut names_keys = false;
         row.for_each_key(args, &mut |_| names_keys = true);
         let owners = match router::owners(row, args, shards) {
