@@ -255,7 +255,7 @@ const WIDE: usize = 4;
 const WIDE_BYTES: usize = 16 * 1024;
 
 /// For so long messages wait for more at most.
-const WIDE_HOLD_US: u64 = 10_000;
+const WIDE_HOLD_US: u64 = 20_000;
 
 /// Clients that were sent messages with many others, and when these leave.
 ///
