@@ -33,6 +33,13 @@ const MAX_DEPTH: usize = 10;
 /// Arguments of a debugger's command, and bytes of each.
 const MAX_ARGUMENTS: i64 = 1024;
 
+/// Values that are shown of one: tables may hold each other many times over.
+const MAX_VALUES: usize = 10_000;
+
+/// Bytes that are said at a time, and what is said of more.
+const MAX_LOG: usize = 1 << 20;
+const TOO_MUCH: &[u8] = b"<hint> There is more, which is left out.";
+
 /// Bytes that a client may send without a whole command among them.
 const MAX_INPUT: usize = 1 << 20;
 
@@ -100,6 +107,7 @@ pub struct Debugger {
     maxlen: usize,
     hinted: bool,
     log: Vec<Vec<u8>>,
+    logged: usize,
     /// What the client is to be sent.
     pub(crate) output: Vec<u8>,
     input: VecDeque<u8>,
@@ -122,6 +130,7 @@ impl Debugger {
             maxlen: MAXLEN,
             hinted: false,
             log: Vec::new(),
+            logged: 0,
             output: Vec::new(),
             input: VecDeque::new(),
             waits: false,
@@ -168,7 +177,11 @@ impl Debugger {
     }
 
     fn say(&mut self, text: impl Into<Vec<u8>>) {
-        self.log.push(text.into());
+        let text = text.into();
+        if self.logged <= MAX_LOG {
+            self.logged += text.len() + 1;
+            self.log.push(if self.logged <= MAX_LOG { text } else { TOO_MUCH.to_vec() });
+        }
     }
 
     fn say_short(&mut self, mut text: Vec<u8>) {
@@ -218,6 +231,7 @@ impl Debugger {
     }
 
     fn send(&mut self) {
+        self.logged = 0;
         self.output.extend_from_slice(format!("*{}\r\n", self.log.len()).as_bytes());
         for line in self.log.drain(..) {
             self.output.push(b'+');
@@ -397,7 +411,15 @@ fn show_reply<'a>(reply: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
 }
 
 /// Writes the value at `index` for people.
-fn show_value(lua: Lua, index: c_int, depth: usize, out: &mut Vec<u8>) {
+fn show_value(lua: Lua, index: c_int, out: &mut Vec<u8>) {
+    show_deep(lua, index, 0, &mut { MAX_VALUES }, out);
+}
+
+fn show_deep(lua: Lua, index: c_int, depth: usize, left: &mut usize, out: &mut Vec<u8>) {
+    if *left == 0 {
+        return out.extend_from_slice(b"...");
+    }
+    *left -= 1;
     if depth == MAX_DEPTH || !lua.room(4) {
         return out.extend_from_slice(b"<max recursion level reached! Nested table?>");
     }
@@ -423,12 +445,17 @@ fn show_value(lua: Lua, index: c_int, depth: usize, out: &mut Vec<u8>) {
                         text.extend_from_slice(b"; ");
                     }
                 }
-                show_value(lua, -1, depth + 1, &mut list);
                 pairs.push(b'[');
-                show_value(lua, -2, depth + 1, &mut pairs);
+                show_deep(lua, -2, depth + 1, left, &mut pairs);
                 pairs.extend_from_slice(b"]=");
-                show_value(lua, -1, depth + 1, &mut pairs);
+                let start = list.len();
+                show_deep(lua, -1, depth + 1, left, &mut list);
+                pairs.extend_from_slice(&list[start..]);
                 lua.pop(1);
+                if *left == 0 {
+                    lua.pop(1);
+                    break;
+                }
             }
             out.push(b'{');
             out.extend_from_slice(if is_list { &list } else { &pairs });
@@ -453,7 +480,7 @@ pub(super) fn say_debug(lua: Lua) {
         if at > 1 {
             text.extend_from_slice(b", ");
         }
-        show_value(lua, at, 0, &mut text);
+        show_value(lua, at, &mut text);
     }
     if let Some(session) = debugger(lua) {
         let line = session.line;
@@ -582,7 +609,7 @@ fn trace(lua: Lua) {
 /// Shows the value on top, and takes it off.
 fn say_top(lua: Lua, before: &[u8]) {
     let mut text = before.to_vec();
-    show_value(lua, -1, 0, &mut text);
+    show_value(lua, -1, &mut text);
     lua.pop(1);
     debugger(lua).into_iter().for_each(|session| session.say_short(text.clone()));
 }
@@ -793,6 +820,26 @@ mod tests {
             assert_eq!(world.run(other, "SCRIPT DEBUG maybe").to_string(), "-ERR Use SCRIPT DEBUG YES/SYNC/NO");
             assert!(world.shards.iter().all(|shard| shard.is_quiet()));
         }
+    }
+
+    #[test]
+    fn what_is_shown_has_a_bound() {
+        let mut world = World::new(1);
+        let conn = world.connect();
+        begin(&mut world, conn, "YES");
+        say(&mut world, conn, &["m", "0"]);
+        let many = "(function() local t = {} for i = 1, 9 do local u = t t = {} for k = 1, 30 do t[k] = u end end \
+                    return t end)()";
+        let shown = say(&mut world, conn, &["e", many]);
+        assert!((5_000..2_000_000).contains(&shown[0].len()) && shown[0].contains("..."), "{}", shown[0].len());
+        let loud = say(
+            &mut world,
+            conn,
+            &["e", "(function() for i = 1, 20000 do redis.debug(string.rep('x', 100)) end end)()"],
+        );
+        let bytes: usize = loud.iter().map(String::len).sum();
+        assert!(bytes < 2 << 20 && loud.iter().any(|line| line.starts_with("<hint> There is more")), "{bytes}");
+        assert_eq!(say(&mut world, conn, &["p", "KEYS"]), ["<value> {\"k\"}"]);
     }
 
     #[test]
