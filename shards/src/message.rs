@@ -676,6 +676,10 @@ impl Outbox {
     /// the time, whose buffers grow anew, while the other drops them: what is too many here goes back with the next.
     pub fn take(&mut self, each: &mut dyn FnMut(ShardId, Box<Parcel>)) {
         self.turns += 1;
+        // Its own first: an answer to what others get must find it in the mailbox.
+        if let Some(at) = self.dirty.iter().position(|to| *to == self.from) {
+            self.dirty.swap(0, at);
+        }
         for to in self.dirty.drain(..) {
             if let Some(mut parcel) = self.parcels[to as usize].take() {
                 let surplus = &mut self.surplus[to as usize];

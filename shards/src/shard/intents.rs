@@ -14,7 +14,8 @@
 //! each owner does the same. Two things see to it that nobody finds the later command done and the earlier one not. A
 //! part that has not run stands in its owner's mailbox before whatever is sent, or read from a socket, after the later
 //! command was answered, see [`crate::transaction`]. And where it waits, whatever needs one of its keys, plain or not,
-//! waits behind it. Two kinds of holds are *firm* and parts do wait for them: those of `MSETNX` and `MIGRATE`, which
+//! waits behind it; behind a transaction that waits for the slice everything does, for a part that waits behind that
+//! elsewhere may have been passed too. Two kinds of holds are *firm* and parts do wait for them: those of `MSETNX` and `MIGRATE`, which
 //! write or not as they are let go. And where there is a log or a replica, parts wait for all holds: what has seen a write
 //! that not all owners have written down might be told of and the write be lost, and the stream of a replica lets later
 //! effects pass those of a command that not all owners have told of.
@@ -452,10 +453,10 @@ impl Shard {
             return false;
         }
         let part = request.sequence & SPLIT != 0;
-        if part && self.intents.acquires > 0 {
+        let behind_wanted = !self.core.leaves_out(if part { Fault::PassPart } else { Fault::PassWaiting });
+        if (part || behind_wanted) && self.intents.acquires > 0 {
             return false;
         }
-        let behind_wanted = !self.core.leaves_out(if part { Fault::PassPart } else { Fault::PassWaiting });
         !self.intents.holds_up(&self.core, request, behind_wanted)
     }
 
@@ -592,7 +593,7 @@ impl Shard {
                     let behind_wanted = part || !self.core.leaves_out(Fault::PassWaiting);
                     let waits = clients.contains(&request.client.id)
                         || self.intents.are_held(&self.core, &request.needs)
-                        || (part && slice_wanted)
+                        || (behind_wanted && slice_wanted)
                         || (behind_wanted && wanted.conflicts(&request.needs));
                     if waits {
                         clients.insert(request.client.id);

@@ -76,7 +76,7 @@
 //! | a slice is lent only when nothing of it is held | a lent `EXEC` reads between the parts of an `MSET` |
 //! | a client's later request waits behind its earlier one | a client reads what was before its own write |
 //! | a part waits behind one that waits for its key | two parts wait for each other: nothing moves any more |
-//! | a plain request waits behind a part that waits for its key | a later command is seen done, and the earlier one not |
+//! | a plain request waits behind a part that waits for its key, and behind a transaction that waits for the slice | a later command is seen done, and the earlier one not |
 //! | mail that has come is taken in before input | likewise |
 //! | multicasts have one order | two split commands each see the other's half |
 //! | a write touches those who watch its key | money is made by two transfers that both saw the old sum |

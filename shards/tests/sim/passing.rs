@@ -47,6 +47,61 @@ fn a_part_that_waits(fault: Option<Fault>) -> String {
     sim.reply(asks).expect("it was answered")
 }
 
+/// What another client reads of a client's second write, while the first, on the same shard, still waits.
+fn a_second_write(fault: Option<Fault>) -> Option<String> {
+    let mut sim = world(fault, false);
+    let [_, b, c, _, b2] = sim.keys(5).try_into().expect("five keys");
+    let (looks, writes, asks) = (sim.connect_to(2), sim.connect_to(0), sim.connect_to(1));
+    sim.settle();
+    sim.read(looks, &["MSETNX", &b, "0", &c, "0"]);
+    sim.settle_without(2);
+    sim.read(writes, &["SET", &b, "1"]);
+    sim.read(writes, &["SET", &b2, "1"]);
+    sim.settle_without(2);
+    sim.read(asks, &["GET", &b2]);
+    sim.settle_without(2);
+    let read = sim.reply(asks);
+    sim.settle();
+    assert_eq!((sim.reply(writes), sim.reply(writes)), (Some("OK".into()), Some("OK".into())));
+    read
+}
+
+/// What `MGET` finds if one of its parts is put into a mailbox later than the other, and two writes come between; or that
+/// the first of them waits.
+fn two_writes_between_parts(fault: Option<Fault>) -> String {
+    let mut sim = world(fault, false);
+    let [_, b, c] = sim.keys(3).try_into().expect("three keys");
+    let (reads, writes) = (sim.connect_to(0), sim.connect_to(1));
+    sim.settle();
+    sim.read(reads, &["MGET", &b, &c]);
+    sim.put(0);
+    sim.take(1);
+    // What the part has answered waits in shard 1, which may go on.
+    sim.put(1);
+    sim.read(writes, &["SET", &b, "1"]);
+    if sim.reply(writes).is_none() {
+        return "waits".into();
+    }
+    sim.read(writes, &["SET", &c, "1"]);
+    sim.put(1);
+    sim.take(2);
+    sim.settle();
+    sim.reply(reads).expect("it was answered")
+}
+
+#[test]
+fn nothing_is_written_between_the_parts_of_a_read() {
+    assert_eq!(two_writes_between_parts(None), "waits");
+    let torn = two_writes_between_parts(Some(Fault::UncountedReads));
+    assert_eq!(torn, "[nil \"1\"]", "keys that are read are never counted");
+}
+
+#[test]
+fn a_clients_writes_on_a_shard_keep_their_order() {
+    assert_eq!(a_second_write(None), None);
+    assert_eq!(a_second_write(Some(Fault::PassOwn)), Some("\"1\"".into()), "a request passes its client's earlier one");
+}
+
 #[test]
 fn who_comes_after_a_later_command_finds_the_earlier_one_done() {
     assert_eq!(a_part_in_the_mailbox(false), "\"1\"");

@@ -106,6 +106,11 @@ pub fn run_meeting(setup: Setup) {
     run_mix(Setup { shards: 3, clients: 5, starved: true, ..setup }, meeting, KEYS, 1);
 }
 
+/// As [`run_meeting`], with pipelines.
+pub fn run_meeting_pipelines(setup: Setup) {
+    run_mix(Setup { shards: 3, clients: 5, starved: true, ..setup }, meeting, KEYS, 4);
+}
+
 /// One such run with [`waiting`] commands.
 pub fn run_waiting(setup: Setup) {
     run_mix(Setup { shards: 3, clients: 6, starved: true, ..setup }, waiting, MANY_KEYS, 1);
@@ -196,6 +201,7 @@ fn every_history_is_linearizable() {
 #[test]
 fn every_history_of_writes_that_meet_is_linearizable() {
     each_seed("meeting", 5_000, |seed| run_meeting(setup(seed, None, false)));
+    each_seed("meeting pipelines", 5_000, |seed| run_meeting_pipelines(setup(seed, None, false)));
 }
 
 #[test]

@@ -237,7 +237,8 @@ impl Sim {
         !parcels.is_empty() && (!ordered || self.setup.unordered || self.locked.is_none_or(|other| other == at))
     }
 
-    fn put(&mut self, at: usize) {
+    /// Has a shard put one parcel into a mailbox.
+    pub fn put(&mut self, at: usize) {
         let Sending { parcels, ordered } = &mut self.sending[at];
         let (to, parcel) = parcels.pop_front().expect("it has one");
         self.mailboxes[to].push_back(parcel);
@@ -359,6 +360,11 @@ impl Sim {
                 None => return,
             }
         }
+    }
+
+    /// Has a shard take what is in its mailbox.
+    pub fn take(&mut self, shard: usize) {
+        self.turn(shard, self.mailboxes[shard].len(), None);
     }
 
     /// Has a client's command read.
