@@ -155,7 +155,7 @@ pub enum Fault {
     PassOwn,
     /// A part passes another that waits for the same key.
     PassPart,
-    /// A plain request passes a part that waits for its key.
+    /// A plain request passes a part that waits for its key, or a transaction that waits for the slice.
     PassWaiting,
     /// A slice that comes home is not looked through for keys that are ready.
     NoServe,

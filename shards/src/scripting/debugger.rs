@@ -8,7 +8,6 @@
 //! writes is taken back at the session's end, and what could not be taken back is refused ([`Debugger::is_sync`]).
 //! Counterpart: `ldb` in `eval.c`.
 
-use std::collections::VecDeque;
 use std::ffi::c_int;
 
 use mlua_sys as ffi;
@@ -110,7 +109,7 @@ pub struct Debugger {
     logged: usize,
     /// What the client is to be sent.
     pub(crate) output: Vec<u8>,
-    input: VecDeque<u8>,
+    input: Vec<u8>,
     /// It has nothing to do until something comes.
     waits: bool,
     gone: bool,
@@ -132,7 +131,7 @@ impl Debugger {
             log: Vec::new(),
             logged: 0,
             output: Vec::new(),
-            input: VecDeque::new(),
+            input: Vec::new(),
             waits: false,
             gone: false,
         }
@@ -156,7 +155,7 @@ impl Debugger {
 
     /// Takes what the client has sent; says whether there is something to do.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> bool {
-        self.input.extend(bytes);
+        self.input.extend_from_slice(bytes);
         !self.waits || !bytes.is_empty()
     }
 
@@ -315,7 +314,7 @@ impl Debugger {
 
     /// Takes the next whole command off the input; what stood behind it is dropped, as in Redis.
     fn take_command(&mut self) -> Result<Option<Vec<Vec<u8>>>, &'static str> {
-        let command = parse_command(self.input.make_contiguous())?;
+        let command = parse_command(&self.input)?;
         if command.is_some() {
             self.input.clear();
         }
@@ -611,7 +610,9 @@ fn say_top(lua: Lua, before: &[u8]) {
     let mut text = before.to_vec();
     show_value(lua, -1, &mut text);
     lua.pop(1);
-    debugger(lua).into_iter().for_each(|session| session.say_short(text.clone()));
+    if let Some(session) = debugger(lua) {
+        session.say_short(text);
+    }
 }
 
 /// Shows the innermost local variable of this name.

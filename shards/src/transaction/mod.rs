@@ -24,7 +24,8 @@
 //! any two owners that get requests of the same two transactions get them in the same order. An owner lends, and runs
 //! parts that need the same key, in that order, so a transaction waits only for earlier ones, and the earliest waits
 //! for none. A plain request holds nothing; but nothing passes a request that waits for a key of its, because behind
-//! it may stand an earlier part of the same client.
+//! it may stand an earlier part of the same client, nor a transaction that waits for the slice: a part that waits behind it
+//! elsewhere may have been passed by later ones, whose clients must find it done.
 //!
 //! **Why it is strictly serializable.** A slice is in one place. A command that sees a part of a lent transaction's writes
 //! runs on a slice that has come back, and slices are sent back only after the whole transaction has run.
@@ -44,7 +45,8 @@
 //!
 //! A part need not wait for another's hold: the holds are there for plain requests, which may come between the first part's
 //! arrival and the last's. But it takes that whatever is sent after a reply comes behind all that was sent before the reply:
-//! a mailbox is one queue for all senders, and a loop looks into it between the reading of input and its running. A
+//! a mailbox is one queue for all senders, a shard puts its own parcel first, for the answers to others come to that mailbox
+//! too, and a loop looks into it between the reading of input and its running. A
 //! later command may then be done while an earlier one, over which it has written, has a part in a mailbox: who learns of
 //! it comes behind that part. (Where there is a log or a replica, parts wait for each other's holds all the same,
 //! [`crate::shard::intents`].)
