@@ -1,8 +1,10 @@
 //! The server's life: configuration, databases, listeners, loops, and its end. Counterpart: `server.c`.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::*};
 use std::sync::{Arc, OnceLock};
 
@@ -15,10 +17,10 @@ use ringshard_shards::shard::{Shard, Shutdown};
 use ringshard_shards::shared::Shared;
 
 use crate::config::{self, Startup};
-use crate::event_loop::epoll::Epoll;
+use crate::event_loop::epoll::{Epoll, EpollSet};
 use crate::event_loop::ring::{self, Ring};
 use crate::event_loop::uring::Uring;
-use crate::event_loop::{EventLoop, FileWork, Poller};
+use crate::event_loop::{EventLoop, FileWork, Poller, Seat};
 use crate::host::{Background, LoopCounters, Process};
 use crate::mailbox::{Mail, Mailboxes};
 use crate::migrate::Migrations;
@@ -57,8 +59,6 @@ pub struct Server {
     pub migrations: Arc<Migrations>,
     /// The listening sockets.
     pub listening: Arc<Listening>,
-    /// There are more shards than cores for them.
-    pub crowded: bool,
 }
 
 impl Server {
@@ -229,7 +229,7 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
     let mut values = startup.config.clone();
     values.maxclients = adjust_open_files(values.maxclients);
     let shards = startup.shards() as usize;
-    let choice = choose_event_loop(values.event_loop, shards)?;
+    let choice = choose_event_loop(values.event_loop, startup.threads())?;
     let users = users_at_start(&values)?;
     let tls = Arc::new(Tls::default());
     if values.tls_port != 0 {
@@ -299,7 +299,6 @@ fn init_server(startup: &Startup) -> Result<Built, String> {
         loops,
         migrations,
         listening,
-        crowded: startup.shards() > config::default_shards(),
     });
     Ok(Built { server, tls, seeds: (0..shards).map(|_| seed()).collect(), choice })
 }
@@ -325,11 +324,11 @@ fn users_at_start(config: &Config) -> Result<Users, String> {
 }
 
 /// The loop to use: what was asked for, or what works.
-fn choose_event_loop(asked: Choice, shards: usize) -> Result<&'static str, String> {
+fn choose_event_loop(asked: Choice, threads: usize) -> Result<&'static str, String> {
     if asked == Choice::Epoll {
         return Ok("epoll");
     }
-    match try_uring(shards) {
+    match try_uring(threads) {
         Ok(()) => Ok("uring"),
         Err(reason) if asked == Choice::Uring => Err(format!("Failed creating the event loop: {reason}")),
         Err(reason) => {
@@ -339,12 +338,12 @@ fn choose_event_loop(asked: Choice, shards: usize) -> Result<&'static str, Strin
     }
 }
 
-/// Makes all that the shards need on io_uring, all of it at once as they will hold it, and drops it: rings count as
+/// Makes all that the loops need on io_uring, all of it at once as they will hold it, and drops it: rings count as
 /// locked memory, so a limit may have room for some and not for all.
-fn try_uring(shards: usize) -> Result<(), String> {
-    let mut held = Vec::with_capacity(shards);
-    for _ in 0..shards {
-        let ring = Ring::new().map_err(|error| ring::explain(&error))?;
+fn try_uring(threads: usize) -> Result<(), String> {
+    let mut held = Vec::with_capacity(threads);
+    for _ in 0..threads {
+        let ring = Ring::new(1).map_err(|error| ring::explain(&error))?;
         let executor = executor("probe", None).make();
         held.push((ring, executor.map_err(|error| format!("cannot create the executor: {error}"))?));
     }
@@ -352,7 +351,7 @@ fn try_uring(shards: usize) -> Result<(), String> {
 }
 
 /// Tries again for up to two seconds: the kernel gives the locked memory of a ring back some time after the ring was
-/// dropped, so what the probe held may still be counted when a shard makes its own.
+/// dropped, so what the probe held may still be counted when a loop makes its own.
 fn patiently<T, E>(mut make: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     for _ in 0..100 {
         if let Ok(made) = make() {
@@ -495,27 +494,33 @@ fn supervise(server: &Server) {
     }
 }
 
-/// One thread a shard, each with its loop; the first accepts for all.
+/// The loops, each on its thread; the shards sit at them in turn, and the first accepts for all.
 fn start_loops(startup: &Startup, built: Built) -> Result<Vec<std::thread::JoinHandle<()>>, String> {
     let Built { server, tls, seeds, choice } = built;
     let cpus = config::allowed_cpus().unwrap_or_default();
+    let count = startup.threads();
     let mut acceptor = Some(Acceptor::new(server.listening.all(), tls));
     let (ready, all_ready) = std::sync::mpsc::channel::<Result<(), String>>();
     let mut threads = Vec::new();
-    for (id, seed) in seeds.into_iter().enumerate() {
+    for thread in 0..count {
         let cpu = match startup.config.pin_threads && !cpus.is_empty() {
-            true => Some(cpus[id % cpus.len()]),
+            true => Some(cpus[thread % cpus.len()]),
             false => None,
         };
+        let seeds: Vec<(usize, u64)> = seeds.iter().copied().enumerate().skip(thread).step_by(count).collect();
         let (server, acceptor, ready) = (server.clone(), acceptor.take(), ready.clone());
-        let thread = std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
-            let shard = Shard::new(id as ShardId, server.shared.clone(), seed);
+        let name = format!("shard-{thread}");
+        let started = std::thread::Builder::new().name(name.clone()).spawn(move || {
+            let mut shards: Vec<Shard> =
+                seeds.iter().map(|(id, seed)| Shard::new(*id as ShardId, server.shared.clone(), *seed)).collect();
+            let sharers = shards.len() as u32;
+            shards.iter_mut().for_each(|shard| shard.sharers = sharers);
             match choice {
-                "uring" => run_on_uring(shard, server, acceptor, cpu, &ready),
-                _ => run_on_epoll(shard, server, acceptor, cpu, &ready),
+                "uring" => run_on_uring(&name, shards, server, acceptor, cpu, &ready),
+                _ => run_on_epoll(shards, server, acceptor, cpu, &ready),
             }
         });
-        threads.push(thread.map_err(|error| format!("Can't start a thread: {error}"))?);
+        threads.push(started.map_err(|error| format!("Can't start a thread: {error}"))?);
     }
     drop(ready);
     for _ in 0..threads.len() {
@@ -526,19 +531,43 @@ fn start_loops(startup: &Startup, built: Built) -> Result<Vec<std::thread::JoinH
 
 type Ready = std::sync::mpsc::Sender<Result<(), String>>;
 
-fn run_on_epoll(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, cpu: Option<usize>, ready: &Ready) {
+/// A loop of these shards with their pollers, of which the first gets the acceptor.
+fn seat<P: Poller>(
+    shards: Vec<Shard>,
+    server: &Arc<Server>,
+    mut acceptor: Option<Acceptor>,
+    mut poller: impl FnMut(usize, &Shard) -> io::Result<P>,
+) -> io::Result<EventLoop<P>> {
+    let mut seats = Vec::with_capacity(shards.len());
+    for (at, shard) in shards.into_iter().enumerate() {
+        let poller = poller(at, &shard)?;
+        seats.push(Seat::new(shard, poller, server.clone(), acceptor.take()));
+    }
+    Ok(EventLoop::new(seats))
+}
+
+fn run_on_epoll(
+    shards: Vec<Shard>,
+    server: Arc<Server>,
+    acceptor: Option<Acceptor>,
+    cpu: Option<usize>,
+    ready: &Ready,
+) {
     if let Some(cpu) = cpu {
         pin_to(cpu);
     }
-    let mailboxes = server.mailboxes.clone();
-    let poller = match Epoll::new(mailboxes.of(shard.core.id as usize).bell()) {
-        Ok(poller) => poller,
+    let made = EpollSet::new(shards.len()).and_then(|set| {
+        let set = Rc::new(RefCell::new(set));
+        let bell = |shard: &Shard| server.mailboxes.of(shard.core.id as usize).bell();
+        seat(shards, &server, acceptor, |at, shard| Epoll::new(set.clone(), at, bell(shard)))
+    });
+    let mut event_loop = match made {
+        Ok(event_loop) => event_loop,
         Err(error) => {
             let _ = ready.send(Err(format!("Failed creating the event loop. Error message: '{error}'")));
             return;
         }
     };
-    let mut event_loop = EventLoop::new(shard, poller, server, mailboxes, acceptor);
     if !register(&mut event_loop, ready) {
         return;
     }
@@ -546,8 +575,8 @@ fn run_on_epoll(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, c
         match event_loop.ae_main() {
             Ok(true) => return,
             Ok(false) => {
-                for FileWork { client, run } in std::mem::take(&mut event_loop.file_work) {
-                    event_loop.work_done(client, run());
+                for (seat, FileWork { client, run }) in event_loop.take_file_work() {
+                    event_loop.work_done(seat, client, run());
                 }
             }
             Err(error) => panic!("the event loop failed: {error}"),
@@ -555,9 +584,15 @@ fn run_on_epoll(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, c
     }
 }
 
-fn run_on_uring(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, cpu: Option<usize>, ready: &Ready) {
-    let name = format!("shard-{}", shard.core.id);
-    let executor = match patiently(|| executor(&name, cpu).make()) {
+fn run_on_uring(
+    name: &str,
+    shards: Vec<Shard>,
+    server: Arc<Server>,
+    acceptor: Option<Acceptor>,
+    cpu: Option<usize>,
+    ready: &Ready,
+) {
+    let executor = match patiently(|| executor(name, cpu).make()) {
         Ok(executor) => executor,
         Err(error) => {
             let _ = ready.send(Err(format!("Failed creating the event loop: cannot create the executor: {error}")));
@@ -565,19 +600,22 @@ fn run_on_uring(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, c
         }
     };
     executor.run(async move {
-        let mailboxes = server.mailboxes.clone();
-        let poller = match patiently(Ring::new) {
-            Ok(ring) => {
-                let mailbox = mailboxes.of(shard.core.id as usize);
-                mailbox.set_ring(ring.fd());
-                Uring::new(ring, mailbox.bell())
-            }
+        let made = patiently(|| Ring::new(shards.len())).and_then(|ring| {
+            let fd = ring.fd();
+            let ring = Rc::new(RefCell::new(ring));
+            seat(shards, &server, acceptor, |at, shard| {
+                let mailbox = server.mailboxes.of(shard.core.id as usize);
+                mailbox.set_ring(fd);
+                Ok(Uring::new(ring.clone(), at, mailbox.bell()))
+            })
+        });
+        let mut event_loop = match made {
+            Ok(event_loop) => event_loop,
             Err(error) => {
                 let _ = ready.send(Err(format!("Failed creating the event loop: {}", ring::explain(&error))));
                 return;
             }
         };
-        let mut event_loop = EventLoop::new(shard, poller, server, mailboxes, acceptor);
         if !register(&mut event_loop, ready) {
             return;
         }
@@ -593,7 +631,7 @@ fn run_on_uring(shard: Shard, server: Arc<Server>, acceptor: Option<Acceptor>, c
 
 /// Lets glommio run blocking file work on its own thread while the loop goes on turning.
 async fn run_file_work<P: Poller>(event_loop: &mut EventLoop<P>) {
-    for FileWork { client, run } in std::mem::take(&mut event_loop.file_work) {
+    for (seat, FileWork { client, run }) in event_loop.take_file_work() {
         // A task of its own awaits the work, and this one asks the task. Asked once a turn, the work itself would keep a
         // waker each time; after some thirty thousand turns, which is no long time for a disk, glommio's count of them
         // overflows and the process ends.
@@ -601,7 +639,7 @@ async fn run_file_work<P: Poller>(event_loop: &mut EventLoop<P>) {
         loop {
             match futures_lite::future::poll_once(&mut work).await {
                 Some(result) => {
-                    event_loop.work_done(client, result);
+                    event_loop.work_done(seat, client, result);
                     break;
                 }
                 None => {

@@ -46,6 +46,16 @@ impl Startup {
             shards => shards,
         }
     }
+
+    /// How many threads the shards sit on: `shard-threads`, or as many as there are shards or cores, whichever is less.
+    pub fn threads(&self) -> usize {
+        let shards = self.shards();
+        let threads = match self.config.shard_threads {
+            0 => shards.min(default_shards()),
+            threads => threads.min(shards),
+        };
+        threads as usize
+    }
 }
 
 /// Why the server does not start, which need not be an error.

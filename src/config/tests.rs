@@ -83,6 +83,9 @@ fn the_examples_of_the_manual() {
     assert!(dir.load(&["--save", ""]).unwrap().config.save.is_empty());
     assert!(dir.load(&["--save"]).unwrap().config.save.is_empty());
     assert_eq!(dir.load(&["--shards", "0"]).unwrap().shards(), default_shards());
+    let threads = |shards, threads| dir.load(&["--shards", shards, "--shard-threads", threads]).unwrap().threads();
+    assert_eq!((threads("8", "3"), threads("2", "5"), threads("1", "0")), (3, 2, 1));
+    assert_eq!(threads("1024", "0"), (default_shards() as usize).min(1024));
 }
 
 #[test]

@@ -3,9 +3,11 @@
 //! Level-triggered, like Redis's own: each readable client is read once a turn, and what it is owed is written before
 //! the loop waits. Only a client whose socket is full is watched for writing.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::rc::Rc;
 
 use ringshard_shards::limits::{LARGE_INPUT_BYTES, LARGE_READ_BYTES, LARGE_READS_BYTES};
 use ringshard_shards::shard::input::MAX_INPUTS;
@@ -23,8 +25,57 @@ const READ_BYTES: usize = LARGE_INPUT_BYTES;
 /// Events taken from the kernel at once.
 const MAX_EVENTS: usize = 1024;
 
-const BELL: u64 = u64::MAX;
+/// A token is a connection's place and, above it, the seat; or one of these and what it says.
+const BELL: u64 = 1 << 62;
+/// With an id and a descriptor. Only the first seat has such.
 const LISTENER: u64 = 1 << 63;
+
+/// A thread's epoll set.
+pub struct EpollSet {
+    fd: OwnedFd,
+    events: Vec<libc::epoll_event>,
+    /// What has happened, by seat.
+    arrived: Vec<Vec<libc::epoll_event>>,
+}
+
+impl EpollSet {
+    /// An empty one for so many seats.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn new(seats: usize) -> io::Result<Self> {
+        // SAFETY: the descriptor is new and no one else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+        Ok(EpollSet { fd, events: Vec::with_capacity(MAX_EVENTS), arrived: vec![Vec::new(); seats] })
+    }
+
+    fn control(&self, operation: libc::c_int, fd: RawFd, events: u32, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events, u64: token };
+        // SAFETY: valid descriptors and a valid event, which the kernel copies.
+        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &mut event) }).map(|_| ())
+    }
+
+    /// Waits up to `timeout_us`, and gives each seat its own.
+    fn wait(&mut self, timeout_us: u64) -> io::Result<()> {
+        self.events.clear();
+        // SAFETY: the vector has room for so many events, and its length is set to what was written.
+        unsafe {
+            let n = wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), timeout_us);
+            self.events.set_len(n.max(0) as usize);
+            if n < 0 {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+        for event in &self.events {
+            let seat = if event.u64 & LISTENER != 0 { 0 } else { (event.u64 & !BELL) >> 32 };
+            self.arrived[seat as usize].push(*event);
+        }
+        Ok(())
+    }
+}
 
 struct Connection {
     fd: OwnedFd,
@@ -40,7 +91,8 @@ struct Connection {
 
 /// See the module's page.
 pub struct Epoll {
-    epoll: OwnedFd,
+    set: Rc<RefCell<EpollSet>>,
+    seat: usize,
     connections: Vec<Option<Connection>>,
     free: Vec<u32>,
     events: Vec<libc::epoll_event>,
@@ -53,29 +105,31 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 impl Epoll {
-    /// A loop that wakes when `bell` rings.
+    /// A seat at `set` that wakes when `bell` rings.
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn new(bell: RawFd) -> io::Result<Self> {
-        // SAFETY: the descriptor is new and no one else's.
-        let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+    pub fn new(set: Rc<RefCell<EpollSet>>, seat: usize, bell: RawFd) -> io::Result<Self> {
         let poller = Epoll {
-            epoll,
+            set,
+            seat,
             connections: Vec::new(),
             free: Vec::new(),
-            events: Vec::with_capacity(MAX_EVENTS),
+            events: Vec::new(),
             buffers: Mapping::new(READ_BYTES * MAX_INPUTS)?,
             handshakes: Handshakes::default(),
         };
-        poller.control(libc::EPOLL_CTL_ADD, bell, libc::EPOLLIN as u32, BELL)?;
+        poller.control(libc::EPOLL_CTL_ADD, bell, libc::EPOLLIN as u32, BELL | poller.token(0))?;
         Ok(poller)
     }
 
     fn control(&self, operation: libc::c_int, fd: RawFd, events: u32, token: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events, u64: token };
-        // SAFETY: valid descriptors and a valid event, which the kernel copies.
-        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &mut event) }).map(|_| ())
+        self.set.borrow().control(operation, fd, events, token)
+    }
+
+    /// The token of the connection in this place.
+    fn token(&self, index: u32) -> u64 {
+        (self.seat as u64) << 32 | index as u64
     }
 
     fn watch_writes(&mut self, index: u32, on: bool) {
@@ -87,7 +141,7 @@ impl Epoll {
         let fd = connection.fd.as_raw_fd();
         let events = libc::EPOLLIN | if on { libc::EPOLLOUT } else { 0 };
         // A failure here means that the connection is broken, which the next read or write reports.
-        let _ = self.control(libc::EPOLL_CTL_MOD, fd, events as u32, index as u64);
+        let _ = self.control(libc::EPOLL_CTL_MOD, fd, events as u32, self.token(index));
     }
 
     /// Writes what waits; true when nothing is left.
@@ -206,7 +260,7 @@ impl Poller for Epoll {
             self.connections.push(None);
         }
         let fd = accepted.fd.as_raw_fd();
-        if let Err(error) = self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, index as u64) {
+        if let Err(error) = self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, self.token(index)) {
             self.free.push(index);
             return Err(error);
         }
@@ -254,38 +308,26 @@ impl Poller for Epoll {
         }
     }
 
-    fn poll(&mut self, turn: &mut Turn<'_>, timeout_us: Option<u64>) -> io::Result<()> {
-        self.events.clear();
-        // SAFETY: the vector has room for so many events, and its length is set to what was written.
-        let n = unsafe {
-            let fd = self.epoll.as_raw_fd();
-            let n = wait(fd, self.events.as_mut_ptr(), timeout_us);
-            if n > 0 {
-                self.events.set_len(n as usize);
-            }
-            n
-        };
-        if n < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
-        turn.awake();
-        turn.active = n > 0;
+    fn wait(&mut self, timeout_us: u64) -> io::Result<()> {
+        self.set.borrow_mut().wait(timeout_us)
+    }
+
+    fn poll(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
+        let mut events = std::mem::take(&mut self.events);
+        std::mem::swap(&mut events, &mut self.set.borrow_mut().arrived[self.seat]);
+        turn.active = !events.is_empty();
         self.end_late_handshakes(turn.shard);
-        let events = std::mem::take(&mut self.events);
         let mut inputs: [(u32, usize); MAX_INPUTS] = [(0, 0); MAX_INPUTS];
         let mut filled = 0;
         let mut large_left = LARGE_READS_BYTES;
         for event in &events {
             let (token, bits) = (event.u64, event.events as i32);
-            if token == BELL {
-                turn.mailbox.silence();
-                continue;
-            }
             if token & LISTENER != 0 {
                 accept_all(((token & !LISTENER) >> 32) as u32, token as u32 as RawFd, turn);
+                continue;
+            }
+            if token & BELL != 0 {
+                turn.mailbox.silence();
                 continue;
             }
             let index = token as u32;
@@ -331,6 +373,7 @@ impl Poller for Epoll {
         if filled > 0 {
             self.hand_over(turn, &inputs[..filled]);
         }
+        events.clear();
         self.events = events;
         Ok(())
     }
@@ -371,18 +414,18 @@ fn accept_all(which: u32, listener: RawFd, turn: &mut Turn<'_>) {
 ///
 /// # Safety
 /// There is room for so many events.
-unsafe fn wait(fd: RawFd, events: *mut libc::epoll_event, timeout_us: Option<u64>) -> libc::c_int {
+unsafe fn wait(fd: RawFd, events: *mut libc::epoll_event, timeout_us: u64) -> libc::c_int {
     // SAFETY: by the caller's word; the time lives as long as the call.
     unsafe {
-        if let Some(us) = timeout_us.filter(|us| (1..1000).contains(us)) {
-            let time = libc::timespec { tv_sec: 0, tv_nsec: us as i64 * 1000 };
+        if (1..1000).contains(&timeout_us) {
+            let time = libc::timespec { tv_sec: 0, tv_nsec: timeout_us as i64 * 1000 };
             let n =
                 libc::syscall(libc::SYS_epoll_pwait2, fd, events, MAX_EVENTS, &time, ptr::null::<libc::sigset_t>(), 0);
             if n >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS) {
                 return n as libc::c_int;
             }
         }
-        let timeout_ms = timeout_us.map_or(-1, |us| us.div_ceil(1000).min(i32::MAX as u64) as i32);
+        let timeout_ms = timeout_us.div_ceil(1000).min(i32::MAX as u64) as i32;
         libc::epoll_wait(fd, events, MAX_EVENTS as libc::c_int, timeout_ms)
     }
 }

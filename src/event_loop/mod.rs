@@ -1,27 +1,25 @@
-//! The event loop of a shard: what Redis calls `ae`.
+//! The event loop of a thread: what Redis calls `ae`.
 //!
 //! [`EventLoop::ae_main`] is one turn after the other: `before_sleep` (mail, output, effects), a wait, file events,
-//! time events. How it waits and moves bytes is a [`Poller`]'s: [`uring`] or [`epoll`]. Both are thin and everything
-//! else is shared, so a comparison between them compares only the loops.
+//! time events. A loop has one shard, or several where there are more shards than cores: each has its [`Seat`], and all of
+//! a thread wait together. How they wait and move bytes is a [`Poller`]'s: [`uring`] or [`epoll`]. Both are thin and
+//! everything else is shared, so a comparison between them compares only the loops.
 
 pub mod epoll;
 pub mod mapping;
 pub mod ring;
+mod seat;
 pub mod uring;
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use hdrhistogram::Histogram;
-use ringshard_shards::message::Parcel;
-use ringshard_shards::shard::{Effect, Event, Shard};
+use ringshard_shards::shard::Shard;
 
-use crate::clock::WorkTime;
-use crate::mailbox::{Mail, Mailbox, Mailboxes, Taken};
+use crate::clock;
+use crate::mailbox::Mailbox;
 use crate::net::{Accepted, Acceptor};
-use crate::server::Server;
-use crate::{clock, log};
+
+pub use seat::{FileWork, Seat, Turn};
 
 /// How a shard waits and moves bytes.
 pub trait Poller {
@@ -36,12 +34,24 @@ pub trait Poller {
     fn flush(&mut self, shard: &mut Shard);
     /// Has what [`Poller::flush`] began leave now, not with the next wait.
     fn submit(&mut self) {}
-    /// Waits up to `timeout_us` (for ever when `None`) and hands what happened to the shard.
+    /// Prepares for a wait; whether that must end at once, because there is more to do then.
     ///
     /// # Errors
     /// Only what makes going on impossible.
-    fn poll(&mut self, turn: &mut Turn<'_>, timeout_us: Option<u64>) -> io::Result<()>;
-    /// Wakes another shard's sleeping loop, at the latest when this one waits.
+    fn before_wait(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+    /// Waits up to `timeout_us` until something happens at any of the thread's seats.
+    ///
+    /// # Errors
+    /// Only what makes going on impossible.
+    fn wait(&mut self, timeout_us: u64) -> io::Result<()>;
+    /// Hands what happened to the shard.
+    ///
+    /// # Errors
+    /// Only what makes going on impossible.
+    fn poll(&mut self, turn: &mut Turn<'_>) -> io::Result<()>;
+    /// Wakes another thread's sleeping loop, at the latest when this one waits.
     fn ring(&mut self, sleeper: &Mailbox) {
         sleeper.ring();
     }
@@ -52,212 +62,24 @@ pub trait Poller {
     fn listen(&mut self, acceptor: &Acceptor) -> io::Result<()>;
 }
 
-/// What a poller hands events to.
-pub struct Turn<'a> {
-    /// The machine.
-    pub shard: &'a mut Shard,
-    /// The mailbox, to be silenced when its bell rang.
-    pub mailbox: &'a Mailbox,
-    /// Mail that is the loop's to deal with, when the poller is done.
-    late: &'a mut Vec<Mail>,
-    post: &'a mut Post,
-    /// Connections that were accepted: the listener's id, and the descriptor.
-    pub accepted: &'a mut Vec<(u32, i32)>,
-    /// Whether anything happened.
-    pub active: bool,
-}
-
-impl Turn<'_> {
-    /// Sets the machine's time to the present: after waiting, before events.
-    pub fn awake(&mut self) {
-        let (ms, us) = clock::now();
-        self.shard.set_time(ms, us);
-    }
-
-    /// Takes in the mail that is there: to be called between the moment at which input was read and the one at which it is
-    /// handed over.
-    ///
-    /// Who sends something because of an answer finds all behind it that was sent before that answer: parts of commands
-    /// that split count on this for what other shards send, which stands behind them in the mailbox, and so must what
-    /// comes by a socket. (The load that finds the box empty may be relaxed: what was put in before the input was sent
-    /// happened before it.)
-    pub fn take_mail(&mut self) {
-        self.post.send_if_slow(self.shard);
-        if !self.mailbox.is_empty() {
-            self.active = true;
-            take_in(self.shard, self.mailbox, self.late, self.post);
-        }
-    }
-}
-
-/// Gives the machine the mail that is for it, in its order; the rest is left to the loop, and what is for the machine need
-/// not wait for that.
-fn take_in(shard: &mut Shard, mailbox: &Mailbox, late: &mut Vec<Mail>, post: &mut Post) {
-    let mut mails = mailbox.take();
-    // What the next two parcels hold comes into the cache while one is dealt with, and what the next one asks for.
-    let fetch = |mails: &Taken, nth| mails.parcel(nth).into_iter().for_each(Parcel::fetch);
-    fetch(&mails, 0);
-    fetch(&mails, 1);
-    while let Some(mail) = mails.next() {
-        if let Some(parcel) = mails.parcel(0) {
-            shard.expect(parcel);
-        }
-        fetch(&mails, 1);
-        match mail {
-            Mail::Parcel(parcel) => shard.step(Event::Parcel(parcel)),
-            Mail::Load(batch) => shard.step(Event::Load(batch)),
-            Mail::LoadWithAll(batch) => shard.step(Event::LoadWithAll(batch)),
-            Mail::LogSynced => shard.step(Event::LogSynced),
-            Mail::Migrated(slot, outcome) => shard.step(Event::Migrated(slot, outcome)),
-            Mail::Shutdown(how) => shard.step(Event::Shutdown(how)),
-            Mail::Adopt(_) | Mail::Listen | Mail::Stop => late.push(mail),
-        }
-        post.send_if_slow(shard);
-    }
-}
-
-/// What hands parcels to other shards.
-struct Post {
-    server: Arc<Server>,
-    mailboxes: Arc<Mailboxes>,
-    sleepers: Vec<usize>,
-    /// Commands served by the end of the last turn.
-    served: u64,
-    /// When parcels were last sent within a turn, and how many commands were served by then.
-    sent: (u64, u64),
-}
-
-impl Post {
-    fn send(&mut self, shard: &mut Shard, ring: &mut dyn FnMut(&Mailbox)) {
-        // Before anything leaves that tells of it, so that who has heard of a write finds it handed over.
-        for piece in shard.core.pieces.drain(..) {
-            self.server.log.append(piece);
-        }
-        if shard.outbox.is_empty() {
-            return;
-        }
-        let (mailboxes, sleepers, outbox) = (&self.mailboxes, &mut self.sleepers, &mut shard.outbox);
-        let ordered = outbox.is_ordered();
-        let mut send = || {
-            outbox.take(&mut |to, parcel| {
-                if mailboxes.of(to as usize).push_quietly(Mail::Parcel(parcel)) {
-                    sleepers.push(to as usize);
-                }
-            });
-        };
-        match ordered {
-            true => mailboxes.ordered(send),
-            false => send(),
-        }
-        for sleeper in self.sleepers.drain(..) {
-            ring(self.mailboxes.of(sleeper));
-        }
-    }
-
-    /// Sends what others wait for before the turn's end, when the turn is one of slow commands.
-    #[inline]
-    fn send_if_slow(&mut self, shard: &mut Shard) {
-        if shard.outbox.is_empty() || !shard.may_send_early() {
-            return;
-        }
-        let now = clock::monotonic_us();
-        let processed = shard.core.stats.commands_processed;
-        let since = now.saturating_sub(shard.core.now_us.max(self.sent.0));
-        let commands = processed.saturating_sub(self.served.max(self.sent.1));
-        if since >= SLOW_US && since >= commands * SLOW_COMMAND_US {
-            self.sent = (now, processed);
-            self.send(shard, &mut Mailbox::ring);
-        }
-    }
-}
-
-/// A file operation that a client waits for. It blocks, so an executor that can runs it beside the loop.
-pub struct FileWork {
-    /// The client.
-    pub client: u32,
-    /// The work: an error's text, or nothing.
-    pub run: Box<dyn FnOnce() -> Result<(), String> + Send>,
-}
-
 /// A loop that served this many commands in a turn yields its processor once before it sleeps, when there are other
 /// shards.
 ///
 /// Another shard, or a client on this machine, may be waiting for the processor with more work for this one. Letting
 /// it run costs a switch; sleeping and being woken by it costs a signal and two switches, and brings less at once. On
-/// two cores, 50 connections, 16-deep: 1.6 against 3.0 µs of CPU a request with eight shards, 1.2 against 1.4 with two.
-/// A lone client's round trip must not wait for whoever else wants the processor, so a quiet loop does not yield.
-///
-/// With more shards than processors there is mail nearly always, in small pieces: then a busy loop yields also though
-/// there is some, and finds more the next time (eight shards on two cores, as above: 0.77 against 0.80 µs).
+/// two cores, 50 connections, 16-deep: 1.2 against 1.4 µs of CPU a request with two shards. A lone client's round trip must
+/// not wait for whoever else wants the processor, so a quiet loop does not yield.
 const BUSY_COMMANDS: u64 = 4;
 
-/// What commands have asked of other shards, or answered them, is sent within a turn after so long,
-const SLOW_US: u64 = 100;
-/// if a command of the turn took so long.
-///
-/// Sent at its end, all of a turn's clients would be the other shard's at once, and then all of that one's this one's:
-/// with commands that take some time, scripts mostly, the two would work by turns.
-const SLOW_COMMAND_US: u64 = 4;
-
-/// One shard's loop.
+/// One thread's loop.
 pub struct EventLoop<P> {
-    /// The machine.
-    pub shard: Shard,
-    /// File operations for the executor around the loop; taken by [`crate::server`].
-    pub file_work: Vec<FileWork>,
-    poller: P,
-    server: Arc<Server>,
-    mailboxes: Arc<Mailboxes>,
-    acceptor: Option<Acceptor>,
-    id: usize,
-    stop: bool,
-    next_cron_us: u64,
-    idle_since: Option<u64>,
-    woke: u64,
-    accepted: Vec<(u32, i32)>,
-    late: Vec<Mail>,
-    post: Post,
-    /// Opened by the first snapshot.
-    work_time: Option<WorkTime>,
-    /// Durations of turns in µs, waiting left out.
-    turns: Histogram<u64>,
+    seats: Vec<Seat<P>>,
 }
 
 impl<P: Poller> EventLoop<P> {
-    /// A loop for `shard`; the one that gets an acceptor accepts for all.
-    pub fn new(
-        shard: Shard,
-        poller: P,
-        server: Arc<Server>,
-        mailboxes: Arc<Mailboxes>,
-        acceptor: Option<Acceptor>,
-    ) -> Self {
-        let id = shard.core.id as usize;
-        let post = Post {
-            server: server.clone(),
-            mailboxes: mailboxes.clone(),
-            sleepers: Vec::new(),
-            served: 0,
-            sent: (0, 0),
-        };
-        EventLoop {
-            shard,
-            file_work: Vec::new(),
-            poller,
-            server,
-            mailboxes,
-            acceptor,
-            id,
-            stop: false,
-            next_cron_us: 0,
-            idle_since: None,
-            woke: clock::monotonic_us(),
-            accepted: Vec::new(),
-            late: Vec::new(),
-            post,
-            work_time: None,
-            turns: Histogram::new_with_bounds(1, 60_000_000, 2).expect("constant bounds are valid"),
-        }
+    /// A loop of these shards, whose pollers wait together.
+    pub fn new(seats: Vec<Seat<P>>) -> Self {
+        EventLoop { seats }
     }
 
     /// Registers the accept handler.
@@ -265,10 +87,7 @@ impl<P: Poller> EventLoop<P> {
     /// # Errors
     /// What the kernel answers; the server cannot serve then.
     pub fn register_accept_handler(&mut self) -> io::Result<()> {
-        match &self.acceptor {
-            Some(acceptor) => self.poller.listen(acceptor),
-            None => Ok(()),
-        }
+        self.seats.iter_mut().try_for_each(Seat::register_accept_handler)
     }
 
     /// Turns until the server stops, or until the executor around the loop has work to do; true when it stops.
@@ -276,30 +95,15 @@ impl<P: Poller> EventLoop<P> {
     /// # Errors
     /// What makes going on impossible.
     pub fn ae_main(&mut self) -> io::Result<bool> {
-        while !self.stop {
+        while !self.seats.iter().all(|seat| seat.stop) {
             self.before_sleep();
-            if !self.file_work.is_empty() {
+            if self.seats.iter().any(|seat| !seat.file_work.is_empty()) {
                 return Ok(false);
             }
             self.ae_process_events(false)?;
         }
-        self.log_turns();
+        self.seats.iter().for_each(Seat::log_turns);
         Ok(true)
-    }
-
-    /// Says at the end how long the turns took: the time for which one client's work held up the others'.
-    fn log_turns(&self) {
-        let at = |q: f64| self.turns.value_at_quantile(q);
-        log::notice(format!(
-            "Shard {}: {} turns of the event loop, p50 {} µs, p99 {} µs, p99.9 {} µs, p99.99 {} µs, longest {} µs",
-            self.id,
-            self.turns.len(),
-            at(0.5),
-            at(0.99),
-            at(0.999),
-            at(0.9999),
-            self.turns.max()
-        ));
     }
 
     /// One turn that does not wait, for executors that have other work.
@@ -311,205 +115,57 @@ impl<P: Poller> EventLoop<P> {
         self.ae_process_events(true)
     }
 
-    fn ae_process_events(&mut self, no_wait: bool) -> io::Result<()> {
-        let timeout_us = if no_wait { Some(0) } else { self.timeout_us() };
-        let mailbox = self.mailboxes.of(self.id);
-        let served = self.shard.core.stats.commands_processed;
-        let busy = served.wrapping_sub(self.post.served) >= BUSY_COMMANDS;
-        self.post.served = served;
-        if busy && self.shard.core.shards > 1 && timeout_us != Some(0) && (self.server.crowded || mailbox.is_empty()) {
-            std::thread::yield_now();
-        }
-        let asleep = timeout_us != Some(0) && mailbox.fall_asleep(self.shard.something_waits());
-        let timeout_us = if asleep { timeout_us } else { Some(0) };
-        let (shard, accepted) = (&mut self.shard, &mut self.accepted);
-        let (late, post) = (&mut self.late, &mut self.post);
-        let mut turn = Turn { shard, mailbox, late, post, accepted, active: false };
-        self.poller.poll(&mut turn, timeout_us)?;
-        if turn.active {
-            self.idle_since = None;
-        }
-        if asleep {
-            mailbox.wake_up();
-        }
-        for (which, fd) in std::mem::take(&mut self.accepted) {
-            self.accept(which, fd);
-        }
-        self.time_events();
-        Ok(())
-    }
-
-    /// What ends a turn: mail is taken and sent, output leaves, effects are carried out.
-    fn before_sleep(&mut self) {
-        self.post.send_if_slow(&mut self.shard);
-        self.take_mail();
-        if self.shard.is_walked() {
-            self.shard.worked_us = self.work_time.get_or_insert_with(WorkTime::of_this_thread).us();
-        }
-        self.shard.before_sleep();
-        self.send_parcels();
-        // This shard's own parts of commands that split are mail to itself; they need no turn of their own.
-        if !self.mailboxes.of(self.id).is_empty() {
-            self.take_mail();
-            self.shard.end_turn_of_log();
-            self.send_parcels();
-        }
-        for at in 0..self.shard.flush.len() {
-            let index = self.shard.flush[at];
-            self.shard.check_output_limit(index);
-        }
-        self.poller.flush(&mut self.shard);
-        if self.shard.may_walk() {
-            self.poller.submit();
-            self.shard.walk_snapshot();
-        }
-        if !self.shard.effects.is_empty() {
-            self.carry_out_effects();
-        }
-        let now = clock::monotonic_us();
-        let worked = now.saturating_sub(self.shard.core.now_us.max(self.woke));
-        let commands = self.shard.core.stats.commands_processed.saturating_sub(self.post.served);
-        self.server.note_turn(self.id, worked, commands);
-        self.shard.turns = [self.shard.turns[0] + 1, self.shard.turns[1] + worked];
-        self.turns.saturating_record(worked.max(1));
-        self.woke = now;
-    }
-
-    fn take_mail(&mut self) {
-        let mailbox = self.mailboxes.of(self.id);
-        if mailbox.is_empty() && self.late.is_empty() {
-            return;
-        }
-        self.idle_since = None;
-        take_in(&mut self.shard, mailbox, &mut self.late, &mut self.post);
-        for mail in std::mem::take(&mut self.late) {
-            match mail {
-                Mail::Adopt(accepted) => self.adopt(accepted),
-                Mail::Listen => self.listen_anew(),
-                Mail::Stop => self.stop = true,
-                _ => unreachable!("the machine's mail was given to it"),
-            }
-        }
-    }
-
-    fn send_parcels(&mut self) {
-        let poller = &mut self.poller;
-        self.post.send(&mut self.shard, &mut |sleeper| poller.ring(sleeper));
-    }
-
-    fn carry_out_effects(&mut self) {
-        for effect in std::mem::take(&mut self.shard.effects) {
-            match effect {
-                Effect::Close(index) => self.poller.close(index),
-                Effect::Log(level, text) => log::write(level, &text),
-                Effect::Shutdown { save, now } => self.server.request_shutdown(save, now),
-                Effect::ShutdownFailed => self.server.shutdown_failed(),
-                Effect::Snapshot(chunk) => self.server.snapshots.add(chunk),
-                Effect::StopLog => self.server.log.close(),
-                Effect::RewriteConfig(client, all) => {
-                    let server = self.server.clone();
-                    self.file_work.push(FileWork { client, run: Box::new(move || server.rewrite_config(all)) });
-                }
-                Effect::LoadUsers(client) => {
-                    let server = self.server.clone();
-                    self.file_work.push(FileWork { client, run: Box::new(move || server.load_users()) });
-                }
-                Effect::SaveUsers(client) => {
-                    let server = self.server.clone();
-                    self.file_work.push(FileWork { client, run: Box::new(move || server.save_users()) });
-                }
-                Effect::Migrate(slot, migration) => {
-                    let (migrations, mailboxes, id) = (self.server.migrations.clone(), self.mailboxes.clone(), self.id);
-                    self.server.migrations.on_a_thread(Box::new(move || {
-                        let outcome = migrations.run(&migration);
-                        mailboxes.of(id).push(Mail::Migrated(slot, outcome));
-                    }));
-                }
-                Effect::ConfigChanged(names) => self.server.config_changed(&names),
-                Effect::Sleep(us) => std::thread::sleep(std::time::Duration::from_micros(us)),
-                Effect::Segfault => {
-                    log::warning("DEBUG SEGFAULT");
-                    // SAFETY: it ends the process, as was asked for.
-                    unsafe { libc::raise(libc::SIGSEGV) };
-                }
-                Effect::Crash(report) => panic!("{report}"),
-            }
-        }
+    /// Takes the file operations that the executor is to do, each with its shard's seat.
+    pub fn take_file_work(&mut self) -> Vec<(usize, FileWork)> {
+        let seats = self.seats.iter_mut().enumerate();
+        seats.flat_map(|(at, seat)| seat.file_work.drain(..).map(move |work| (at, work))).collect()
     }
 
     /// A file operation is done.
-    pub fn work_done(&mut self, client: u32, result: Result<(), String>) {
-        self.shard.step(Event::WorkDone(client, result));
+    pub fn work_done(&mut self, seat: usize, client: u32, result: Result<(), String>) {
+        self.seats[seat].work_done(client, result);
     }
 
-    /// How long this turn may wait, in µs: until the next time event, and not at all while there is work or the loop
-    /// is to spin.
-    fn timeout_us(&mut self) -> Option<u64> {
-        let shard = &self.shard;
-        if self.stop || !shard.flush.is_empty() || !shard.effects.is_empty() || shard.is_busy() {
-            return Some(0);
+    fn before_sleep(&mut self) {
+        let mut began = self.seats.last().and_then(|seat| seat.events_ended);
+        for seat in &mut self.seats {
+            began = Some(seat.before_sleep(began));
         }
-        let now = self.woke;
-        let spin = self.shard.core.config.busy_poll_us as u64;
-        if spin > 0 {
-            let since = *self.idle_since.get_or_insert(now);
-            if now - since < spin {
-                return Some(0);
+    }
+
+    fn ae_process_events(&mut self, no_wait: bool) -> io::Result<()> {
+        let mut timeout_us = if no_wait { 0 } else { u64::MAX };
+        let (mut served, mut mail) = (0, false);
+        for seat in &mut self.seats {
+            let at_once = seat.poller.before_wait()?;
+            timeout_us = timeout_us.min(if at_once { 0 } else { seat.timeout_us() });
+            served += seat.served();
+            mail |= !seat.mailbox().is_empty();
+        }
+        let others = self.seats[0].shard.core.shards > self.seats.len();
+        if served >= BUSY_COMMANDS && others && timeout_us > 0 && !mail {
+            std::thread::yield_now();
+        }
+        let asleep = timeout_us > 0 && self.fall_asleep();
+        self.seats[0].poller.wait(if asleep { timeout_us } else { 0 })?;
+        if asleep {
+            self.seats.iter().for_each(|seat| seat.mailbox().wake_up());
+        }
+        self.seats.iter_mut().try_for_each(Seat::process_events)?;
+        if let [_, _, ..] = self.seats[..] {
+            // Each has worked until the next one began.
+            let mut until = clock::monotonic_us();
+            for seat in self.seats.iter_mut().rev() {
+                until = seat.end_of_events(until);
             }
         }
-        let cron = self.next_cron_us.saturating_sub(now);
-        let deadline = self
-            .shard
-            .next_deadline_ms()
-            .map_or(u64::MAX, |at| (at - self.shard.core.now_ms).max(0) as u64 * 1000 + 1000);
-        let wide = self.shard.wide_rests_us().unwrap_or(u64::MAX);
-        Some(cron.min(wide).min(deadline).min(self.shard.snapshot_timeout_us().unwrap_or(u64::MAX)))
+        Ok(())
     }
 
-    fn time_events(&mut self) {
-        let now = self.shard.core.now_us;
-        if now < self.next_cron_us {
-            return;
-        }
-        let hz = self.shard.core.config.hz.max(1) as u64;
-        self.next_cron_us = now + 1_000_000 / hz;
-        if self.id == 0 {
-            self.server.migrations.close_idle();
-        }
-        let began = clock::monotonic_us();
-        self.shard.step(Event::Timer);
-        self.server.note_cron(self.id, (clock::monotonic_us() - began).max(1));
-    }
-
-    fn listen_anew(&mut self) {
-        let Some(acceptor) = &mut self.acceptor else { return };
-        acceptor.listeners = self.server.listening.all();
-        if let Err(error) = self.poller.listen(acceptor) {
-            log::warning(format!("Error registering the listening sockets: {error}"));
-        }
-    }
-
-    fn accept(&mut self, which: u32, fd: i32) {
-        let Some(acceptor) = &mut self.acceptor else { return };
-        let shared = self.shard.core.shared.clone();
-        if let Some((home, accepted)) = acceptor.accept(which, fd, &shared) {
-            match home == self.id {
-                true => self.adopt(accepted),
-                false => self.mailboxes.of(home).push(Mail::Adopt(accepted)),
-            }
-        }
-    }
-
-    fn adopt(&mut self, accepted: Accepted) {
-        // A place that the machine has given up must be closed before it can be given away again.
-        if !self.shard.effects.is_empty() {
-            self.carry_out_effects();
-        }
-        let peer = accepted.peer.clone();
-        self.shard.core.shared.arriving[self.id].0.fetch_sub(1, Relaxed);
-        match self.poller.adopt(accepted) {
-            Ok(index) => self.shard.step(Event::Connected(index, peer)),
-            Err(error) => log::warning(format!("Error registering fd event for the new client: {error}")),
-        }
+    /// Has whoever sends mail to one of these shards ring; false if some is there already.
+    fn fall_asleep(&self) -> bool {
+        let awake = self.seats.iter().position(|seat| !seat.mailbox().fall_asleep(seat.shard.something_waits()));
+        self.seats[..awake.unwrap_or(0)].iter().for_each(|seat| seat.mailbox().wake_up());
+        awake.is_none()
     }
 }

@@ -1,6 +1,6 @@
-//! A shard's network ring: an io_uring with its ring of provided buffers.
+//! A thread's network ring: an io_uring with its ring of provided buffers.
 //!
-//! Created on the shard's own thread with `SINGLE_ISSUER` and `DEFER_TASKRUN`, so that completions are worked off only
+//! Created on the loop's own thread with `SINGLE_ISSUER` and `DEFER_TASKRUN`, so that completions are worked off only
 //! when this thread asks for them. One `io_uring_enter` submits, runs the deferred work and waits.
 
 use std::io;
@@ -37,14 +37,35 @@ pub struct Ring {
     memory: Mapping,
     tail: u16,
     provided: u16,
+    /// Connections that are read.
+    live: usize,
+    /// What has completed, by seat.
+    arrived: Vec<Vec<Completion>>,
+}
+
+/// Token, result and flags.
+pub type Completion = (u64, i32, u32);
+
+/// Seats of one ring: ten bits of a token, the highest.
+pub const MAX_SEATS: usize = 1 << 10;
+
+/// The seat that a completion is for.
+fn seat_of(token: u64) -> usize {
+    (token >> 54) as usize
+}
+
+/// The highest bits of a seat's tokens.
+pub fn seat_bits(seat: usize) -> u64 {
+    debug_assert!(seat < MAX_SEATS);
+    (seat as u64) << 54
 }
 
 impl Ring {
-    /// A ring for the calling thread.
+    /// A ring for the calling thread, and so many seats.
     ///
     /// # Errors
     /// What the kernel answers; [`explain`] says what that means for the user.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(seats: usize) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -59,24 +80,33 @@ impl Ring {
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries.start() as u64, BUFFER_SLOTS, GROUP, 0)?;
         }
-        let mut ring = Ring { ring, entries, memory, tail: 0, provided: 0 };
+        let arrived = vec![Vec::new(); seats];
+        let mut ring = Ring { ring, entries, memory, tail: 0, provided: 0, live: 0, arrived };
         ring.provide(FIRST_BUFFERS);
         Ok(ring)
     }
 
+    /// Counts one more connection that is read, and sees that there are buffers.
+    pub fn joined(&mut self) {
+        self.live += 1;
+        if self.live > self.provided as usize {
+            self.provide(self.live.next_power_of_two().min(BUFFER_SLOTS as usize) as u16);
+        }
+    }
+
+    /// Counts one less.
+    pub fn left(&mut self) {
+        self.live -= 1;
+    }
+
     /// Provides up to `wanted` buffers in all.
-    pub fn provide(&mut self, wanted: u16) {
-        while self.provided < wanted.min(BUFFER_SLOTS) {
+    fn provide(&mut self, wanted: u16) {
+        while self.provided < wanted {
             let id = self.provided;
             self.provided += 1;
             self.put(id);
         }
         self.publish();
-    }
-
-    /// Buffers provided.
-    pub fn provided(&self) -> u16 {
-        self.provided
     }
 
     fn buffer_start(&self, id: u16) -> *mut u8 {
@@ -128,21 +158,19 @@ impl Ring {
         Ok(())
     }
 
-    /// Submits, and waits for a completion up to `timeout_us` (0: not at all, `None`: for ever).
-    pub fn enter(&mut self, timeout_us: Option<u64>) -> io::Result<()> {
+    /// Submits, waits for a completion up to `timeout_us` (0: not at all), and gives each seat its own.
+    pub fn enter(&mut self, timeout_us: u64) -> io::Result<()> {
         let result = match timeout_us {
-            Some(us) => {
+            // With nothing to wait for the kernel still runs deferred work, as long as events are asked for.
+            0 => self.get_events(),
+            us => {
                 let time = Timespec::new().sec(us / 1_000_000).nsec((us % 1_000_000 * 1000) as u32);
-                let args = SubmitArgs::new().timespec(&time);
-                // With nothing to wait for the kernel still runs deferred work, as long as events are asked for.
-                let want = (us > 0) as usize;
-                match want {
-                    0 => self.get_events(),
-                    _ => self.ring.submitter().submit_with_args(want, &args),
-                }
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
             }
-            None => self.ring.submit_and_wait(1),
         };
+        for c in self.ring.completion() {
+            self.arrived[seat_of(c.user_data())].push((c.user_data(), c.result(), c.flags()));
+        }
         match result {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -165,9 +193,10 @@ impl Ring {
         let _ = self.ring.submit();
     }
 
-    /// Takes completions into `out`, as (token, result, flags).
-    pub fn completions(&mut self, out: &mut Vec<(u64, i32, u32)>) {
-        out.extend(self.ring.completion().map(|c| (c.user_data(), c.result(), c.flags())));
+    /// Exchanges a seat's completions for an empty list.
+    pub fn completions(&mut self, seat: usize, out: &mut Vec<Completion>) {
+        debug_assert!(out.is_empty());
+        std::mem::swap(out, &mut self.arrived[seat]);
     }
 
     /// The ring's descriptor.

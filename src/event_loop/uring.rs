@@ -9,15 +9,17 @@
 //! by the loop's own sends, which would cost a second `enter` each turn. What a full socket did not take is sent
 //! again with a send that waits for room; that one completes in its own time.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use io_uring::types::{self, CancelBuilder};
 use io_uring::{cqueue, opcode, squeue};
 use ringshard_shards::shard::input::MAX_INPUTS;
 use ringshard_shards::shard::{Event, Input, Shard};
 
-use super::ring::{GROUP, Ring};
+use super::ring::{Completion, GROUP, Ring, seat_bits};
 use super::{Poller, Turn};
 use crate::mailbox::Mailbox;
 use crate::net::{Accepted, Acceptor};
@@ -39,10 +41,16 @@ mod kind {
     pub const UNRUNG: u64 = 7;
 }
 
-/// Kind, generation (24 bits) and place of a connection; a completion of an earlier connection in the same place is
-/// told by its generation.
+/// Kind, generation (24 bits) and place (22 bits) of a connection; a completion of an earlier connection in the same place
+/// is told by its generation. The seat's bits stand above.
 fn token(kind: u64, generation: u32, index: u32) -> u64 {
+    debug_assert!(index < 1 << 22);
     kind | ((generation & 0xff_ffff) as u64) << 8 | (index as u64) << 32
+}
+
+/// The place in a token.
+fn place(token: u64) -> u32 {
+    (token >> 32) as u32 & 0x3f_ffff
 }
 
 /// How far a connection's output is.
@@ -75,7 +83,8 @@ struct Connection {
 
 /// See the module's page.
 pub struct Uring {
-    ring: Ring,
+    ring: Rc<RefCell<Ring>>,
+    seat: usize,
     bell: RawFd,
     bell_count: Box<u64>,
     bell_armed: bool,
@@ -87,22 +96,22 @@ pub struct Uring {
     /// Ids and descriptors.
     listeners: Vec<(u32, RawFd)>,
     rearm_accept: Vec<u32>,
-    completions: Vec<(u64, i32, u32)>,
+    completions: Vec<Completion>,
     /// Inputs being gathered: place, provided buffer, length.
     inputs: Vec<(u32, u16, usize)>,
     /// Counts batches of inputs.
     batch: u64,
-    live: usize,
     handshakes: Handshakes,
     /// A session has more to send when what was submitted is sent, which makes no completion to wait for.
     unsealed: bool,
 }
 
 impl Uring {
-    /// A loop on `ring` that wakes when `bell` rings.
-    pub fn new(ring: Ring, bell: RawFd) -> Self {
+    /// A seat at `ring` that wakes when `bell` rings.
+    pub fn new(ring: Rc<RefCell<Ring>>, seat: usize, bell: RawFd) -> Self {
         Uring {
             ring,
+            seat,
             bell,
             bell_count: Box::new(0),
             bell_armed: false,
@@ -115,23 +124,24 @@ impl Uring {
             completions: Vec::new(),
             inputs: Vec::with_capacity(MAX_INPUTS),
             batch: 1,
-            live: 0,
             handshakes: Handshakes::default(),
             unsealed: false,
         }
     }
 
-    fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+    /// Adds a submission with this token.
+    fn push(&mut self, entry: squeue::Entry, token: u64) -> io::Result<()> {
+        let entry = entry.user_data(token | seat_bits(self.seat));
         // SAFETY: entries point to a connection's output, which is kept until its completion (or, for sends that do
-        // not wait, until `enter` has returned), or to the boxed counter of the bell, which lives as long as the ring.
-        unsafe { self.ring.push(entry) }
+        // not wait, until `enter` has returned), or to the boxed counter of the bell, which is kept as long as the ring.
+        unsafe { self.ring.borrow_mut().push(&entry) }
     }
 
     fn arm_bell(&mut self) -> io::Result<()> {
         if !self.bell_armed {
             let count = (&raw mut *self.bell_count).cast::<u8>();
-            let read = opcode::Read::new(types::Fd(self.bell), count, 8).build().user_data(kind::BELL);
-            self.push(&read)?;
+            let read = opcode::Read::new(types::Fd(self.bell), count, 8).build();
+            self.push(read, kind::BELL)?;
             self.bell_armed = true;
         }
         Ok(())
@@ -140,23 +150,16 @@ impl Uring {
     fn arm_receive(&mut self, index: u32) -> io::Result<()> {
         let connection = self.connections[index as usize].as_mut().expect("the caller saw it");
         connection.receiving = true;
-        let entry = opcode::RecvMulti::new(types::Fd(connection.fd.as_raw_fd()), GROUP).build().user_data(token(
-            kind::RECEIVE,
-            connection.generation,
-            index,
-        ));
-        self.push(&entry)
+        let token = token(kind::RECEIVE, connection.generation, index);
+        let entry = opcode::RecvMulti::new(types::Fd(connection.fd.as_raw_fd()), GROUP).build();
+        self.push(entry, token)
     }
 
     /// Reports connections of a listener, unless it is one no more.
     fn arm_accept(&mut self, which: u32) -> io::Result<()> {
         let Some((_, fd)) = self.listeners.iter().find(|(id, _)| *id == which) else { return Ok(()) };
-        let entry = opcode::AcceptMulti::new(types::Fd(*fd)).flags(libc::SOCK_CLOEXEC).build().user_data(token(
-            kind::ACCEPT,
-            0,
-            which,
-        ));
-        self.push(&entry)
+        let entry = opcode::AcceptMulti::new(types::Fd(*fd)).flags(libc::SOCK_CLOEXEC).build();
+        self.push(entry, token(kind::ACCEPT, 0, which))
     }
 
     /// Submits the rest of a connection's output; `waiting` for a full socket.
@@ -166,20 +169,19 @@ impl Uring {
         let fd = types::Fd(connection.fd.as_raw_fd());
         let send = opcode::Send::new(fd, rest.as_ptr(), rest.len().min(u32::MAX as usize) as u32);
         let generation = connection.generation;
-        let entry = match waiting {
-            false => send
-                .flags(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL)
-                .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(token(kind::SEND, generation, index)),
-            true => send.flags(libc::MSG_NOSIGNAL).build().user_data(token(kind::RESEND, generation, index)),
+        let (entry, kind) = match waiting {
+            false => {
+                let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
+                (send.flags(flags).build().flags(squeue::Flags::SKIP_SUCCESS), kind::SEND)
+            }
+            true => (send.flags(libc::MSG_NOSIGNAL).build(), kind::RESEND),
         };
-        self.push(&entry)
+        self.push(entry, token(kind, generation, index))
     }
 
     /// The connection that a token names, if it is still that one.
     fn find(&mut self, token: u64) -> Option<(u32, &mut Connection)> {
-        let index = (token >> 32) as u32;
+        let index = place(token);
         let generation = (token >> 8) as u32 & 0xff_ffff;
         let connection = self.connections.get_mut(index as usize)?.as_mut()?;
         (connection.generation & 0xff_ffff == generation).then_some((index, connection))
@@ -193,7 +195,7 @@ impl Uring {
         if done {
             self.connections[index as usize] = None;
             self.free.push(index);
-            self.live -= 1;
+            self.ring.borrow_mut().left();
         }
     }
 
@@ -273,22 +275,24 @@ impl Uring {
             return;
         }
         turn.take_mail();
+        let ring = self.ring.borrow();
         let mut list = [Input { client: 0, bytes: &[] }; MAX_INPUTS];
         for (slot, (client, buffer, len)) in list.iter_mut().zip(&self.inputs) {
-            *slot = Input { client: *client, bytes: self.ring.buffer(*buffer, *len) };
+            *slot = Input { client: *client, bytes: ring.buffer(*buffer, *len) };
         }
         turn.shard.step(Event::Received(&list[..self.inputs.len()]));
-        for (_, buffer, _) in self.inputs.drain(..) {
-            self.ring.put(buffer);
-        }
-        self.ring.publish();
+        drop(ring);
+        let mut ring = self.ring.borrow_mut();
+        self.inputs.drain(..).for_each(|(_, buffer, _)| ring.put(buffer));
+        ring.publish();
         self.batch += 1;
     }
 
     fn put_back(&mut self, buffer: Option<u16>) {
         if let Some(buffer) = buffer {
-            self.ring.put(buffer);
-            self.ring.publish();
+            let mut ring = self.ring.borrow_mut();
+            ring.put(buffer);
+            ring.publish();
         }
     }
 
@@ -297,7 +301,7 @@ impl Uring {
         turn.take_mail();
         let connection = self.connections[index as usize].as_mut().expect("the caller saw it");
         let session = connection.tls.as_deref_mut().expect("the caller saw it");
-        let end = session.receive(turn.shard, index, self.ring.buffer(buffer, len)).err();
+        let end = session.receive(turn.shard, index, self.ring.borrow().buffer(buffer, len)).err();
         end.iter().for_each(|end| session.note_end(end));
         self.put_back(Some(buffer));
         if end.is_some() {
@@ -381,10 +385,7 @@ impl Poller for Uring {
             seen: 0,
             tls: accepted.tls,
         });
-        self.live += 1;
-        if self.live > self.ring.provided() as usize {
-            self.ring.provide(self.live.next_power_of_two().min(u16::MAX as usize) as u16);
-        }
+        self.ring.borrow_mut().joined();
         self.arm_receive(index)?;
         Ok(index)
     }
@@ -404,9 +405,9 @@ impl Poller for Uring {
         unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
         if connection.receiving || connection.sending == Sending::Waiting {
             for kind in [kind::RECEIVE, kind::RESEND] {
-                let builder = CancelBuilder::user_data(token(kind, generation, index));
-                let entry = opcode::AsyncCancel2::new(builder).build().user_data(self::kind::CANCEL);
-                if let Err(error) = self.push(&entry) {
+                let builder = CancelBuilder::user_data(token(kind, generation, index) | seat_bits(self.seat));
+                let entry = opcode::AsyncCancel2::new(builder).build();
+                if let Err(error) = self.push(entry, self::kind::CANCEL) {
                     crate::log::warning(format!("Cannot cancel operations of a closed client: {error}"));
                 }
             }
@@ -442,19 +443,24 @@ impl Poller for Uring {
     }
 
     fn submit(&mut self) {
-        self.ring.submit();
+        self.ring.borrow_mut().submit();
     }
 
-    fn poll(&mut self, turn: &mut Turn<'_>, timeout_us: Option<u64>) -> io::Result<()> {
+    fn before_wait(&mut self) -> io::Result<bool> {
         self.arm_bell()?;
         for which in std::mem::take(&mut self.rearm_accept) {
             self.arm_accept(which)?;
         }
-        let timeout_us = if std::mem::take(&mut self.unsealed) { Some(0) } else { timeout_us };
-        self.ring.enter(timeout_us)?;
-        turn.awake();
+        Ok(std::mem::take(&mut self.unsealed))
+    }
+
+    fn wait(&mut self, timeout_us: u64) -> io::Result<()> {
+        self.ring.borrow_mut().enter(timeout_us)
+    }
+
+    fn poll(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         let mut completions = std::mem::take(&mut self.completions);
-        self.ring.completions(&mut completions);
+        self.ring.borrow_mut().completions(self.seat, &mut completions);
         turn.active = !completions.is_empty();
         // Sends that did not succeed have a completion; after these, the others have succeeded.
         for &(token, result, _) in completions.iter().filter(|(token, ..)| token & 0xff == kind::SEND) {
@@ -465,7 +471,7 @@ impl Poller for Uring {
             match token & 0xff {
                 kind::BELL => self.bell_armed = false,
                 kind::ACCEPT => {
-                    let which = (token >> 32) as u32;
+                    let which = place(token);
                     if result >= 0 {
                         turn.accepted.push((which, result));
                     } else if !matches!(-result, libc::EAGAIN | libc::EINTR | libc::ECONNABORTED | libc::EINVAL) {
@@ -479,7 +485,7 @@ impl Poller for Uring {
                 }
                 kind::RECEIVE => self.receive_completed(turn, token, result, flags)?,
                 // The sleeper must not sleep on: its eventfd always works.
-                kind::UNRUNG => crate::mailbox::ring_bell((token >> 32) as RawFd),
+                kind::UNRUNG => crate::mailbox::ring_bell(place(token) as RawFd),
                 kind::RESEND => self.send_completed(turn.shard, token, result)?,
                 _ => {}
             }
@@ -493,11 +499,9 @@ impl Poller for Uring {
 
     fn ring(&mut self, sleeper: &Mailbox) {
         let Some(fd) = sleeper.ring_fd() else { return sleeper.ring() };
-        let entry = opcode::MsgRingData::new(types::Fd(fd), 0, kind::MAIL, None)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(token(kind::UNRUNG, 0, sleeper.bell() as u32));
-        if self.push(&entry).is_err() {
+        let entry = opcode::MsgRingData::new(types::Fd(fd), 0, kind::MAIL, None).build();
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+        if self.push(entry, token(kind::UNRUNG, 0, sleeper.bell() as u32)).is_err() {
             sleeper.ring();
         }
     }

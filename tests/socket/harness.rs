@@ -25,9 +25,18 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// How many threads the shards have: each its own, or one for several, so that either is tried on either loop.
+    pub fn threads(&self) -> u32 {
+        match (self.event_loop == "uring") == (self.shards < 8) {
+            true => self.shards.div_ceil(2).min(2),
+            false => self.shards,
+        }
+    }
+
     /// Directives that ask for it.
     pub fn args(&self) -> Vec<String> {
-        ["--event-loop", self.event_loop, "--shards", &self.shards.to_string()].map(String::from).to_vec()
+        let (shards, threads) = (self.shards.to_string(), self.threads().to_string());
+        ["--event-loop", self.event_loop, "--shards", &shards, "--shard-threads", &threads].map(String::from).to_vec()
     }
 
     /// Starts a server with further directives.

@@ -238,10 +238,15 @@ macro_rules! directives {
 
 directives! {
     section "Shards" {
-        /// How many shards, each a thread with its own event loop and its own part of every database.
+        /// How many shards, each with its own part of every database.
         /// 0 means one for each core this process may use, by CPU affinity and cgroup quota.
         shards: u32 = 0,
             "shards", int(0, 1024), IMMUTABLE | OWN, Yes;
+        /// How many threads the shards share, each with its event loop. 0 means one for each shard, but no
+        /// more than cores: shards of one thread save the cost of switching between them, and wait for
+        /// each other's slow commands.
+        shard_threads: u32 = 0,
+            "shard-threads", int(0, 1024), IMMUTABLE | OWN, Yes;
         /// How a shard waits for its sockets: io_uring, epoll, or the first of these that works.
         /// auto logs why when it falls back; uring stops with that reason.
         event_loop: EventLoop = EventLoop::Auto,
@@ -250,7 +255,7 @@ directives! {
         /// latency and suits a machine whose cores are the server's own.
         busy_poll_us: u32 = 0,
             "busy-poll-us", int(0, 1000000), MUTABLE, Yes;
-        /// Whether each shard's thread is bound to one core.
+        /// Whether each thread of shards is bound to one core.
         pin_threads: bool = true,
             "pin-threads", Kind::Bool, IMMUTABLE | OWN, Yes;
         /// What other clients may see of a pipeline whose keys lie on different shards. Under relaxed,

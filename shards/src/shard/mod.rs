@@ -249,6 +249,8 @@ pub struct Shard {
     /// For how long its thread has had work, the kernel's for it and waiting for a processor included, in µs; the driver
     /// keeps it up to date while [`Shard::is_walked`].
     pub worked_us: u64,
+    /// How many shards the driver's thread has, this one included.
+    pub sharers: u32,
     /// How many commands had run when the last turn ended.
     pub(crate) commands_at_turn: u64,
     /// Whether memory was full in this turn though this shard has evicted what it could.
@@ -322,6 +324,7 @@ impl Shard {
             asked_for_room: false,
             turns: [0, 0],
             worked_us: 0,
+            sharers: 1,
             commands_at_turn: 0,
             evicts_in_vain: false,
             cron_client: 0,

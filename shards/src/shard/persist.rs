@@ -112,7 +112,9 @@ impl Shard {
         let last = &self.last_walk;
         let since = (host.ticks())().saturating_sub(last.ended) as f64 / host.ticks_per_us();
         let worked = (self.worked_us.saturating_sub(last.worked_us) as f64).min(since);
-        (IDLE * last.took_us - (since - worked) - worked * IDLE / CLIENTS).max(0.0).ceil() as u64
+        // What the thread does it does for all of its shards, and each may take its part.
+        let took_us = last.took_us * self.sharers as f64;
+        (IDLE * took_us - (since - worked) - worked * IDLE / CLIENTS).max(0.0).ceil() as u64
     }
 
     /// Tells the others how many changes this shard's slice has seen.
