@@ -127,10 +127,16 @@ impl<P: Poller> EventLoop<P> {
     }
 
     fn before_sleep(&mut self) {
-        let mut began = self.seats.last().and_then(|seat| seat.events_ended);
-        for seat in &mut self.seats {
-            began = Some(seat.before_sleep(began));
+        self.seats.iter_mut().for_each(Seat::before_sleep);
+        if let [_, _, ..] = self.seats[..] {
+            // What they have sent each other needs no turn of its own: who comes later has answered already.
+            self.seats.iter_mut().for_each(Seat::take_further_mail);
         }
+        self.seats.iter_mut().for_each(Seat::end_turn);
+        let now = clock::monotonic_us();
+        let worked_us = self.seats[0].worked_us(now);
+        let seats = self.seats.len() as u64;
+        self.seats.iter_mut().for_each(|seat| seat.count_turn(now, worked_us, seats));
     }
 
     fn ae_process_events(&mut self, no_wait: bool) -> io::Result<()> {
@@ -151,15 +157,7 @@ impl<P: Poller> EventLoop<P> {
         if asleep {
             self.seats.iter().for_each(|seat| seat.mailbox().wake_up());
         }
-        self.seats.iter_mut().try_for_each(Seat::process_events)?;
-        if let [_, _, ..] = self.seats[..] {
-            // Each has worked until the next one began.
-            let mut until = clock::monotonic_us();
-            for seat in self.seats.iter_mut().rev() {
-                until = seat.end_of_events(until);
-            }
-        }
-        Ok(())
+        self.seats.iter_mut().try_for_each(Seat::process_events)
     }
 
     /// Has whoever sends mail to one of these shards ring; false if some is there already.

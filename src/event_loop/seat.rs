@@ -166,8 +166,6 @@ pub struct Seat<P> {
     next_cron_us: u64,
     idle_since: Option<u64>,
     woke: u64,
-    /// Where others sit at the loop too: when this shard's last events had been dealt with.
-    pub(super) events_ended: Option<u64>,
     accepted: Vec<(u32, i32)>,
     late: Vec<Mail>,
     post: Post,
@@ -201,7 +199,6 @@ impl<P: Poller> Seat<P> {
             next_cron_us: 0,
             idle_since: None,
             woke: clock::monotonic_us(),
-            events_ended: None,
             accepted: Vec::new(),
             late: Vec::new(),
             post,
@@ -265,9 +262,8 @@ impl<P: Poller> Seat<P> {
         Ok(())
     }
 
-    /// What ends a turn: mail is taken and sent, output leaves, effects are carried out. Returns the time, which is when the
-    /// next shard of the loop `began` its own.
-    pub(super) fn before_sleep(&mut self, began: Option<u64>) -> u64 {
+    /// Before output leaves: mail is taken and sent.
+    pub(super) fn before_sleep(&mut self) {
         self.post.send_if_slow(&mut self.shard);
         self.take_mail();
         if self.shard.is_walked() {
@@ -276,11 +272,20 @@ impl<P: Poller> Seat<P> {
         self.shard.before_sleep();
         self.send_parcels();
         // This shard's own parts of commands that split are mail to itself; they need no turn of their own.
-        if !self.mailboxes.of(self.id).is_empty() {
+        self.take_further_mail();
+    }
+
+    /// Mail that came behind that.
+    pub(super) fn take_further_mail(&mut self) {
+        if !self.mailbox().is_empty() {
             self.take_mail();
             self.shard.end_turn_of_log();
             self.send_parcels();
         }
+    }
+
+    /// What ends a turn: output leaves, effects are carried out.
+    pub(super) fn end_turn(&mut self) {
         for at in 0..self.shard.flush.len() {
             let index = self.shard.flush[at];
             self.shard.check_output_limit(index);
@@ -293,24 +298,21 @@ impl<P: Poller> Seat<P> {
         if !self.shard.effects.is_empty() {
             self.carry_out_effects();
         }
-        let now = clock::monotonic_us();
-        let mut worked = now.saturating_sub(self.shard.core.now_us.max(self.woke));
-        if let Some(ended) = self.events_ended {
-            // Others worked in between.
-            worked = worked.saturating_sub(began.unwrap_or(ended).saturating_sub(ended));
-        }
-        let commands = self.shard.core.stats.commands_processed.saturating_sub(self.post.served);
-        self.server.note_turn(self.id, worked, commands);
-        self.shard.turns = [self.shard.turns[0] + 1, self.shard.turns[1] + worked];
-        self.turns.saturating_record(worked.max(1));
-        self.woke = now;
-        now
     }
 
-    /// This shard's events had been dealt with at `until`; returns when they began.
-    pub(super) fn end_of_events(&mut self, until: u64) -> u64 {
-        self.events_ended = Some(until);
-        self.shard.core.now_us
+    /// For how long the loop has worked since it woke, in µs: this is its first seat.
+    pub(super) fn worked_us(&self, now: u64) -> u64 {
+        now.saturating_sub(self.shard.core.now_us.max(self.woke))
+    }
+
+    /// Counts a turn that took the loop so long, and this shard its part of that.
+    pub(super) fn count_turn(&mut self, now: u64, worked_us: u64, seats: u64) {
+        let commands = self.shard.core.stats.commands_processed.saturating_sub(self.post.served);
+        let own_us = worked_us / seats;
+        self.server.note_turn(self.id, own_us, commands);
+        self.shard.turns = [self.shard.turns[0] + 1, self.shard.turns[1] + own_us];
+        self.turns.saturating_record(worked_us.max(1));
+        self.woke = now;
     }
 
     fn take_mail(&mut self) {
