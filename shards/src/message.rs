@@ -11,7 +11,7 @@ use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
 use crate::db::blocked::BlockId;
-use crate::dict::prefetch_line;
+use crate::dict::{prefetch_line, prefetch_line_to_write};
 use crate::limits::{
     BATCH_COMMANDS, BATCH_KEYS, SMALL_PARCEL_BYTES, SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES,
     SPARE_PARCELS_SHORT_BYTES, SURPLUS_PARCELS,
@@ -132,18 +132,13 @@ impl RequestBatch {
         self.push_arg(name);
     }
 
-    /// Adds those keys of a split command that belong to `owner` to the part that was begun, or is being taken up again;
-    /// every `step`th argument is a key, and the others are values.
-    pub fn push_keys(&mut self, args: Args<'_>, step: usize, owner: ShardId, with_values: bool) {
-        for (n, place) in args.places().iter().enumerate() {
-            if place.owner == owner {
-                let at = 1 + n * step;
-                self.push_arg_of(args, at);
-                self.places.push(*place);
-                if with_values {
-                    self.push_arg_of(args, at + 1);
-                }
-            }
+    /// Adds the key `at` of a split command to the part that was begun, or is being taken up again, and the value behind it.
+    #[inline(always)]
+    pub fn push_key(&mut self, args: Args<'_>, at: usize, place: KeyPlace, with_value: bool) {
+        self.push_arg_of(args, at);
+        self.places.push(place);
+        if with_value {
+            self.push_arg_of(args, at + 1);
         }
     }
 
@@ -471,15 +466,27 @@ pub enum Note {
     Denied(ClientView, Box<crate::acl::log::Denial>),
 }
 
-/// Has the first lines of a slice fetched.
-#[inline]
-fn fetch_lines<T>(slice: &[T]) {
+/// Does this to the first lines of a slice.
+#[inline(always)]
+fn each_line<T>(slice: &[T], fetch: impl Fn(*const u8)) {
     const LINE: usize = 64;
     const LINES: usize = 8;
     let start: *const u8 = slice.as_ptr().cast();
     for at in (0..size_of_val(slice).min(LINES * LINE)).step_by(LINE) {
-        prefetch_line(start.wrapping_add(at));
+        fetch(start.wrapping_add(at));
     }
+}
+
+/// Has the first lines of a slice fetched.
+#[inline]
+fn fetch_lines<T>(slice: &[T]) {
+    each_line(slice, prefetch_line);
+}
+
+/// Has the first lines of a slice fetched to be written to.
+#[inline]
+fn claim_lines<T>(slice: &[T]) {
+    each_line(slice, prefetch_line_to_write);
 }
 
 /// All that one shard sends another in one turn.
@@ -535,6 +542,17 @@ impl Parcel {
         fetch_lines(&self.requests.refs);
         fetch_lines(&self.requests.places);
         fetch_lines(&self.requests.bytes);
+    }
+
+    /// Has the lines that it takes up claimed from the core that has written them, before they are written to again.
+    #[inline]
+    fn claim(&self) {
+        claim_lines(&self.requests.heads);
+        claim_lines(&self.requests.refs);
+        claim_lines(&self.requests.places);
+        claim_lines(&self.requests.bytes);
+        claim_lines(&self.replies.heads);
+        claim_lines(&self.replies.bytes);
     }
 
     /// Bytes of its flat buffers, used or not.
@@ -754,6 +772,7 @@ impl Outbox {
         let bytes = self.spare_bytes + parcel.capacity();
         let fits = parcel.capacity() <= SPARE_PARCEL_BYTES && bytes <= SPARE_PARCELS_BYTES;
         if fits && self.spare.len() < SPARE_PARCELS + 2 * self.parcels.len() {
+            parcel.claim();
             parcel.clear();
             self.spare_bytes = bytes;
             self.spare.push(parcel);

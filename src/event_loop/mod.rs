@@ -74,12 +74,14 @@ const BUSY_COMMANDS: u64 = 4;
 /// One thread's loop.
 pub struct EventLoop<P> {
     seats: Vec<Seat<P>>,
+    /// When the last wait ended, in µs.
+    woke_us: u64,
 }
 
 impl<P: Poller> EventLoop<P> {
     /// A loop of these shards, whose pollers wait together.
     pub fn new(seats: Vec<Seat<P>>) -> Self {
-        EventLoop { seats }
+        EventLoop { seats, woke_us: clock::monotonic_us() }
     }
 
     /// Registers the accept handler.
@@ -127,14 +129,24 @@ impl<P: Poller> EventLoop<P> {
     }
 
     fn before_sleep(&mut self) {
-        self.seats.iter_mut().for_each(Seat::before_sleep);
-        if let [_, _, ..] = self.seats[..] {
-            // What they have sent each other needs no turn of its own: who comes later has answered already.
-            self.seats.iter_mut().for_each(Seat::take_further_mail);
+        match &mut self.seats[..] {
+            [seat] => seat.before_sleep(),
+            seats => {
+                // While one works time goes on for the others.
+                for seat in &mut *seats {
+                    seat.update_cached_time();
+                    seat.before_sleep();
+                }
+                // What they have sent each other needs no turn of its own: who comes later has answered already.
+                for seat in seats {
+                    seat.update_cached_time();
+                    seat.take_further_mail();
+                }
+            }
         }
         self.seats.iter_mut().for_each(Seat::end_turn);
         let now = clock::monotonic_us();
-        let worked_us = self.seats[0].worked_us(now);
+        let worked_us = now.saturating_sub(self.woke_us);
         let seats = self.seats.len() as u64;
         self.seats.iter_mut().for_each(|seat| seat.count_turn(now, worked_us, seats));
     }
@@ -157,7 +169,9 @@ impl<P: Poller> EventLoop<P> {
         if asleep {
             self.seats.iter().for_each(|seat| seat.mailbox().wake_up());
         }
-        self.seats.iter_mut().try_for_each(Seat::process_events)
+        self.seats.iter_mut().try_for_each(Seat::process_events)?;
+        self.woke_us = self.seats[0].shard.core.now_us;
+        Ok(())
     }
 
     /// Has whoever sends mail to one of these shards ring; false if some is there already.

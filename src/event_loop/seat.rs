@@ -31,12 +31,6 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Sets the machine's time to the present: after waiting, before events.
-    fn awake(&mut self) {
-        let (ms, us) = clock::now();
-        self.shard.set_time(ms, us);
-    }
-
     /// Takes in the mail that is there: to be called between the moment at which input was read and the one at which it is
     /// handed over.
     ///
@@ -244,13 +238,19 @@ impl<P: Poller> Seat<P> {
         self.mailboxes.of(self.id)
     }
 
+    /// Sets the machine's time to the present: after waiting, or after others of the loop have worked.
+    pub(super) fn update_cached_time(&mut self) {
+        let (ms, us) = clock::now();
+        self.shard.set_time(ms, us);
+    }
+
     /// What begins a turn: file events, then time events.
     pub(super) fn process_events(&mut self) -> io::Result<()> {
+        self.update_cached_time();
         let mailbox = self.mailboxes.of(self.id);
         let (shard, accepted) = (&mut self.shard, &mut self.accepted);
         let (late, post) = (&mut self.late, &mut self.post);
         let mut turn = Turn { shard, mailbox, late, post, accepted, active: false };
-        turn.awake();
         self.poller.poll(&mut turn)?;
         if turn.active {
             self.idle_since = None;
@@ -298,11 +298,6 @@ impl<P: Poller> Seat<P> {
         if !self.shard.effects.is_empty() {
             self.carry_out_effects();
         }
-    }
-
-    /// For how long the loop has worked since it woke, in µs: this is its first seat.
-    pub(super) fn worked_us(&self, now: u64) -> u64 {
-        now.saturating_sub(self.shard.core.now_us.max(self.woke))
     }
 
     /// Counts a turn that took the loop so long, and this shard its part of that.

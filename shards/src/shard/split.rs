@@ -54,6 +54,8 @@ pub(crate) struct SplitTx {
     /// Values: the parts' replies end to end, and where each begins.
     pub(super) bytes: Vec<u8>,
     pub(super) parts: Vec<(ShardId, usize)>,
+    /// By shard, where the rest of its part begins, as the reply is put together.
+    cursors: Vec<usize>,
     /// `MSETNX`: what is to be written.
     pairs: Option<OwnedArgs>,
     /// `MIGRATE`: what is to be taken where.
@@ -105,6 +107,7 @@ impl Splits {
             places: Vec::new(),
             bytes: Vec::new(),
             parts: Vec::new(),
+            cursors: Vec::new(),
             pairs: None,
             errand: None,
             commits: false,
@@ -187,18 +190,16 @@ impl Shard {
             self.splits.last = None;
         }
         let tag = if span.is_some() { tag | SPANS } else { tag };
-        for (n, owner) in split.owners.iter().enumerate() {
+        let (earlier, new) = split.owners.split_at(begun);
+        new.iter().for_each(|owner| self.outbox.parcel(*owner).requests.begin_part(args.at(0)));
+        for (n, place) in places.iter().enumerate() {
+            self.outbox.parcel(place.owner).requests.push_key(args, 1 + n * kind.step(), *place, with_values);
+        }
+        for owner in earlier.iter().filter(|owner| mask & order::bit(**owner) != 0) {
+            self.outbox.parcel(*owner).requests.grow_part();
+        }
+        for owner in new {
             let batch = &mut self.outbox.parcel(*owner).requests;
-            if n >= begun {
-                batch.begin_part(args.at(0));
-            } else if mask & order::bit(*owner) == 0 {
-                continue;
-            }
-            batch.push_keys(args, kind.step(), *owner, with_values);
-            if n < begun {
-                batch.grow_part();
-                continue;
-            }
             span.iter().for_each(|word| batch.push_arg(word));
             batch.end_part(view, tag | u64::from(slot), command);
         }
@@ -498,17 +499,21 @@ impl SplitTx {
     }
 
     fn write_values(&mut self, out: &mut Vec<u8>) {
-        // Behind each part's own count.
-        for (_, at) in &mut self.parts {
-            *at += line(&self.bytes[*at..]).0;
+        for (owner, at) in &self.parts {
+            if self.cursors.len() <= *owner as usize {
+                self.cursors.resize(*owner as usize + 1, 0);
+            }
+            // Behind each part's own count.
+            self.cursors[*owner as usize] = at + line(&self.bytes[*at..]).0;
         }
         out.reserve(self.bytes.len() + SHORT_REPLY);
         let mut begin = 0;
         for end in &self.ends {
             Reply::new(out, self.client.resp).array(end - begin);
             for place in &self.places[begin..*end] {
-                let part = self.parts.iter_mut().find(|(owner, _)| owner == place).expect("each has answered");
-                let bytes = &self.bytes[part.1..];
+                // No search: whose the next key is no processor can foresee.
+                let at = &mut self.cursors[*place as usize];
+                let bytes = &self.bytes[*at..];
                 let short = bytes.first_chunk::<SHORT_REPLY>();
                 let len = match short {
                     Some([b'$', a @ b'0'..=b'9', b'\r', ..]) => (a - b'0') as usize + 6,
@@ -517,7 +522,7 @@ impl SplitTx {
                     }
                     _ => reply_len(bytes),
                 };
-                part.1 += len;
+                *at += len;
                 match short {
                     Some(short) if len <= SHORT_REPLY => {
                         let start = out.len();
