@@ -11,7 +11,7 @@ use crate::client::{ClientInfo, ClientView};
 use crate::commands::CommandId;
 use crate::db::Slice;
 use crate::db::blocked::BlockId;
-use crate::dict::{prefetch_line, prefetch_line_to_write};
+use crate::dict::prefetch_line;
 use crate::limits::{
     BATCH_COMMANDS, BATCH_KEYS, SMALL_PARCEL_BYTES, SPARE_PARCEL_BYTES, SPARE_PARCELS, SPARE_PARCELS_BYTES,
     SPARE_PARCELS_SHORT_BYTES, SURPLUS_PARCELS,
@@ -466,27 +466,15 @@ pub enum Note {
     Denied(ClientView, Box<crate::acl::log::Denial>),
 }
 
-/// Does this to the first lines of a slice.
-#[inline(always)]
-fn each_line<T>(slice: &[T], fetch: impl Fn(*const u8)) {
+/// Has the first lines of a slice fetched.
+#[inline]
+fn fetch_lines<T>(slice: &[T]) {
     const LINE: usize = 64;
     const LINES: usize = 8;
     let start: *const u8 = slice.as_ptr().cast();
     for at in (0..size_of_val(slice).min(LINES * LINE)).step_by(LINE) {
-        fetch(start.wrapping_add(at));
+        prefetch_line(start.wrapping_add(at));
     }
-}
-
-/// Has the first lines of a slice fetched.
-#[inline]
-fn fetch_lines<T>(slice: &[T]) {
-    each_line(slice, prefetch_line);
-}
-
-/// Has the first lines of a slice fetched to be written to.
-#[inline]
-fn claim_lines<T>(slice: &[T]) {
-    each_line(slice, prefetch_line_to_write);
 }
 
 /// All that one shard sends another in one turn.
@@ -542,17 +530,6 @@ impl Parcel {
         fetch_lines(&self.requests.refs);
         fetch_lines(&self.requests.places);
         fetch_lines(&self.requests.bytes);
-    }
-
-    /// Has the lines that it takes up claimed from the core that has written them, before they are written to again.
-    #[inline]
-    fn claim(&self) {
-        claim_lines(&self.requests.heads);
-        claim_lines(&self.requests.refs);
-        claim_lines(&self.requests.places);
-        claim_lines(&self.requests.bytes);
-        claim_lines(&self.replies.heads);
-        claim_lines(&self.replies.bytes);
     }
 
     /// Bytes of its flat buffers, used or not.
@@ -772,7 +749,6 @@ impl Outbox {
         let bytes = self.spare_bytes + parcel.capacity();
         let fits = parcel.capacity() <= SPARE_PARCEL_BYTES && bytes <= SPARE_PARCELS_BYTES;
         if fits && self.spare.len() < SPARE_PARCELS + 2 * self.parcels.len() {
-            parcel.claim();
             parcel.clear();
             self.spare_bytes = bytes;
             self.spare.push(parcel);

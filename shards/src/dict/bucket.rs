@@ -56,18 +56,6 @@ pub(crate) fn prefetch_line<T>(p: *const T) {
     let _ = p;
 }
 
-/// Asks for the cache line at `p`, to write to it: another core that has it gives it up. Any address is fine.
-#[inline]
-pub(crate) fn prefetch_line_to_write<T>(p: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: as above; processors that do not know the instruction pass over it.
-    unsafe {
-        std::arch::asm!("prefetchw [{}]", in(reg) p, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = p;
-}
-
 impl Bucket {
     pub(super) const EMPTY: Self = Self { slots: [[0; 6]; SLOTS], tags: [0; SLOTS], meta: 0 };
 

@@ -34,8 +34,8 @@ use std::fmt::Write as _;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+pub(crate) use bucket::prefetch_line;
 use bucket::{Bucket, Mark, bits};
-pub(crate) use bucket::{prefetch_line, prefetch_line_to_write};
 pub use hasher::Hasher;
 use table::{DIRECT_MAX, SPACE, Table, next_size, size_for};
 
