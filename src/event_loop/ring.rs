@@ -4,6 +4,7 @@
 //! when this thread asks for them. One `io_uring_enter` submits, runs the deferred work and waits.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -30,7 +31,8 @@ pub const GROUP: u16 = 0;
 
 /// See the module's page.
 pub struct Ring {
-    ring: IoUring,
+    ring: ManuallyDrop<IoUring>,
+    ended: bool,
     /// The ring of buffers, shared with the kernel: one page-aligned array of entries.
     entries: Mapping,
     /// The buffers' memory.
@@ -75,15 +77,24 @@ impl Ring {
             .build(SUBMISSIONS)?;
         let entries = Mapping::new(BUFFER_SLOTS as usize * size_of::<BufRingEntry>())?;
         let memory = Mapping::new(BUFFER_SLOTS as usize * BUFFER_BYTES)?;
-        // SAFETY: the array is page-aligned, large enough for so many entries, and lives as long as the ring, which
-        // is dropped first (fields drop in order).
+        // SAFETY: the array is page-aligned, large enough for so many entries, and outlives the ring (`Ring::end`).
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries.start() as u64, BUFFER_SLOTS, GROUP, 0)?;
         }
         let arrived = vec![Vec::new(); seats];
-        let mut ring = Ring { ring, entries, memory, tail: 0, provided: 0, live: 0, arrived };
+        let ring = ManuallyDrop::new(ring);
+        let mut ring = Ring { ring, ended: false, entries, memory, tail: 0, provided: 0, live: 0, arrived };
         ring.provide(FIRST_BUFFERS);
         Ok(ring)
+    }
+
+    /// Ends the ring, and with it whatever is under way, before the first of its seats frees what the kernel may write to.
+    /// Nothing may be asked of it then.
+    pub fn end(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            // SAFETY: dropped here only, once, and not used behind that.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+        }
     }
 
     /// Counts one more connection that is read, and sees that there are buffers.
@@ -202,6 +213,12 @@ impl Ring {
     /// The ring's descriptor.
     pub fn fd(&self) -> RawFd {
         self.ring.as_raw_fd()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -133,7 +133,7 @@ impl Uring {
     fn push(&mut self, entry: squeue::Entry, token: u64) -> io::Result<()> {
         let entry = entry.user_data(token | seat_bits(self.seat));
         // SAFETY: entries point to a connection's output, which is kept until its completion (or, for sends that do
-        // not wait, until `enter` has returned), or to the boxed counter of the bell, which is kept as long as the ring.
+        // not wait, until `enter` has returned), or to the boxed counter of the bell; these outlive the ring (`Ring::end`).
         unsafe { self.ring.borrow_mut().push(&entry) }
     }
 
@@ -361,6 +361,13 @@ impl Uring {
             Some(connection) if !connection.receiving && !connection.closing => self.arm_receive(index),
             _ => Ok(()),
         }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // The seats of a ring go together.
+        self.ring.borrow_mut().end();
     }
 }
 
