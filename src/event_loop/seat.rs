@@ -279,7 +279,7 @@ impl<P: Poller> Seat<P> {
     pub(super) fn take_further_mail(&mut self) {
         if !self.mailbox().is_empty() {
             self.take_mail();
-            self.shard.end_turn_of_log();
+            self.shard.before_sending();
             self.send_parcels();
         }
     }

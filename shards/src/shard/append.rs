@@ -189,7 +189,7 @@ impl Shard {
     }
 
     /// What a turn ends with: the log goes to the driver, and output waits or goes.
-    pub fn end_turn_of_log(&mut self) {
+    pub(crate) fn end_turn_of_log(&mut self) {
         if self.core.effects.on {
             self.drain_log();
             if self.gate.on && !self.outbox.is_empty() {

@@ -439,6 +439,14 @@ impl Shard {
                 slice.log_said(&mut self.core);
             }
         }
+        if let Some(codes) = self.core.stats.too_many_codes.take() {
+            self.say_errors_given_up(&codes);
+        }
+        self.before_sending();
+    }
+
+    /// What must be done before what there is for others leaves: once a turn, and again when mail has come behind that.
+    pub fn before_sending(&mut self) {
         if self.core.config.maxmemory != 0 && self.core.shards > 1 {
             // Who has been answered about a key finds it counted.
             self.publish_evictable();
@@ -446,9 +454,6 @@ impl Shard {
         }
         if self.client_memory_limit != 0 {
             self.count_and_evict_clients();
-        }
-        if let Some(codes) = self.core.stats.too_many_codes.take() {
-            self.say_errors_given_up(&codes);
         }
         if self.core.tracked {
             self.settle_own();
