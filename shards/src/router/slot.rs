@@ -103,9 +103,34 @@ mod clmul {
         _mm_cvtsi128_si64(_mm_xor_si128(product, folded)) as u64
     }
 
-    /// See [`super::crc16_and_brace`].
+    /// What is congruent to a polynomial of 64 bits times x^16, in 16 bits (Barrett's reduction).
+    #[inline]
+    #[target_feature(enable = "pclmulqdq")]
+    fn reduced(state: u64) -> u16 {
+        let state = _mm_cvtsi64_si128(state as i64);
+        let product = _mm_clmulepi64_si128::<0x00>(state, _mm_cvtsi64_si128(QUOTIENT));
+        let quotient = _mm_xor_si128(_mm_unpackhi_epi64(product, product), state);
+        let multiple = _mm_clmulepi64_si128::<0x00>(quotient, _mm_cvtsi64_si128(POLYNOMIAL as i64));
+        _mm_cvtsi128_si64(multiple) as u16
+    }
+
+    /// See [`super::crc16_and_brace`]. Keys of eight to sixteen bytes, which most are, take no loop: two words that may
+    /// overlap hold all of them.
     #[target_feature(enable = "pclmulqdq")]
     pub(super) fn crc16_and_brace(key: &[u8]) -> (u16, bool) {
+        if let (Some(first), Some(last), ..=16) = (key.first_chunk(), key.last_chunk(), key.len()) {
+            let (first, last) = (u64::from_be_bytes(*first), u64::from_be_bytes(*last));
+            let both = _mm_set_epi64x(first as i64, last as i64);
+            let found = _mm_movemask_epi8(_mm_cmpeq_epi8(both, _mm_set1_epi8(b'{' as i8)));
+            let state = match key.len() {
+                16 => past_word(first) ^ last,
+                len => {
+                    let all = u128::from(first) << ((len - 8) * 8) | u128::from(last & (1 << ((len - 8) * 8)) - 1);
+                    past_word((all >> 64) as u64) ^ all as u64
+                }
+            };
+            return (reduced(state), found != 0);
+        }
         let (words, rest) = key.as_chunks::<8>();
         let (mut state, mut found) = (0u64, 0u64);
         for (i, word) in words.iter().enumerate() {
@@ -119,10 +144,7 @@ mod clmul {
             let bits = rest.len() * 8;
             state = past_word(state >> (64 - bits)) ^ state << bits ^ word;
         }
-        let product = _mm_clmulepi64_si128::<0x00>(_mm_cvtsi64_si128(state as i64), _mm_cvtsi64_si128(QUOTIENT));
-        let quotient = _mm_xor_si128(_mm_unpackhi_epi64(product, product), _mm_cvtsi64_si128(state as i64));
-        let multiple = _mm_clmulepi64_si128::<0x00>(quotient, _mm_cvtsi64_si128(POLYNOMIAL as i64));
-        (_mm_cvtsi128_si64(multiple) as u16, found != 0)
+        (reduced(state), found != 0)
     }
 }
 

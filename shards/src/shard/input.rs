@@ -272,27 +272,37 @@ impl Shard {
         }
     }
 
-    /// Finds where the keys of a command are that has one, or that splits.
+    /// Finds where the keys of a command are that has one, or that splits, and asks for their buckets if all are here.
     #[inline(always)]
     fn place_keys(&self, command: CommandId, args: Args<'_>, db: u16, places: &mut Vec<KeyPlace>) {
         let row = self.core.table.row(command);
         if row.single_key != 0 && (row.single_key as usize) < args.len() {
-            self.place_key(args.at(row.single_key as usize), db, places);
+            let place = self.place_of(args.at(row.single_key as usize));
+            self.expect_here(&[place], db);
+            places.push(place);
         } else if let Some(kind) = row.split {
-            args.iter_from(1).step_by(kind.step()).for_each(|key| self.place_key(key, db, places));
+            let first = places.len();
+            args.iter_from(1).step_by(kind.step()).for_each(|key| places.push(self.place_of(key)));
+            self.expect_here(&places[first..], db);
         }
     }
 
-    /// Finds where a key is, and asks for its bucket if that is here.
     #[inline(always)]
-    fn place_key(&self, key: &[u8], db: u16, places: &mut Vec<KeyPlace>) {
-        let place = KeyPlace { hash: self.core.hasher.hash(key), owner: owner_of(key, self.core.shards) };
-        if place.owner == self.core.id {
-            if let Some(slice) = &self.slices[self.core.id as usize] {
-                slice.dbs[db as usize].dict.prefetch_bucket(place.hash);
-            }
+    fn place_of(&self, key: &[u8]) -> KeyPlace {
+        KeyPlace { hash: self.core.hasher.hash(key), owner: owner_of(key, self.core.shards) }
+    }
+
+    /// Asks for the buckets of a command's keys, if all of them are here: else it runs later, part by part, and each owner
+    /// asks then.
+    #[inline(always)]
+    fn expect_here(&self, places: &[KeyPlace], db: u16) {
+        let own = self.core.id;
+        if places.iter().all(|place| place.owner == own)
+            && let Some(slice) = &self.slices[own as usize]
+        {
+            let dict = &slice.dbs[db as usize].dict;
+            places.iter().for_each(|place| dict.prefetch_bucket(place.hash));
         }
-        places.push(place);
     }
 
     fn stop_source(&mut self, source: &mut Source<'_>, start: usize, end: usize, next: Next) {

@@ -24,7 +24,7 @@ use crate::commands::spec::Split as Kind;
 use crate::commands::{CommandId, flag, table};
 use crate::core::Fault;
 use crate::limits::{JOINED_KEYS, SPARE_BUFFER_BYTES};
-use crate::message::{ALONE, Note, ReplyHead, SPANS, SPLIT, SpanWord};
+use crate::message::{ALONE, Note, ReplyHead, SPANS, SPLIT, SpanWord, copies_whole};
 use crate::resp::Reply;
 use crate::router::{ShardId, owner_of};
 
@@ -192,8 +192,20 @@ impl Shard {
         let tag = if span.is_some() { tag | SPANS } else { tag };
         let (earlier, new) = split.owners.split_at(begun);
         new.iter().for_each(|owner| self.outbox.parcel(*owner).requests.begin_part(args.at(0)));
-        for (n, place) in places.iter().enumerate() {
-            self.outbox.parcel(place.owner).requests.push_key(args, 1 + n * kind.step(), *place, with_values);
+        let keys = places.iter().enumerate().map(|(n, place)| (1 + n * kind.step(), *place));
+        match copies_whole(args, mask) {
+            true => {
+                let earlier = earlier.iter().filter(|owner| mask & order::bit(**owner) != 0);
+                new.iter().chain(earlier).for_each(|owner| self.outbox.parcel(*owner).requests.copy_whole(args));
+                for (at, place) in keys {
+                    self.outbox.begun_parcel(place.owner).requests.push_copied(args, at, place, with_values);
+                }
+            }
+            false => {
+                for (at, place) in keys {
+                    self.outbox.begun_parcel(place.owner).requests.push_key(args, at, place, with_values);
+                }
+            }
         }
         for owner in earlier.iter().filter(|owner| mask & order::bit(**owner) != 0) {
             self.outbox.parcel(*owner).requests.grow_part();
@@ -235,13 +247,19 @@ impl Shard {
         }
         let split = &self.splits.slots[slot as usize];
         let fits = split.ends.last().map_or(0, |end| *end) + keys <= JOINED_KEYS;
-        let number = split.sequence;
+        let (number, mut both) = (split.sequence, mask & split.mask);
         if !fits || split.command != id || split.client != view || !self.client(view.index).awaits_last(number) {
             return None;
         }
         let sequence = SPLIT | u64::from(slot);
-        let grows = |owner: &ShardId| order::bit(*owner) & mask == 0 || self.outbox.ends_with_part(*owner, sequence);
-        self.splits.slots[slot as usize].owners.iter().all(grows).then_some(slot)
+        while both != 0 && both.trailing_zeros() < order::BITS as u32 {
+            if !self.outbox.ends_with_part(both.trailing_zeros() as ShardId, sequence) {
+                return None;
+            }
+            both &= both - 1;
+        }
+        // Those past the last bit of their own share it.
+        (both == 0).then_some(slot)
     }
 
     /// Takes the word of [`SPANS`] off a part's arguments, and begins what the log will tell of it.
