@@ -101,12 +101,12 @@ const COPIED_WHOLE: usize = 512;
 /// The same for a split command, of which each owner takes only a part: bytes for each key.
 const COPIED_WHOLE_KEY: usize = 64;
 
-/// Whether each owner of a split command's keys gets the whole of its bytes: where there are few owners, that takes less
-/// time than to pick for each what is its own.
+/// Whether each owner of a split command's keys gets the whole of its bytes: where there are so few owners, that takes
+/// less time than to pick for each what is its own.
 #[inline]
-pub fn copies_whole(args: Args<'_>, owners: u128) -> bool {
+pub fn copies_whole(args: Args<'_>, owners: usize) -> bool {
     let keys = args.places().len();
-    2 * owners.count_ones() as usize <= keys && args.span().len() <= keys * COPIED_WHOLE_KEY
+    2 * owners <= keys && args.span().len() <= keys * COPIED_WHOLE_KEY
 }
 
 impl RequestBatch {
@@ -155,21 +155,11 @@ impl RequestBatch {
         }
     }
 
-    /// Copies a split command as it came, for [`RequestBatch::push_copied`] to take keys from.
+    /// Copies a split command as it came, for [`Outbox::push_copied`] to take keys from.
     #[inline]
     pub fn copy_whole(&mut self, args: Args<'_>) {
         self.moved = (self.bytes.len() as u32).wrapping_sub(args.refs()[0].start);
         self.bytes.extend_from_slice(args.span());
-    }
-
-    /// As [`RequestBatch::push_key`], of a command whose bytes are here.
-    #[inline(always)]
-    pub fn push_copied(&mut self, args: Args<'_>, at: usize, place: KeyPlace, with_value: bool) {
-        self.refs.push(args.refs()[at].moved(self.moved));
-        self.places.push(place);
-        if with_value {
-            self.refs.push(args.refs()[at + 1].moved(self.moved));
-        }
     }
 
     /// Adds an argument of a command to the part.
@@ -646,6 +636,27 @@ impl Outbox {
     #[inline]
     pub fn begun_parcel(&mut self, to: ShardId) -> &mut Parcel {
         self.parcels[to as usize].as_mut().expect("the caller has put something in")
+    }
+
+    /// Adds each key of a split command, and with it the value behind it, to the part of its owner, where
+    /// [`RequestBatch::copy_whole`] has put the bytes. There are `step` arguments for each key.
+    // A function of its own, so that all it works with stays in registers.
+    #[inline(never)]
+    pub fn push_copied(&mut self, args: Args<'_>, step: usize, with_values: bool) {
+        let (places, refs) = (args.places().iter(), &args.refs()[1..]);
+        if with_values {
+            for (place, [key, value]) in places.zip(refs.as_chunks().0) {
+                let batch = &mut self.begun_parcel(place.owner).requests;
+                batch.refs.extend([key.moved(batch.moved), value.moved(batch.moved)]);
+                batch.places.push(*place);
+            }
+        } else {
+            for (place, key) in places.zip(refs.iter().step_by(step)) {
+                let batch = &mut self.begun_parcel(place.owner).requests;
+                batch.refs.push(key.moved(batch.moved));
+                batch.places.push(*place);
+            }
+        }
     }
 
     /// Adds a note for one shard.

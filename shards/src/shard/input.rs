@@ -282,7 +282,9 @@ impl Shard {
             places.push(place);
         } else if let Some(kind) = row.split {
             let first = places.len();
-            args.iter_from(1).step_by(kind.step()).for_each(|key| places.push(self.place_of(key)));
+            for at in (1..args.len()).step_by(kind.step()) {
+                places.push(self.place_of(args.at(at)));
+            }
             self.expect_here(&places[first..], db);
         }
     }

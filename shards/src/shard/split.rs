@@ -192,18 +192,16 @@ impl Shard {
         let tag = if span.is_some() { tag | SPANS } else { tag };
         let (earlier, new) = split.owners.split_at(begun);
         new.iter().for_each(|owner| self.outbox.parcel(*owner).requests.begin_part(args.at(0)));
-        let keys = places.iter().enumerate().map(|(n, place)| (1 + n * kind.step(), *place));
-        match copies_whole(args, mask) {
+        match copies_whole(args, split.owners.len()) {
             true => {
                 let earlier = earlier.iter().filter(|owner| mask & order::bit(**owner) != 0);
-                new.iter().chain(earlier).for_each(|owner| self.outbox.parcel(*owner).requests.copy_whole(args));
-                for (at, place) in keys {
-                    self.outbox.begun_parcel(place.owner).requests.push_copied(args, at, place, with_values);
-                }
+                new.iter().chain(earlier).for_each(|owner| self.outbox.begun_parcel(*owner).requests.copy_whole(args));
+                self.outbox.push_copied(args, kind.step(), with_values);
             }
             false => {
-                for (at, place) in keys {
-                    self.outbox.begun_parcel(place.owner).requests.push_key(args, at, place, with_values);
+                for (n, place) in places.iter().enumerate() {
+                    let batch = &mut self.outbox.begun_parcel(place.owner).requests;
+                    batch.push_key(args, 1 + n * kind.step(), *place, with_values);
                 }
             }
         }
