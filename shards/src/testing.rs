@@ -387,6 +387,13 @@ impl World {
         }
     }
 
+    /// The client sends no more, and reads on.
+    pub fn end_input(&mut self, conn: Conn) {
+        let Connection { shard, index, .. } = self.connections[conn.0];
+        self.step(shard as usize, Event::Ended(index));
+        self.settle();
+    }
+
     /// Whether the server has not closed the connection.
     pub fn is_open(&self, conn: Conn) -> bool {
         self.connections[conn.0].open

@@ -85,6 +85,8 @@ struct Connection {
     watching_writes: bool,
     /// The last read brought all that it could: a large argument may have begun. Asked of the machine only then.
     filled: bool,
+    /// The peer has sent all that it will.
+    ended: bool,
     /// Where TLS is spoken; `unsent` is sealed then.
     tls: Option<Box<Session>>,
 }
@@ -96,6 +98,8 @@ pub struct Epoll {
     connections: Vec<Option<Connection>>,
     free: Vec<u32>,
     events: Vec<libc::epoll_event>,
+    /// Connections that have ended in this turn.
+    ended: Vec<u32>,
     buffers: Mapping,
     handshakes: Handshakes,
 }
@@ -116,6 +120,7 @@ impl Epoll {
             connections: Vec::new(),
             free: Vec::new(),
             events: Vec::new(),
+            ended: Vec::new(),
             buffers: Mapping::new(READ_BYTES * MAX_INPUTS)?,
             handshakes: Handshakes::default(),
         };
@@ -138,8 +143,14 @@ impl Epoll {
             return;
         }
         connection.watching_writes = on;
-        let fd = connection.fd.as_raw_fd();
-        let events = libc::EPOLLIN | if on { libc::EPOLLOUT } else { 0 };
+        self.watch(index);
+    }
+
+    /// Has the set report what is waited for of a connection.
+    fn watch(&self, index: u32) {
+        let Some(Connection { fd, watching_writes, ended, .. }) = &self.connections[index as usize] else { return };
+        let (fd, reads) = (fd.as_raw_fd(), if *ended { 0 } else { libc::EPOLLIN });
+        let events = reads | if *watching_writes { libc::EPOLLOUT } else { 0 };
         // A failure here means that the connection is broken, which the next read or write reports.
         let _ = self.control(libc::EPOLL_CTL_MOD, fd, events as u32, self.token(index));
     }
@@ -184,7 +195,19 @@ impl Epoll {
         done
     }
 
-    /// The peer is gone, or the connection broke.
+    /// The peer has sent all that it will; told of it again, it is gone altogether.
+    fn ended(&mut self, shard: &mut Shard, index: u32) {
+        match self.connections[index as usize].as_mut() {
+            Some(connection) if !connection.ended => {
+                connection.ended = true;
+                self.ended.push(index);
+                shard.step(Event::Ended(index));
+            }
+            _ => self.lost(shard, index),
+        }
+    }
+
+    /// The connection broke.
     fn lost(&mut self, shard: &mut Shard, index: u32) {
         shard.step(Event::Disconnected(index));
         self.close(index);
@@ -221,7 +244,9 @@ impl Epoll {
         connection.filled = true;
         turn.take_mail();
         turn.shard.step(Event::Filled(index, buffer, bytes));
-        if n == 0 || n < 0 && !matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+        if n == 0 {
+            self.ended(turn.shard, index);
+        } else if n < 0 && !matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
             self.lost(turn.shard, index);
         }
         Some(bytes)
@@ -273,6 +298,7 @@ impl Poller for Epoll {
             sent: 0,
             watching_writes: false,
             filled: false,
+            ended: false,
             tls: accepted.tls,
         });
         Ok(index)
@@ -306,6 +332,12 @@ impl Poller for Epoll {
                 }
             }
         }
+    }
+
+    fn before_wait(&mut self) -> io::Result<bool> {
+        // Most have gone since; of the others the end would be reported again and again.
+        std::mem::take(&mut self.ended).into_iter().for_each(|index| self.watch(index));
+        Ok(false)
     }
 
     fn wait(&mut self, timeout_us: u64) -> io::Result<()> {
@@ -366,7 +398,9 @@ impl Poller for Epoll {
                 continue;
             }
             let kind = io::Error::last_os_error().kind();
-            if n == 0 || !matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+            if n == 0 {
+                self.ended(turn.shard, index);
+            } else if !matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
                 self.lost(turn.shard, index);
             }
         }

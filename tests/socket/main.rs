@@ -21,6 +21,7 @@ mod limits;
 mod listen;
 mod migrate;
 mod order;
+mod pour;
 mod protocol;
 mod refused;
 mod replication;

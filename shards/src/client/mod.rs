@@ -57,6 +57,9 @@ pub mod gate {
     /// The keys that the next command reads are noted for it, see [`crate::tracking`].
     pub const NOTES_READS: u32 = 1 << 17;
 
+    /// Its peer has sent all that it will: closes when that has been run and answered.
+    pub const ENDED: u32 = 1 << 18;
+
     /// No more commands of this client are run.
     pub const CLOSING: u32 = CLOSE_AFTER_REPLY | CLOSE_NOW;
     /// Replies are not wanted.
@@ -432,6 +435,13 @@ impl Client {
     /// Whether it waits for keys, for the log or replicas (`WAIT`), or for the end of a pause.
     pub fn is_blocked(&self) -> bool {
         self.blocked.is_some() || matches!(self.wait, Wait::Pause | Wait::Log)
+    }
+
+    /// Whether it closes when its output is sent. One whose peer has ended does as soon as it waits for keys, too, for
+    /// nobody would take them.
+    pub fn closes_when_sent(&self) -> bool {
+        let answered = || self.blocked.is_some() || self.gate & gate::WAITING == 0 && !self.awaits_replies();
+        self.gate & gate::CLOSE_AFTER_REPLY != 0 || self.gate & gate::ENDED != 0 && answered()
     }
 
     /// Whether replies of other shards are awaited.

@@ -125,7 +125,8 @@ mod clmul {
             let state = match key.len() {
                 16 => past_word(first) ^ last,
                 len => {
-                    let all = u128::from(first) << ((len - 8) * 8) | u128::from(last & (1 << ((len - 8) * 8)) - 1);
+                    let bits = (len - 8) * 8;
+                    let all = u128::from(first) << bits | u128::from(last & ((1 << bits) - 1));
                     past_word((all >> 64) as u64) ^ all as u64
                 }
             };

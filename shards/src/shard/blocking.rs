@@ -105,6 +105,8 @@ impl Shard {
     fn await_keys(&mut self, index: u32, blocked: BlockedClient) {
         self.client(index).blocked = Some(Box::new(blocked));
         self.wait_for(index, Wait::Blocked);
+        // Whoever has ended waits for no keys.
+        self.see_end(index);
     }
 
     /// Keeps a command that found nothing with this shard's slice, which has all its keys.

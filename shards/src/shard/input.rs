@@ -81,12 +81,23 @@ impl Shard {
     /// `None` where what is missing is no more than [`LARGE_INPUT_BYTES`]: other requests may stand behind it, and one
     /// read brings them all.
     pub fn lend_query(&mut self, index: u32, most: usize) -> Option<Vec<u8>> {
-        let client = self.clients.get_mut(index as usize)?.as_deref_mut()?;
-        if client.gate & (gate::WAITING | gate::CLOSING) != 0 || most <= LARGE_INPUT_BYTES {
+        let wanted = self.large_rest(index).filter(|_| most > LARGE_INPUT_BYTES)?;
+        let client = self.clients[index as usize].as_deref_mut()?;
+        Some(client.query.lend(wanted, most))
+    }
+
+    /// Whether a client is in the midst of a large argument: the next [`LARGE_INPUT_BYTES`] are only copied.
+    pub fn awaits_large(&self, index: u32) -> bool {
+        self.large_rest(index).is_some()
+    }
+
+    /// How much of a large argument is missing, if that is more than [`LARGE_INPUT_BYTES`].
+    fn large_rest(&self, index: u32) -> Option<usize> {
+        let client = self.clients.get(index as usize)?.as_deref()?;
+        if client.gate & (gate::WAITING | gate::CLOSING) != 0 {
             return None;
         }
-        let wanted = client.parser.wanted(client.query.pending().len());
-        (wanted > LARGE_INPUT_BYTES).then(|| client.query.lend(wanted, most))
+        Some(client.parser.wanted(client.query.pending().len())).filter(|wanted| *wanted > LARGE_INPUT_BYTES)
     }
 
     /// Takes in what was read into a client's own buffer.
@@ -171,6 +182,7 @@ impl Shard {
         while let Some(index) = self.resume.pop() {
             let Some(client) = self.clients[index as usize].as_deref_mut() else { continue };
             if client.gate & (gate::WAITING | gate::CLOSING) != 0 || client.query.is_empty() {
+                self.see_end(index);
                 continue;
             }
             let query = std::mem::take(&mut client.query);
@@ -182,6 +194,14 @@ impl Shard {
                 client.query = query;
                 client.query.consume(consumed);
             }
+            self.see_end(index);
+        }
+    }
+
+    /// Has a client whose peer has ended looked at, now that what it has sent may have been run.
+    pub(crate) fn see_end(&mut self, index: u32) {
+        if self.clients[index as usize].as_deref().is_some_and(|client| client.gate & gate::ENDED != 0) {
+            self.queue_flush(index);
         }
     }
 

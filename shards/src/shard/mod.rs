@@ -78,7 +78,10 @@ pub enum Event<'a> {
     Filled(u32, Vec<u8>, usize),
     /// This many bytes handed out by [`Shard::take_output`] were sent.
     Sent(u32, usize),
-    /// The peer closed the connection, or it broke.
+    /// The peer will send no more, but may read on: what it has sent is run and answered, as by Redis, and then
+    /// [`Effect::Close`] follows.
+    Ended(u32),
+    /// The connection broke.
     Disconnected(u32),
     /// Another shard, or this one, sent a parcel.
     Parcel(Box<Parcel>),
@@ -387,6 +390,7 @@ impl Shard {
             Event::Received(inputs) => self.received(inputs),
             Event::Filled(index, buffer, bytes) => self.filled(index, buffer, bytes),
             Event::Sent(index, bytes) => self.sent(index, bytes),
+            Event::Ended(index) => self.end_input(index),
             Event::Disconnected(index) => self.disconnect(index),
             Event::Parcel(parcel) => self.deliver(parcel),
             Event::Timer => self.server_cron(),
@@ -524,6 +528,14 @@ impl Shard {
     pub(crate) fn view(&mut self, index: u32) -> ClientView {
         let home = self.core.id;
         self.client(index).view(home)
+    }
+
+    /// A client's peer will send no more.
+    fn end_input(&mut self, index: u32) {
+        if let Some(client) = self.clients.get_mut(index as usize).and_then(|client| client.as_deref_mut()) {
+            client.gate |= gate::ENDED;
+            self.queue_flush(index);
+        }
     }
 
     /// Removes a client whose connection is gone, with all it held.

@@ -121,7 +121,7 @@ impl Shard {
         if held {
             return Vec::new();
         }
-        if client.gate & gate::CLOSE_AFTER_REPLY != 0 {
+        if client.gate & (gate::CLOSE_AFTER_REPLY | gate::ENDED) != 0 {
             return self.take_output_slow(index);
         }
         // What a client waits for that waits for keys may never come.
@@ -161,7 +161,7 @@ impl Shard {
         };
         let client = self.client(index);
         client.hand_out(&out);
-        if client.gate & gate::CLOSE_AFTER_REPLY != 0 && client.output_bytes() == 0 {
+        if client.closes_when_sent() && client.output_bytes() == 0 {
             self.close_now(index);
         }
         out
@@ -191,7 +191,10 @@ impl Shard {
             // There is room for more of the snapshot, which the end of the next turn gives it.
             return self.queue_flush(index);
         }
-        if client.gate & gate::CLOSE_AFTER_REPLY != 0 && client.output_bytes() == 0 {
+        if client.gate & (gate::CLOSE_AFTER_REPLY | gate::ENDED) != 0
+            && client.closes_when_sent()
+            && client.output_bytes() == 0
+        {
             self.close_now(index);
         }
     }
@@ -321,6 +324,52 @@ mod tests {
             world.send(other, &request(&["GET", "large"]));
             assert!(Value::parse_all(&world.received(other)).is_empty() && !world.is_open(other));
             assert!(world.run(conn, "INFO stats").text().contains("client_output_buffer_limit_disconnections:1\r\n"));
+        }
+    }
+
+    /// `printf … | nc -N`: what a client sent before its end is run and answered, wherever its keys are.
+    #[test]
+    fn an_end_of_input_waits_for_what_came_before() {
+        for shards in [1, 2, 4] {
+            let mut world = World::new(shards);
+            let conn = world.connect();
+            let mut sent = Vec::new();
+            for n in 0..50 {
+                sent.extend(request(&["SET", &format!("k{n}"), "1"]));
+                // Over several shards, and waited for: the next commands are run later.
+                sent.extend(request(&["SUNIONSTORE", &format!("s{n}"), &format!("a{n}"), &format!("b{n}")]));
+                sent.extend(request(&["DBSIZE"]));
+            }
+            sent.extend(request(&["GET", "k7"]));
+            // Of this there will be no more.
+            sent.extend_from_slice(b"*2\r\n$3\r\nGET\r\n$2\r\nk");
+            world.send_only(conn, &sent);
+            world.end_input(conn);
+            let replies: Vec<u8> =
+                (1..=50).flat_map(|n| format!("+OK\r\n:0\r\n:{n}\r\n").into_bytes()).chain(*b"$1\r\n1\r\n").collect();
+            assert_eq!(world.received(conn), replies);
+            assert!(!world.is_open(conn));
+        }
+    }
+
+    #[test]
+    fn who_has_ended_waits_for_no_keys() {
+        for shards in [1, 2, 4] {
+            let mut world = World::new(shards);
+            for keys in [&["a"][..], &["b"], &["a", "b", "c", "d"]] {
+                // Before it ends, and in what is still to be run when it does.
+                for first in ["PING", "DBSIZE"] {
+                    let conn = world.connect();
+                    let blpop = [&["BLPOP"][..], keys, &["0"]].concat();
+                    world.send_only(conn, &[request(&[first]), request(&blpop), request(&["PING"])].concat());
+                    world.end_input(conn);
+                    assert!(!world.is_open(conn));
+                    let other = world.connect();
+                    assert_eq!(world.call(other, &["RPUSH", keys[0], "x"]), b":1\r\n");
+                    assert_eq!(world.call(other, &["LPOP", keys[0]]), b"$1\r\nx\r\n");
+                    world.disconnect(other);
+                }
+            }
         }
     }
 }
