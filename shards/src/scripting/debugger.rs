@@ -806,11 +806,15 @@ mod tests {
             (0..4).for_each(|_| world.end_turns());
             let killed = String::from_utf8(world.received(conn)).unwrap();
             assert!(killed.contains("-ERR Error running script") || killed.contains("Script killed"), "{killed}");
-            let conn = world.connect();
-            begin(&mut world, conn, "SYNC");
-            world.disconnect(conn);
-            (0..4).for_each(|_| world.end_turns());
-            assert_eq!(world.run(other, "GET k").to_string(), "\"1\"", "it ran to its end");
+            for leave in [World::disconnect, World::end_input] {
+                let conn = world.connect();
+                world.run(other, "SET k 0");
+                begin(&mut world, conn, "SYNC");
+                leave(&mut world, conn);
+                (0..4).for_each(|_| world.end_turns());
+                assert_eq!(world.run(other, "GET k").to_string(), "\"1\"", "it ran to its end");
+                assert!(!world.is_open(conn) && world.shards.iter().all(|shard| shard.clients().count() <= 1));
+            }
             // What is no script at all ends the session with its error.
             let conn = world.connect();
             world.run(conn, "SCRIPT DEBUG YES");

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{LogLevel, Shard};
-use crate::client::ClientView;
+use crate::client::{ClientView, gate};
 use crate::commands::CommandId;
 use crate::scripting::debugger::{DebugMode, Debugger};
 
@@ -34,7 +34,10 @@ impl Shard {
                 let bytes = client.query.pending().len();
                 let comes = session.feed(client.query.pending());
                 client.query.consume(bytes);
-                comes
+                if !comes && client.gate & gate::ENDED != 0 {
+                    session.lose_client();
+                }
+                comes || client.gate & gate::ENDED != 0
             }
             None => {
                 session.lose_client();

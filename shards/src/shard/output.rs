@@ -191,11 +191,13 @@ impl Shard {
             // There is room for more of the snapshot, which the end of the next turn gives it.
             return self.queue_flush(index);
         }
-        if client.gate & (gate::CLOSE_AFTER_REPLY | gate::ENDED) != 0
-            && client.closes_when_sent()
-            && client.output_bytes() == 0
-        {
-            self.close_now(index);
+        if client.gate & (gate::CLOSE_AFTER_REPLY | gate::ENDED) != 0 {
+            if client.closes_when_sent() && client.output_bytes() == 0 {
+                return self.close_now(index);
+            }
+            // It may have been looked at while the driver was still sending, which then took nothing.
+            client.sends = Sends::No;
+            self.queue_flush(index);
         }
     }
 
