@@ -1,31 +1,32 @@
-//! `DirectFile`: a file that goes to disk past the page cache, for what is written in the background.
+//! Files that go to disk past the page cache: `DirectFile`, for what is written in the background, and `Blocks`, for what
+//! somebody waits for.
 //!
-//! The idea: written through the cache, a snapshot costs the kernel a copy of each page and then, whenever the file is
-//! forced to disk, a walk over all of them, up to a millisecond in which nothing else runs on that core. With `O_DIRECT`
-//! the device reads the pages where they are, and the cache keeps what it has. Such writes are of whole blocks, so what
-//! comes is gathered in one buffer first, and what is left of it when the file is forced to disk goes through the cache.
+//! The idea of the first: written through the cache, a snapshot costs the kernel a copy of each page and then, whenever
+//! the file is forced to disk, a walk over all of them, up to a millisecond in which nothing else runs on that core. With
+//! `O_DIRECT` the device reads the pages where they are, and the cache keeps what it has. Such writes are of whole
+//! blocks, so what comes is gathered in one buffer first, and what is left of it when the file is forced to disk goes
+//! through the cache.
+//!
+//! The idea of the second: a file whose blocks were all written once neither grows nor takes blocks, so what is written
+//! over is on disk without the file system's own journal. (4 KB, ext4, one at a time: 88 µs of time and 31 of a
+//! processor, where what a file has grown by takes `fdatasync` 150 and 60.)
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::disk::DiskFile;
+use super::disk::{BlockFile, DiskFile};
+use super::pages::{PAGE, Pages};
 
-/// Where a buffer and a length may begin and end: the largest block that devices have.
-const PAGE: usize = 4096;
 /// Bytes that are written at once. A device that takes its time is asked seldom, and the kernel's part of it is short.
 const BUFFER: usize = 256 * 1024;
-
-#[repr(C, align(4096))]
-#[derive(Clone)]
-struct Page([u8; PAGE]);
 
 /// A file that is written from its beginning. See the head of the file.
 pub struct DirectFile {
     file: File,
-    pages: Vec<Page>,
+    pages: Pages,
     /// Bytes of the buffer that are not written yet.
     used: usize,
     /// The file is still open for whole blocks alone.
@@ -43,9 +44,7 @@ impl DirectFile {
         match options.open(path) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
             Err(error) => Err(error),
-            Ok(file) => {
-                Ok(Some(DirectFile { file, pages: vec![Page([0; PAGE]); BUFFER / PAGE], used: 0, direct: true }))
-            }
+            Ok(file) => Ok(Some(DirectFile { file, pages: Pages::new(BUFFER), used: 0, direct: true })),
         }
     }
 
@@ -59,7 +58,7 @@ impl DirectFile {
             if self.direct && !written.is_multiple_of(PAGE) {
                 self.go_through_the_cache()?;
             }
-            match Write::write(&mut &self.file, &self.buffer()[written..self.used]) {
+            match Write::write(&mut &self.file, &self.pages[written..self.used]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => written += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -83,15 +82,40 @@ impl DirectFile {
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
 
-    fn buffer(&self) -> &[u8] {
-        // SAFETY: pages lie side by side without a gap, and are bytes.
-        unsafe { std::slice::from_raw_parts(self.pages.as_ptr().cast(), BUFFER) }
+/// A file of a fixed length. See the head of the file.
+pub struct Blocks(File);
+
+impl Blocks {
+    /// A new file of so many bytes that begins with `pages`, all of it on disk; none where the file system writes through
+    /// the cache alone.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn create(path: &Path, pages: &Pages, bytes: u64) -> io::Result<Option<Self>> {
+        let mut file = File::create(path)?;
+        Write::write_all(&mut file, pages)?;
+        let zeros = Pages::new(BUFFER);
+        let mut left = bytes.saturating_sub(pages.len() as u64);
+        while left > 0 {
+            let taken = left.min(BUFFER as u64);
+            Write::write_all(&mut file, &zeros[..taken as usize])?;
+            left -= taken;
+        }
+        file.sync_all()?;
+        let mut options = File::options();
+        match options.write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC).open(path) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+            Err(error) => Err(error),
+            Ok(file) => Ok(Some(Blocks(file))),
+        }
     }
+}
 
-    fn buffer_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `buffer`, and `&mut self` is the only way to them.
-        unsafe { std::slice::from_raw_parts_mut(self.pages.as_mut_ptr().cast(), BUFFER) }
+impl BlockFile for Blocks {
+    fn write_at(&self, pages: &Pages, offset: u64) -> io::Result<()> {
+        self.0.write_all_at(pages, offset)
     }
 }
 
@@ -102,7 +126,7 @@ impl DiskFile for DirectFile {
             self.write_out()?;
         }
         let (used, n) = (self.used, bytes.len().min(BUFFER - self.used));
-        self.buffer_mut()[used..used + n].copy_from_slice(&bytes[..n]);
+        self.pages[used..used + n].copy_from_slice(&bytes[..n]);
         self.used += n;
         Ok(n)
     }

@@ -6,10 +6,20 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::direct::DirectFile;
+use super::direct::{Blocks, DirectFile};
+use super::pages::Pages;
 
 /// Forces a file to disk.
 pub type SyncHandle = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+/// A file of a fixed length that is written anywhere, past the page cache.
+pub trait BlockFile: Send + Sync {
+    /// Writes whole pages at an offset that is a page's; when it returns they are on disk.
+    ///
+    /// # Errors
+    /// What the system says; the pages may be old, new or a mixture then.
+    fn write_at(&self, pages: &Pages, offset: u64) -> io::Result<()>;
+}
 
 /// A file that is written from its beginning, or from its end on.
 pub trait DiskFile: Send {
@@ -60,10 +70,14 @@ pub trait Disk: Send + Sync {
     fn create_direct(&self, _: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
         Ok(None)
     }
+    /// A new file of so many bytes that begins with `pages`, all of it on disk; none where there is no way past the cache.
+    fn create_blocks(&self, _path: &Path, _pages: &Pages, _bytes: u64) -> io::Result<Option<Arc<dyn BlockFile>>> {
+        Ok(None)
+    }
     /// A file to be written on from its end.
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// A file to be read.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>>;
+    /// A file to be read from an offset on.
+    fn open_at(&self, path: &Path, offset: u64) -> io::Result<Box<dyn Read + Send>>;
     /// A file's length.
     fn len(&self, path: &Path) -> io::Result<u64>;
     /// Gives a file another name, in the place of what has that.
@@ -76,6 +90,11 @@ pub trait Disk: Send + Sync {
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Forces a directory's names to disk.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// A file to be read.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+        self.open_at(path, 0)
+    }
 
     /// Whether there is such a file.
     fn exists(&self, path: &Path) -> bool {
@@ -125,12 +144,20 @@ impl Disk for RealDisk {
         Ok(DirectFile::create(path)?.map(|file| Box::new(file) as Box<dyn DiskFile>))
     }
 
+    fn create_blocks(&self, path: &Path, pages: &Pages, bytes: u64) -> io::Result<Option<Arc<dyn BlockFile>>> {
+        Ok(Blocks::create(path, pages, bytes)?.map(|file| Arc::new(file) as Arc<dyn BlockFile>))
+    }
+
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(OpenOptions::new().append(true).create(true).open(path)?))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(File::open(path)?))
+    fn open_at(&self, path: &Path, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        let mut file = File::open(path)?;
+        if offset > 0 {
+            file.seek(SeekFrom::Start(offset))?;
+        }
+        Ok(Box::new(file))
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {

@@ -8,6 +8,7 @@ pub mod check;
 pub mod direct;
 pub mod disk;
 pub mod load;
+pub mod pages;
 pub mod rdb;
 pub mod stream;
 pub mod sync;

@@ -2,6 +2,7 @@
 //! [`crate::propagate::EffectLog`] tells; the driver writes it to a file. Nothing here knows a file.
 //!
 //! - [`read`] is the format, [`manifest`] says which files there are, [`load`] runs what they hold.
+//! - [`journal`] holds the ends of logs once more, where they can be forced to disk fast.
 //! - [`cut`] finds which parts of the logs belong together, for a command over several slices counts only if the logs
 //!   of all of them tell of it.
 //! - [`Aof`] is what shards and driver share. A log's *position* counts its bytes since the start. The driver says by
@@ -18,6 +19,7 @@
 //! Counterpart: `aof.c`.
 
 pub mod cut;
+pub mod journal;
 pub mod load;
 pub mod manifest;
 pub mod read;

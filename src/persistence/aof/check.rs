@@ -14,7 +14,7 @@ use ringshard_shards::rdb::Error;
 use ringshard_shards::rdb::file::Reader;
 
 use super::load::{Looked, Recovered, recover};
-use super::say_bad_manifest;
+use super::{journal, say_bad_manifest};
 use crate::net::os_text;
 use crate::persistence::check::look_through_preamble;
 use crate::persistence::disk::{Disk, RealDisk};
@@ -219,6 +219,15 @@ fn check_manifest(disk: &dyn Disk, path: &Path, text: &[u8], repair: Repair) -> 
     println!("Start checking Multi Part AOF");
     let manifest = Manifest::parse(text).map_err(|bad| say_bad_manifest(&bad))?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = file.strip_suffix(".manifest").unwrap_or(&file);
+    match repair {
+        Repair::No => match journal::bytes_missing(disk, dir, name, &manifest)? {
+            0 => {}
+            n => println!("Journals hold {n} bytes that the files lack: a start of the server, or --fix, adds them."),
+        },
+        Repair::Fix | Repair::Until(_) => journal::replay(disk, dir, name, &manifest)?,
+    }
     if let Some(base) = &manifest.base {
         let path = dir.join(&base.name);
         let start = preamble(disk, &path, &base.name)?;

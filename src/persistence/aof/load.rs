@@ -28,7 +28,7 @@ use ringshard_shards::shared::{LogPart, Shared};
 use ringshard_shards::snapshot::{LOADING_MAX, LoadBatch, LogBatch, distribute};
 
 use super::writer::OpenFile;
-use super::{Files, Log, dir_of, manifest_path, persist, read_manifest};
+use super::{Files, Log, dir_of, journal, manifest_path, persist, read_manifest};
 use crate::mailbox::{Mail, Mailboxes};
 use crate::net::os_text;
 use crate::persistence::disk::Disk;
@@ -313,6 +313,7 @@ pub fn load(log: &Arc<Log>, mailboxes: &Mailboxes) -> Result<(), String> {
     let dir = dir_of(&config);
     let mut manifest = read_manifest(disk, &dir, &config.appendfilename)?;
     upgrade(disk, &config, &mut manifest)?;
+    journal::replay(disk, &dir, &config.appendfilename, &manifest)?;
     let began = clock::monotonic_us();
     let seconds = |since: u64| (clock::monotonic_us() - since) as f64 / 1e6;
     let named: Vec<&FileInfo> = manifest.base.iter().chain(&manifest.increments).collect();
@@ -515,8 +516,9 @@ pub(super) fn open(
         let file = file.map_err(|error| said(info, error))?;
         let verb = if opened { "Opening" } else { "Creating" };
         log::notice(format!("{verb} AOF incr file {} on server start", info.name));
-        let file = OpenFile::new(file, info.name.clone(), 0, *size);
-        log.writers[info.shard.0 as usize].give(file);
+        let shard = info.shard.0 as usize;
+        let file = OpenFile::new(file, info.name.clone(), journal::path_of(&dir, &name, shard), 0, *size);
+        log.writers[shard].give(file);
     }
     persist(disk, &dir, &name, &manifest)?;
     let mut files = log.files();

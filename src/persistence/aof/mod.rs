@@ -8,6 +8,7 @@
 //! Counterpart: the parts of `aof.c` that touch the disk.
 
 pub mod check;
+pub mod journal;
 pub mod load;
 pub mod writer;
 
@@ -237,6 +238,10 @@ impl Log {
             format!("Can't open or create append-only dir {}: {}", config.appenddirname, os_text(&error))
         })?;
         let manifest = read_manifest(&*self.disk, &dir, &config.appendfilename)?;
+        if dir != files.dir {
+            // Of a server that was stopped by a loss of power; until there is a new base its logs count.
+            journal::replay(&*self.disk, &dir, &config.appendfilename, &manifest)?;
+        }
         if manifest.increment_seq >= files.manifest.increment_seq || dir != files.dir {
             files.manifest = manifest;
         }
@@ -255,7 +260,9 @@ impl Log {
             persist(&*self.disk, &files.dir, &files.name, &files.manifest)?;
             files.dirty = false;
         }
-        Ok(files.fresh.remove(&(generation, shard)).map(|(info, file)| OpenFile::new(file, info.name, generation, 0)))
+        let journal = journal::path_of(&files.dir, &files.name, shard);
+        let fresh = files.fresh.remove(&(generation, shard));
+        Ok(fresh.map(|(info, file)| OpenFile::new(file, info.name, journal, generation, 0)))
     }
 
     /// The base file of a generation is whole, under a temporary name: it and the logs from there on are all that counts.

@@ -5,18 +5,24 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
+use ringshard_shards::aof::journal::RECORD_MAX;
+use ringshard_shards::aof::manifest::Manifest;
 use ringshard_shards::aof::read::{Parsed, parse};
 use ringshard_shards::config::{AppendFsync, Config};
+use ringshard_shards::core::Rng;
 use ringshard_shards::propagate::{EffectLog, write_command};
 use ringshard_shards::shared::{Host, HostFacts, LogPart, Shared};
 use ringshard_shards::snapshot::SnapshotFile;
 
+use super::journal::{Journal, Part, bytes_missing, path_of, replay};
 use super::load::{open, read_all, recover};
 use super::{Log, dir_of, read_manifest};
-use crate::persistence::disk::{Disk, DiskFile};
+use crate::persistence::disk::{BlockFile, Disk, DiskFile, RealDisk, SyncHandle};
+use crate::persistence::pages::Pages;
 use crate::persistence::rdb::SnapshotOnDisk;
 
 /// What the failing step does.
@@ -28,6 +34,8 @@ enum Failure {
     Short,
     /// It fails, and so does everything after it.
     Forever,
+    /// The same, and a write has begun.
+    Torn,
 }
 
 #[derive(Clone, Default)]
@@ -49,13 +57,16 @@ struct State {
     fails_at: usize,
     failure: Option<Failure>,
     failed: bool,
+    /// Steps take a while, so that others overtake them.
+    slow: Option<Rng>,
 }
 
 /// A disk in memory.
 #[derive(Clone, Default)]
 struct FakeDisk(Arc<Mutex<State>>);
 
-struct FakeFile(FakeDisk, usize);
+/// An open file: of which disk, which of its contents, and of how many failed syncs it was told.
+struct FakeFile(FakeDisk, usize, AtomicUsize);
 
 fn error() -> io::Error {
     io::Error::from_raw_os_error(libc::EIO)
@@ -70,15 +81,23 @@ impl FakeDisk {
     fn step(&self) -> io::Result<bool> {
         let mut state = self.state();
         state.steps += 1;
-        let due = state.steps == state.fails_at || (state.failed && state.failure == Some(Failure::Forever));
+        let first = state.steps == state.fails_at;
+        let due = first || (state.failed && matches!(state.failure, Some(Failure::Forever | Failure::Torn)));
         if !due {
             return Ok(false);
         }
         state.failed = true;
         match state.failure {
             Some(Failure::Short) => Ok(true),
+            Some(Failure::Torn) if first => Ok(true),
             _ => Err(error()),
         }
+    }
+
+    /// Takes its time, if the disk is slow.
+    fn dawdle(&self) {
+        let us = self.state().slow.as_mut().map(|rng| rng.below(500));
+        us.iter().for_each(|us| std::thread::sleep(Duration::from_micros(*us)));
     }
 
     fn plain_step(&self) -> io::Result<()> {
@@ -100,8 +119,37 @@ impl FakeDisk {
         FakeDisk(Arc::new(Mutex::new(found)))
     }
 
+    fn file(&self, at: usize) -> FakeFile {
+        let lost = self.state().contents[at].lost.len();
+        FakeFile(self.clone(), at, AtomicUsize::new(lost))
+    }
+
     fn find(&self, path: &Path) -> io::Result<usize> {
         self.state().names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl FakeFile {
+    fn sync_opened(&self) -> io::Result<()> {
+        let FakeFile(disk, at, told) = self;
+        let to = disk.state().contents[*at].bytes.len();
+        disk.dawdle();
+        let result = disk.plain_step();
+        let content = &mut disk.state().contents[*at];
+        let from = content.durable.len();
+        let to = to.min(content.bytes.len());
+        if result.is_err() {
+            content.lost.push((from, to));
+        }
+        // As the kernel has it: pages that could not be written are clean from then on,
+        content.durable.extend_from_slice(&content.bytes[from.min(to)..to]);
+        for (from, to) in &content.lost {
+            let to = (*to).min(content.durable.len());
+            content.durable[(*from).min(to)..to].fill(0);
+        }
+        // and whoever has the file open is told once.
+        let told = told.swap(content.lost.len(), Relaxed);
+        if content.lost.len() > told { Err(error()) } else { result }
     }
 }
 
@@ -113,19 +161,12 @@ impl DiskFile for FakeFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let result = self.0.plain_step();
-        let content = &mut self.0.state().contents[self.1];
-        let (from, to) = (content.durable.len(), content.bytes.len());
-        if result.is_err() {
-            content.lost.push((from, to));
-        }
-        // As the kernel has it: pages that could not be written are clean from then on.
-        content.durable.extend_from_slice(&content.bytes[from.min(to)..]);
-        for (from, to) in &content.lost {
-            let to = (*to).min(content.durable.len());
-            content.durable[(*from).min(to)..to].fill(0);
-        }
-        result
+        self.sync_opened()
+    }
+
+    fn sync_handle(&self) -> Option<SyncHandle> {
+        let file = self.0.file(self.1);
+        Some(Arc::new(move || file.sync_opened()))
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
@@ -137,24 +178,61 @@ impl DiskFile for FakeFile {
     }
 }
 
+struct FakeBlocks(FakeFile);
+
+impl BlockFile for FakeBlocks {
+    fn write_at(&self, pages: &Pages, offset: u64) -> io::Result<()> {
+        let FakeBlocks(FakeFile(disk, at, _)) = self;
+        let (from, torn) = (offset as usize, 20);
+        let write = |to: usize| {
+            let content = &mut disk.state().contents[*at];
+            // Zeros at the end are left out.
+            content.bytes.resize(content.bytes.len().max(from + to), 0);
+            content.bytes[from..from + to].copy_from_slice(&pages[..to]);
+            content.durable.clone_from(&content.bytes);
+        };
+        if disk.state().slow.is_some() {
+            write(torn);
+        }
+        disk.dawdle();
+        let short = disk.step()?;
+        // Not even the record's head.
+        write(if short { torn } else { pages.len() });
+        if short { Err(error()) } else { Ok(()) }
+    }
+}
+
 impl Disk for FakeDisk {
+    fn create_blocks(&self, path: &Path, pages: &Pages, _: u64) -> io::Result<Option<Arc<dyn BlockFile>>> {
+        self.create(path)?;
+        let file = self.file(self.find(path)?);
+        let file = FakeBlocks(file);
+        file.write_at(pages, 0)?;
+        Ok(Some(Arc::new(file)))
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         self.plain_step()?;
-        let mut state = self.state();
-        state.contents.push(Content::default());
-        let at = state.contents.len() - 1;
-        state.names.insert(path.into(), at);
-        Ok(Box::new(FakeFile(self.clone(), at)))
+        let at = {
+            let mut state = self.state();
+            state.contents.push(Content::default());
+            let at = state.contents.len() - 1;
+            state.names.insert(path.into(), at);
+            at
+        };
+        Ok(Box::new(self.file(at)))
     }
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         self.plain_step()?;
-        Ok(Box::new(FakeFile(self.clone(), self.find(path)?)))
+        Ok(Box::new(self.file(self.find(path)?)))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+    fn open_at(&self, path: &Path, offset: u64) -> io::Result<Box<dyn Read + Send>> {
         let at = self.find(path)?;
-        Ok(Box::new(io::Cursor::new(self.state().contents[at].bytes.clone())))
+        let mut bytes = io::Cursor::new(self.state().contents[at].bytes.clone());
+        bytes.set_position(offset);
+        Ok(Box::new(bytes))
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {
@@ -180,7 +258,7 @@ impl Disk for FakeDisk {
 
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
         let at = self.find(path)?;
-        FakeFile(self.clone(), at).truncate(len)
+        self.file(at).truncate(len)
     }
 
     fn create_dir(&self, _: &Path) -> io::Result<()> {
@@ -220,6 +298,8 @@ impl Host for NoHost {
 }
 
 const SHARDS: usize = 2;
+/// Keys that a run writes.
+const KEYS: usize = 30;
 
 /// A server's logs, without a server: two logs, what was written, and what was acknowledged.
 struct Scene {
@@ -267,6 +347,7 @@ impl Scene {
         };
         let dir = dir_of(&config);
         let manifest = read_manifest(disk, &dir, &config.appendfilename)?;
+        replay(disk, &dir, &config.appendfilename, &manifest)?;
         let recovered = recover(disk, &dir, &manifest, None)?;
         recovered.cut_off(disk, &dir, &config)?;
         open(&scene.log, &config, dir, manifest, &recovered, false)?;
@@ -298,9 +379,25 @@ impl Scene {
         }
     }
 
-    /// Lets the threads write and sync, and notes what may be told of.
+    /// Lets the threads write and sync.
     fn settle(&mut self) {
-        let _ = self.log.flush(true);
+        if self.config.appendfsync == AppendFsync::Always {
+            // As clients wait.
+            let began = std::time::Instant::now();
+            let aof = &self.log.shared.aof;
+            let ends = [0, 1].map(|shard| self.logs[shard].position());
+            while !self.died.load(SeqCst) && (0..SHARDS).any(|shard| aof.stable(shard) < ends[shard]) {
+                std::thread::yield_now();
+                assert!(began.elapsed().as_secs() < 60, "a writer hangs: {ends:?}");
+            }
+        } else {
+            let _ = self.log.flush(true);
+        }
+        self.note();
+    }
+
+    /// Notes what may be told of.
+    fn note(&mut self) {
         if !self.died.load(SeqCst) {
             let aof = &self.log.shared.aof;
             let stable = |ends: &[(usize, u64)]| ends.iter().all(|(shard, end)| *end <= aof.stable(*shard));
@@ -334,14 +431,14 @@ impl Scene {
     }
 
     fn run(&mut self, round: &str) {
-        for n in 0..9 {
+        for n in 0..KEYS {
             match n % 3 {
                 0 => self.write(format!("{round}{n}"), &[0]),
                 1 => self.write(format!("{round}{n}"), &[0, 1]),
                 _ => self.write(format!("{round}{n}"), &[1]),
             }
             self.settle();
-            if n == 2 || n == 5 {
+            if n == 8 || n == 20 {
                 self.rewrite();
             }
         }
@@ -393,9 +490,9 @@ fn found(disk: &FakeDisk, config: &Config, which: &str) -> Result<HashMap<String
 
 fn check(scene: &Scene, disk: &FakeDisk, what: &str) {
     let gave_up = disk.state().contents.iter().any(|content| !content.lost.is_empty());
-    for power_is_lost in [false, true] {
+    // Before anything that goes on has ended.
+    for (power_is_lost, after) in [true, false].map(|lost| (lost, disk.after(lost))) {
         let which = format!("{what}, power lost: {power_is_lost}");
-        let after = disk.after(power_is_lost);
         let keys = match found(&after, &scene.config, &which) {
             Err(text) if power_is_lost && text.contains("Bad file format") && gave_up => {
                 // A sync has failed, what it was for is gone, and the power went before a rewrite made up for it: the
@@ -422,7 +519,7 @@ fn check(scene: &Scene, disk: &FakeDisk, what: &str) {
 #[test]
 fn whatever_step_fails_what_was_acknowledged_is_found() {
     for policy in [AppendFsync::Always, AppendFsync::Everysec] {
-        for failure in [Failure::Once, Failure::Short, Failure::Forever] {
+        for failure in [Failure::Once, Failure::Short, Failure::Forever, Failure::Torn] {
             let (mut fails_at, mut acknowledged) = (1, 0);
             loop {
                 let disk = FakeDisk::default();
@@ -454,15 +551,43 @@ fn whatever_step_fails_what_was_acknowledged_is_found() {
                 fails_at += 1;
             }
             assert!(fails_at > 40, "steps were counted: {fails_at}");
-            assert_eq!(acknowledged, 9, "when nothing fails everything is acknowledged");
+            assert_eq!(acknowledged, KEYS, "when nothing fails everything is acknowledged");
         }
     }
 }
 
 #[test]
+fn what_was_acknowledged_is_found_while_syncs_overtake_each_other() {
+    let disk = FakeDisk::default();
+    disk.state().slow = Some(Rng::new(1));
+    let mut scene = Scene::start(&disk, AppendFsync::Always).unwrap();
+    let mut rng = Rng::new(2);
+    for n in 0..1500 {
+        // Now and then more than a journal has room for.
+        let long = [1_000, 5_000, 9_000, 70_000].get(rng.below(40) as usize).copied().unwrap_or(0);
+        let to: &[usize] = [&[0][..], &[1], &[0, 1]][rng.below(3) as usize];
+        scene.write(format!("{n}{}", "x".repeat(long)), to);
+        if n % 500 == 499 {
+            scene.rewrite();
+        }
+        match rng.below(20) {
+            0 => scene.settle(),
+            _ => std::thread::sleep(Duration::from_micros(rng.below(60))),
+        }
+        if rng.below(4) == 0 {
+            scene.note();
+            check(&scene, &disk, &format!("key {n}"));
+        }
+    }
+    scene.settle();
+    assert_eq!(scene.acknowledged.len(), 1500);
+    scene.log.stop();
+}
+
+#[test]
 fn a_restart_in_which_a_step_fails_loses_nothing_either() {
     // Two runs after each other; the second one's start has what the first has left, torn.
-    for failure in [Failure::Once, Failure::Forever] {
+    for failure in [Failure::Once, Failure::Forever, Failure::Torn] {
         let mut fails_at = 1;
         loop {
             let disk = FakeDisk::default();
@@ -495,4 +620,94 @@ fn a_restart_in_which_a_step_fails_loses_nothing_either() {
         }
         assert!(fails_at > 40);
     }
+}
+
+/// Has a part of a log in its journal.
+fn add(journal: &mut Journal, bytes: &[u8], (from, to): (usize, usize), durable: u64) {
+    let mut record = Pages::default();
+    let part = Part { name: "log.1.incr.aof", from: from as u64, to: to as u64, durable, shift: 0 };
+    journal.collect(bytes);
+    journal.record(&part, &mut record).unwrap().run(&record).unwrap();
+    journal.forget();
+}
+
+#[test]
+fn a_journal_adds_what_a_log_lacks_and_no_more() {
+    let dir = Path::new("/data");
+    let manifest = Manifest::parse(b"file log.1.incr.aof seq 1 type i\n").unwrap();
+    let path = dir.join("log.1.incr.aof");
+    // Up to here the log's file is on disk, behind it there are two records.
+    let text = b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nINCR\r\n*1\r\n$4\r\nDECR\r\n";
+    let scene = |there: &[u8]| {
+        let disk = FakeDisk::default();
+        disk.create(&path).unwrap().write_all(there).unwrap();
+        let mut journal = Journal::create(&disk, &path_of(dir, "log", 0), [7; 16]).unwrap().unwrap();
+        for (from, to) in [(14, 28), (28, 42)] {
+            add(&mut journal, &text[from..to], (from, to), 14);
+        }
+        disk
+    };
+    let replayed = |there: &[u8]| {
+        let disk = scene(there);
+        let missing = bytes_missing(&disk, dir, "log", &manifest);
+        let result = replay(&disk, dir, "log", &manifest);
+        assert_eq!(missing.is_err(), result.is_err());
+        assert_eq!(disk.exists(&path_of(dir, "log", 0)), result.is_err(), "it is gone when all is made good");
+        result.map(|()| (missing.unwrap(), disk.after(true).read(&path).unwrap()))
+    };
+    assert_eq!(replayed(&text[..14]), Ok((28, text.to_vec())));
+    assert_eq!(replayed(&text[..33]), Ok((9, text.to_vec())));
+    assert_eq!(replayed(text), Ok((0, text.to_vec())));
+    // Written, and not acknowledged.
+    let more = [&text[..], b"*1\r\n"].concat();
+    assert_eq!(replayed(&more), Ok((0, more.clone())));
+    // Its length reached the disk, and what stands there did not.
+    let mut hole = text.to_vec();
+    hole[20..].fill(0);
+    assert_eq!(replayed(&hole), Ok((22, text.to_vec())));
+    assert_eq!(replayed(&[&text[..], &[0; 5]].concat()), Ok((0, text.to_vec())));
+    assert_eq!(replayed(&[&text[..], b"*1", &[0; 9]].concat()), Ok((0, [&text[..], b"*1"].concat())));
+    // Another file of this name.
+    for there in [&text[..13], &[&text[..14], &text[28..]].concat()] {
+        assert!(replayed(there).unwrap_err().contains("do not belong together"));
+    }
+}
+
+#[test]
+fn a_record_goes_on_where_the_log_is_on_disk() {
+    let disk = FakeDisk::default();
+    let mut journal = Journal::create(&disk, &path_of(Path::new("/data"), "log", 0), [7; 16]).unwrap().unwrap();
+    let mut record = |collected: usize, from: u64, to: u64, durable: u64| {
+        journal.collect(&vec![b'x'; collected]);
+        let part = Part { name: "log.1.incr.aof", from, to, durable, shift: 0 };
+        let made = journal.record(&part, &mut Pages::default()).is_some();
+        journal.forget();
+        made
+    };
+    assert!(record(10, 100, 110, 100));
+    assert!(record(10, 110, 120, 100), "behind the last one");
+    assert!(!record(10, 121, 131, 100), "a byte is missing before it");
+    assert!(!record(9, 120, 130, 100), "a byte is missing in it");
+    assert!(record(10, 130, 140, 135), "the log's file holds what is before it");
+    assert!(!record(RECORD_MAX + 1, 140, 140 + RECORD_MAX as u64 + 1, 140), "too much for a record");
+}
+
+#[test]
+fn a_journal_on_a_real_disk_adds_what_a_log_lacks() {
+    // Beside what cargo builds: the system's directory for temporary files may be memory.
+    let dir = std::env::current_exe().unwrap().with_file_name(format!("journal-{}", std::process::id()));
+    RealDisk.create_dir(&dir).unwrap();
+    let manifest = Manifest::parse(b"file log.1.incr.aof seq 1 type i\n").unwrap();
+    let path = dir.join("log.1.incr.aof");
+    let text: Vec<u8> = (0..9_000u32).map(|n| (n % 251) as u8).collect();
+    RealDisk.create(&path).unwrap().write_all(&text[..100]).unwrap();
+    if let Some(mut journal) = Journal::create(&RealDisk, &path_of(&dir, "log", 0), [7; 16]).unwrap() {
+        for (from, to) in [(100, 200), (200, 9_000)] {
+            add(&mut journal, &text[from..to], (from, to), 100);
+        }
+        replay(&RealDisk, &dir, "log", &manifest).unwrap();
+        assert!(RealDisk.read(&path).unwrap() == text);
+        assert!(!RealDisk.exists(&path_of(&dir, "log", 0)));
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -9,6 +9,7 @@
 //! ring sync was no better: SET over 50 connections 1.20 and 1.42 of redis-server's throughput in two quiet series,
 //! threads 1.28 and 1.26; and where others wanted the processors now and then a third of it, for the kernel's worker, who
 //! does the sync, waits for the processor that the loop is pinned to.
+//! What a sync forces to disk is the log's journal ([`super::journal`]), at half the cost of the log's file.
 //! Under `everysec` and `no` one thread keeps the pen. It is not woken for each turn but looks again after a ms: that
 //! much is lost if the process is killed, where Redis would lose nothing, and nothing that it does can hold up a loop.
 //!
@@ -17,7 +18,8 @@
 //! whatever a later one says; so a rewrite is begun, and nothing counts as on disk until its files are.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::*;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -26,9 +28,11 @@ use ringshard_shards::config::AppendFsync;
 use ringshard_shards::propagate::Piece;
 
 use super::Log;
+use super::journal::{Journal, Part, Write};
 use crate::log;
 use crate::net::os_text;
 use crate::persistence::disk::{DiskFile, SyncHandle};
+use crate::persistence::pages::Pages;
 
 /// How long output of several turns is collected where nobody waits for it.
 const COLLECT: Duration = Duration::from_millis(1);
@@ -40,10 +44,14 @@ const COMPLAIN: Duration = Duration::from_secs(30);
 /// A sync that takes longer counts as delayed, as in Redis.
 const DELAYED: Duration = Duration::from_secs(2);
 
+/// How long the end of a log is on disk in its journal alone.
+const FORCE: Duration = Duration::from_secs(1);
+
 /// Syncs under way at once under `always`, of all logs together unless there are more logs; and threads that write them.
 /// Several logs overlap without more: SET over 50 connections on two cores, two shards, one sync of each at a time had
 /// 0.87 of redis-server's throughput, and two or three 0.76, for each costs the kernel some 60 µs of a processor.
-const SYNCS: usize = 3;
+/// (Tests have as many of each of two logs.)
+const SYNCS: usize = if cfg!(test) { 6 } else { 3 };
 
 /// The same for each of so many logs.
 fn syncs_each(logs: usize) -> usize {
@@ -53,9 +61,12 @@ fn syncs_each(logs: usize) -> usize {
 /// A log's file.
 pub struct OpenFile {
     file: Box<dyn DiskFile>,
-    /// One for each thread that syncs; empty where that cannot be.
+    /// One for each thread that syncs, and one for what forces the file itself to disk meanwhile; empty where that cannot
+    /// be.
     syncs: Arc<[SyncHandle]>,
     name: String,
+    /// Its journal's path.
+    journal: PathBuf,
     generation: u64,
     /// Bytes of whole commands in it.
     size: u64,
@@ -63,9 +74,9 @@ pub struct OpenFile {
 
 impl OpenFile {
     /// A file that holds `size` bytes.
-    pub fn new(file: Box<dyn DiskFile>, name: String, generation: u64, size: u64) -> Self {
-        let syncs: Option<Arc<[SyncHandle]>> = (0..SYNCS).map(|_| file.sync_handle()).collect();
-        OpenFile { file, syncs: syncs.unwrap_or_default(), name, generation, size }
+    pub fn new(file: Box<dyn DiskFile>, name: String, journal: PathBuf, generation: u64, size: u64) -> Self {
+        let syncs: Option<Arc<[SyncHandle]>> = (0..=SYNCS).map(|_| file.sync_handle()).collect();
+        OpenFile { file, syncs: syncs.unwrap_or_default(), name, journal, generation, size }
     }
 }
 
@@ -74,6 +85,23 @@ impl OpenFile {
 pub struct Writer {
     queue: Mutex<Queue>,
     bell: Condvar,
+    /// Syncs under way, in order.
+    under_way: Mutex<VecDeque<UnderWay>>,
+    /// Up to here the log's own files are on disk.
+    durable: AtomicU64,
+    /// Up to here they are, and its journal says so.
+    recorded: AtomicU64,
+    /// Its journal could not be written.
+    journal_failed: AtomicBool,
+}
+
+/// A sync without the pen.
+struct UnderWay {
+    /// Up to which position.
+    position: u64,
+    /// By way of the journal.
+    journaled: bool,
+    ended: bool,
 }
 
 #[derive(Default)]
@@ -155,6 +183,31 @@ impl Writer {
         self.bell.notify_all();
     }
 
+    fn under_way(&self) -> MutexGuard<'_, VecDeque<UnderWay>> {
+        self.under_way.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// A sync under way has ended; in the end it was of the log's file itself, or of what its journal took. Says up to
+    /// where the log is on disk, if that is further than before: a record counts when those that it goes on behind are
+    /// whole, even if the log's file holds what they tell.
+    fn end_sync(&self, position: u64, of_file: bool) -> Option<u64> {
+        if of_file {
+            self.durable.fetch_max(position, AcqRel);
+        }
+        let mut under_way = self.under_way();
+        for sync in under_way.iter_mut() {
+            sync.ended |= sync.position == position || of_file && !sync.journaled && sync.position < position;
+        }
+        let mut reached = None;
+        while let Some(sync) = under_way.front()
+            && sync.ended
+        {
+            reached = Some(sync.position);
+            under_way.pop_front();
+        }
+        reached
+    }
+
     /// Starts the thread.
     pub(super) fn start(log: &Arc<Log>, shard: usize) -> std::io::Result<()> {
         start_thread(&Arc::new(Mutex::new(Pen::new(log, shard))), shard, 0)
@@ -170,12 +223,13 @@ fn start_thread(pen: &Arc<Mutex<Pen>>, shard: usize, thread: usize) -> std::io::
 
 /// What one of the threads does.
 fn work(pen: &Arc<Mutex<Pen>>, shard: usize, thread: usize) {
+    let mut record = Pages::default();
     loop {
         let mut held = pen.lock().unwrap_or_else(|e| e.into_inner());
         if held.ended {
             return;
         }
-        let Some((syncs, position)) = held.take_turn() else { continue };
+        let Some(unsynced) = held.take_turn(&mut record) else { continue };
         if !std::mem::replace(&mut held.shared, true) {
             // Without them syncs do not overlap; nothing else is lost.
             let mut threads = 1..syncs_each(held.log.writers.len());
@@ -184,10 +238,60 @@ fn work(pen: &Arc<Mutex<Pen>>, shard: usize, thread: usize) {
         let log = held.log.clone();
         drop(held);
         log.shared.aof.syncing.fetch_add(1, Relaxed);
-        let result = syncs[thread]();
+        unsynced.sync(&log, shard, thread, &record);
+        log.shared.aof.syncing.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What is to be synced without the pen.
+struct Unsynced {
+    /// Up to which position.
+    position: u64,
+    /// The log's file.
+    file: Arc<[SyncHandle]>,
+    /// What its journal takes instead.
+    journal: Option<Write>,
+}
+
+impl Unsynced {
+    /// Has it on disk, or ends the process.
+    fn sync(self, log: &Log, shard: usize, thread: usize, record: &Pages) {
+        let writer = &log.writers[shard];
+        let mut of_file = true;
+        if let Some(write) = self.journal {
+            match write.run(record) {
+                Ok(()) => {
+                    writer.recorded.fetch_max(write.durable, AcqRel);
+                    of_file = false;
+                }
+                Err(error) => {
+                    writer.journal_failed.store(true, Release);
+                    log::warning(format!(
+                        "The journal of the AOF can't be written: {}. Doing without.",
+                        os_text(&error)
+                    ));
+                }
+            }
+        }
+        if of_file && let Err(error) = self.file[thread]() {
+            say_sync_failed(&os_text(&error));
+            (log.die)();
+            return;
+        }
+        if let Some(position) = writer.end_sync(self.position, of_file) {
+            log.publish(shard, position);
+        }
+    }
+}
+
+/// Forces a log's file to disk, again and again as it is told to up to which position; see [`Journal`].
+fn force_files(log: &Log, shard: usize, orders: &Receiver<(Arc<[SyncHandle]>, u64)>) {
+    while let Ok((file, position)) = orders.recv() {
+        log.shared.aof.syncing.fetch_add(1, Relaxed);
+        let result = file[SYNCS]();
         log.shared.aof.syncing.fetch_sub(1, Relaxed);
         match result {
-            Ok(()) => log.publish(shard, position),
+            Ok(()) => _ = log.writers[shard].durable.fetch_max(position, AcqRel),
             Err(error) => {
                 say_sync_failed(&os_text(&error));
                 (log.die)();
@@ -202,9 +306,6 @@ fn say_sync_failed(text: &str) {
     ));
 }
 
-/// What is to be synced without the pen: by which handles, and up to which position.
-type Unsynced = (Arc<[SyncHandle]>, u64);
-
 /// Who holds it writes the log. There is one, so that what is written is in order.
 struct Pen {
     log: Arc<Log>,
@@ -214,6 +315,17 @@ struct Pen {
     ended: bool,
     /// Up to where a sync was begun that goes on without the pen.
     given: u64,
+    /// The file that is written was begun at this position.
+    begun: u64,
+    journal: Option<Journal>,
+    /// Where it is, or was before it failed.
+    journal_path: Option<PathBuf>,
+    /// It is done without: there can be none.
+    no_journal: bool,
+    /// Has the file itself forced to disk by a thread, while there is a journal; up to where it was asked for, and when.
+    forcing: Option<Sender<(Arc<[SyncHandle]>, u64)>>,
+    forced: u64,
+    last_forced: Instant,
     writer: Arc<Writer>,
     shard: usize,
     file: Option<OpenFile>,
@@ -245,6 +357,13 @@ impl Pen {
             shared: false,
             ended: false,
             given: 0,
+            begun: 0,
+            journal: None,
+            journal_path: None,
+            no_journal: false,
+            forcing: None,
+            forced: 0,
+            last_forced: Instant::now(),
             writer: log.writers[shard].clone(),
             shard,
             file: None,
@@ -259,8 +378,8 @@ impl Pen {
     }
 
     /// Waits until there is something to do, and does it. What is still to be synced, up to which position, is returned
-    /// where that needs no pen.
-    fn take_turn(&mut self) -> Option<Unsynced> {
+    /// where that needs no pen; if its journal takes it, `record` is what it takes.
+    fn take_turn(&mut self, record: &mut Pages) -> Option<Unsynced> {
         let orders = self.wait();
         let mut result = self.write();
         if self.unsure.is_some_and(|generation| generation < orders.made_up) {
@@ -273,10 +392,13 @@ impl Pen {
         let wants_sync = orders.stop || orders.close || orders.asks.iter().any(|(sync, _)| *sync);
         let mut left = None;
         if result.is_ok() {
-            match self.sync_if_due(wants_sync) {
+            match self.sync_if_due(wants_sync, record) {
                 Ok(sync) => left = sync,
                 Err(text) => result = Err(text),
             }
+        }
+        if result.is_ok() && (orders.stop || orders.close) {
+            self.drop_journal();
         }
         for (_, ask) in orders.asks {
             let _ = ask.send(result.clone());
@@ -313,6 +435,7 @@ impl Pen {
             let due = match (self.retry_at, self.unsynced()) {
                 (Some(at), _) => Some(at),
                 (None, true) if self.policy() == AppendFsync::Everysec => Some(self.last_sync + Duration::from_secs(1)),
+                _ if self.wants_forcing() => Some(self.last_forced + FORCE),
                 _ => None,
             };
             let writes = !queue.pieces.is_empty() && self.retry_at.is_none();
@@ -328,15 +451,28 @@ impl Pen {
         }
         queue.urgent = false;
         self.pending.append(&mut queue.pieces);
-        if let Some(file) = queue.file.take() {
-            self.file = Some(file);
-        }
-        Orders {
+        let file = queue.file.take();
+        let orders = Orders {
             asks: std::mem::take(&mut queue.asks),
             close: std::mem::take(&mut queue.close),
             stop: queue.stop,
             made_up: queue.made_up,
+        };
+        drop(queue);
+        if let Some(file) = file {
+            self.begin_file(file);
         }
+        orders
+    }
+
+    /// Goes on in this file; what stands in the last one is on disk, if it has to be.
+    fn begin_file(&mut self, file: OpenFile) {
+        if self.journal_path.as_ref().is_some_and(|path| *path != file.journal) {
+            self.drop_journal();
+        }
+        self.file = Some(file);
+        self.begun = self.written;
+        self.no_journal = false;
     }
 
     fn unsynced(&self) -> bool {
@@ -370,6 +506,9 @@ impl Pen {
             match wrote {
                 Ok(n) if n == bytes.len() => {
                     file.size += n as u64;
+                    if let Some(journal) = &mut self.journal {
+                        journal.collect(&bytes);
+                    }
                     self.log.grew(file.generation, n as u64);
                     self.log.shared.aof.buffered.fetch_sub(n, Relaxed);
                     self.written = end;
@@ -411,7 +550,7 @@ impl Pen {
             self.sync()?;
         }
         match self.log.take_file(generation, self.shard) {
-            Ok(Some(file)) => self.file = Some(file),
+            Ok(Some(file)) => self.begin_file(file),
             // None could be made: it goes on in the old one.
             Ok(None) => {
                 if let Some(file) = &mut self.file {
@@ -482,7 +621,7 @@ impl Pen {
     }
 
     /// Syncs if the policy, or somebody, wants it now; or says what is to be synced without the pen.
-    fn sync_if_due(&mut self, wanted: bool) -> Result<Option<Unsynced>, String> {
+    fn sync_if_due(&mut self, wanted: bool, record: &mut Pages) -> Result<Option<Unsynced>, String> {
         let Some(file) = &self.file else { return Ok(None) };
         let handles = file.syncs.clone();
         let shared = &self.log.shared;
@@ -501,18 +640,108 @@ impl Pen {
                 // As asked for: clients do not wait for the disk while it is busy.
                 self.log.publish(self.shard, self.written);
             }
-            self.last_sync = Instant::now();
+            (self.last_sync, self.last_forced) = (Instant::now(), Instant::now());
             return Ok(None);
         }
         if config.appendfsync == AppendFsync::Always && !wanted && !handles.is_empty() {
-            let anew = self.given < self.written;
-            self.given = self.written;
-            return Ok(anew.then_some((handles, self.written)));
+            return self.begin_sync(handles, record);
         }
         if due || wanted {
             self.sync()?;
         }
         Ok(None)
+    }
+
+    /// What was written since the last sync began is to be synced by this thread: by way of the journal if there is one.
+    /// What the journal cannot take is synced before anything else is written, so that it goes on behind.
+    fn begin_sync(&mut self, file: Arc<[SyncHandle]>, record: &mut Pages) -> Result<Option<Unsynced>, String> {
+        let mut unsynced = None;
+        if self.given < self.written {
+            let journal = self.record(record);
+            if journal.is_none() && self.journal.is_some() {
+                self.sync()?;
+            } else {
+                self.given = self.written;
+                let (position, journaled) = (self.written, journal.is_some());
+                self.writer.under_way().push_back(UnderWay { position, journaled, ended: false });
+                unsynced = Some(Unsynced { position, file, journal });
+            }
+        }
+        let half_full = self.journal.as_ref().is_some_and(Journal::is_half_full);
+        if (half_full || self.last_forced.elapsed() >= FORCE) && self.wants_forcing() {
+            self.force();
+        }
+        Ok(unsynced)
+    }
+
+    /// A record for the journal of what was written since the last sync began.
+    fn record(&mut self, record: &mut Pages) -> Option<Write> {
+        if self.writer.journal_failed.swap(false, AcqRel) {
+            (self.journal, self.forcing, self.no_journal) = (None, None, true);
+        }
+        let durable = self.writer.durable.load(Acquire);
+        // Of a new file not even its being there is on disk before its first sync.
+        let file = self.file.as_ref().filter(|_| durable > self.begun)?;
+        let Some(journal) = &mut self.journal else {
+            self.make_journal();
+            return None;
+        };
+        let shift = file.size as i64 - self.written as i64;
+        let part = Part { name: &file.name, from: self.given, to: self.written, durable, shift };
+        journal.free(durable, self.writer.recorded.load(Acquire));
+        let write = journal.record(&part, record);
+        journal.forget();
+        write
+    }
+
+    fn make_journal(&mut self) {
+        let Some(file) = self.file.as_ref().filter(|_| !self.no_journal) else { return };
+        let mut id = [0; 16];
+        self.log.shared.host.secret(&mut id);
+        match Journal::create(&*self.log.disk, &file.journal, id) {
+            Ok(journal) => {
+                self.journal = journal;
+                self.journal_path = Some(file.journal.clone());
+            }
+            Err(error) => log::warning(format!(
+                "Can't create the journal {} of the AOF: {}. Doing without.",
+                file.journal.display(),
+                os_text(&error)
+            )),
+        }
+        let (sender, orders) = channel();
+        let (log, shard) = (self.log.clone(), self.shard);
+        let thread = std::thread::Builder::new().name(format!("aof-{shard}-file"));
+        match self.journal.is_some() && thread.spawn(move || force_files(&log, shard, &orders)).is_ok() {
+            true => self.forcing = Some(sender),
+            false => (self.journal, self.no_journal) = (None, true),
+        }
+    }
+
+    /// Takes the journal away: all that was written is on disk without.
+    fn drop_journal(&mut self) {
+        (self.journal, self.forcing) = (None, None);
+        if let Some(path) = self.journal_path.take() {
+            let removed = self.log.disk.remove(&path);
+            // One that is found after all says nothing that the log's file does not.
+            let _ = removed.and_then(|()| path.parent().map_or(Ok(()), |dir| self.log.disk.sync_dir(dir)));
+        }
+    }
+
+    /// Whether there is what only the journal has on disk, and nobody sees to it.
+    fn wants_forcing(&self) -> bool {
+        let durable = self.writer.durable.load(Acquire);
+        let seen_to = self.forced > self.writer.recorded.load(Acquire);
+        self.forcing.is_some() && !seen_to && self.given > durable && self.policy() == AppendFsync::Always
+    }
+
+    /// Has the log's file itself forced to disk.
+    fn force(&mut self) {
+        if let (Some(forcing), Some(file)) = (&self.forcing, &self.file) {
+            let _ = forcing.send((file.syncs.clone(), self.given));
+            self.forced = self.given;
+        }
+        self.last_forced = Instant::now();
     }
 
     fn sync(&mut self) -> Result<(), String> {
@@ -540,6 +769,12 @@ impl Pen {
                     self.log.shared.aof.set_write_error(None);
                     self.log.shared.bump_epoch();
                 }
+                self.given = self.written;
+                self.writer.durable.fetch_max(self.written, AcqRel);
+                match self.policy() == AppendFsync::Always {
+                    true => self.journal.iter_mut().for_each(Journal::forget),
+                    false => self.drop_journal(),
+                }
                 self.log.publish(self.shard, self.synced);
                 Ok(())
             }
@@ -558,5 +793,26 @@ impl Pen {
                 Err(text)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_journal_took_counts_when_all_before_it_does() {
+        let writer = Writer::default();
+        let begin = |position, journaled| writer.under_way().push_back(UnderWay { position, journaled, ended: false });
+        [10, 20, 30, 40].iter().for_each(|position| begin(*position, true));
+        assert_eq!(writer.end_sync(20, false), None);
+        assert_eq!(writer.end_sync(30, false), None);
+        assert_eq!(writer.end_sync(10, false), Some(30));
+        begin(50, false);
+        begin(60, false);
+        // The file holds all, but a record behind 40 would go on where none ends.
+        assert_eq!(writer.end_sync(60, true), None);
+        assert_eq!(writer.end_sync(40, false), Some(60));
+        assert_eq!((writer.durable.load(Acquire), writer.end_sync(50, true)), (60, None));
     }
 }
