@@ -1,15 +1,16 @@
 //! The threads that write one shard's log.
 //!
 //! A shard hands over what a turn has written; who holds the [`Pen`] writes all that has come in one go, and syncs as
-//! `appendfsync` says. Under `always` that is one write and one sync for all turns that ended meanwhile, and the pen is
-//! passed on before the sync: some ([`SYNCS`]) are under way at once, each for what was written before it began, so
-//! that a turn need not wait for the one before. (SET over 50 connections, one shard: 1.7 times the throughput of one
-//! sync after the other, on a busy machine.) The thread that wrote syncs too, for on a busy machine each further thread
-//! on the way from a write to its reply has to wait for a processor. A loop on io_uring that wrote by itself and had its
-//! ring sync was no better: SET over 50 connections 1.20 and 1.42 of redis-server's throughput in two quiet series,
-//! threads 1.28 and 1.26; and where others wanted the processors now and then a third of it, for the kernel's worker, who
-//! does the sync, waits for the processor that the loop is pinned to.
-//! What a sync forces to disk is the log's journal ([`super::journal`]), at half the cost of the log's file.
+//! `appendfsync` says. Under `always` that is one write and one sync for all turns that ended meanwhile; what the sync
+//! forces to disk is the log's journal ([`super::journal`]), at half the cost of the log's file. The thread that wrote
+//! syncs too, for on a busy machine each further thread on the way from a write to its reply has to wait for a processor.
+//! Where syncs take long the pen is passed on before: some ([`SYNCS`]) are under way at once, each for what was written
+//! before it began, so that a turn need not wait for the one before. (SET over 50 connections, one shard, syncs of 0.5
+//! ms: 1.7 times the throughput of one sync after the other. Of 0.1 ms: 0.9 times.) A loop on io_uring that wrote by
+//! itself and had its ring sync was no better, and where others wanted the processors now and then a third of it, for the
+//! kernel's worker, who does the sync, waits for the processor that the loop is pinned to. Nor was a loop that leaves
+//! sockets alone until the sync is done: it takes more requests at once, and the cores wait for each other.
+//!
 //! Under `everysec` and `no` one thread keeps the pen. It is not woken for each turn but looks again after a ms: that
 //! much is lost if the process is killed, where Redis would lose nothing, and nothing that it does can hold up a loop.
 //!
@@ -53,7 +54,10 @@ const FORCE: Duration = Duration::from_secs(1);
 /// (Tests have as many of each of two logs.)
 const SYNCS: usize = if cfg!(test) { 6 } else { 3 };
 
-/// The same for each of so many logs.
+/// From here on a sync takes long: others are begun before it has ended.
+const LONG_SYNC: Duration = Duration::from_micros(if cfg!(test) { 200 } else { 400 });
+
+/// [`SYNCS`] for each of so many logs.
 fn syncs_each(logs: usize) -> usize {
     (SYNCS / logs).max(1)
 }
@@ -93,6 +97,10 @@ pub struct Writer {
     recorded: AtomicU64,
     /// Its journal could not be written.
     journal_failed: AtomicBool,
+    /// How long syncs take of late, in µs.
+    sync_us: AtomicU64,
+    /// Where threads wait, with the pen's lock, until syncs take long.
+    helpers: Condvar,
 }
 
 /// A sync without the pen.
@@ -183,6 +191,17 @@ impl Writer {
         self.bell.notify_all();
     }
 
+    /// Whether syncs are to overlap.
+    fn overlaps(&self) -> bool {
+        self.sync_us.load(Relaxed) >= LONG_SYNC.as_micros() as u64
+    }
+
+    /// A sync took so long.
+    fn time_sync(&self, took: Duration) {
+        let mean = self.sync_us.load(Relaxed);
+        self.sync_us.store(mean - mean / 8 + took.as_micros() as u64 / 8, Relaxed);
+    }
+
     fn under_way(&self) -> MutexGuard<'_, VecDeque<UnderWay>> {
         self.under_way.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -226,21 +245,37 @@ fn work(pen: &Arc<Mutex<Pen>>, shard: usize, thread: usize) {
     let mut record = Pages::default();
     loop {
         let mut held = pen.lock().unwrap_or_else(|e| e.into_inner());
+        let (log, writer) = (held.log.clone(), held.writer.clone());
+        while thread > 0 && !held.ended && !writer.overlaps() {
+            held = writer.helpers.wait(held).unwrap_or_else(|e| e.into_inner());
+        }
         if held.ended {
             return;
         }
         let Some(unsynced) = held.take_turn(&mut record) else { continue };
-        if !std::mem::replace(&mut held.shared, true) {
-            // Without them syncs do not overlap; nothing else is lost.
-            let mut threads = 1..syncs_each(held.log.writers.len());
-            let _ = threads.try_for_each(|thread| start_thread(pen, shard, thread));
+        // While a sync is short nobody else writes: one takes less than two at once.
+        let mut keeps = Some(held);
+        if writer.overlaps() {
+            let held = keeps.take().expect("just put in");
+            pass_on(held, pen, shard);
         }
-        let log = held.log.clone();
-        drop(held);
         log.shared.aof.syncing.fetch_add(1, Relaxed);
+        let began = Instant::now();
         unsynced.sync(&log, shard, thread, &record);
+        writer.time_sync(began.elapsed());
         log.shared.aof.syncing.fetch_sub(1, Relaxed);
+        drop(keeps);
     }
+}
+
+/// Lets another thread have the pen.
+fn pass_on(mut held: MutexGuard<'_, Pen>, pen: &Arc<Mutex<Pen>>, shard: usize) {
+    if !std::mem::replace(&mut held.shared, true) {
+        // Without them syncs do not overlap; nothing else is lost.
+        let mut threads = 1..syncs_each(held.log.writers.len());
+        let _ = threads.try_for_each(|thread| start_thread(pen, shard, thread));
+    }
+    held.writer.helpers.notify_one();
 }
 
 /// What is to be synced without the pen.
@@ -412,6 +447,7 @@ impl Pen {
             self.ended = true;
             self.writer.queue().ended = true;
             self.writer.bell.notify_all();
+            self.writer.helpers.notify_all();
         }
         left
     }
