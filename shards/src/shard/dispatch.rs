@@ -590,7 +590,7 @@ impl Shard {
                 if let Some(kind) = row.split
                     && self.core.shards > 1
                     && splits_well(kind, args)
-                    && args.places().iter().any(|place| place.owner != args.places()[0].owner)
+                    && args.places().iter().any(|place| place.owner() != args.places()[0].owner())
                     && !self.client(index).script_sent
                 {
                     return self.start_split(index, id, args, kind, |_| {});

@@ -49,7 +49,7 @@ impl Shard {
         let mut part = OwnedArgs::from_words(&[PART]);
         keys.iter().for_each(|key| part.push(key));
         let shards = self.core.shards;
-        let place = |key: &Vec<u8>| KeyPlace { hash: self.core.hasher.hash(key), owner: owner_of(key, shards) };
+        let place = |key: &Vec<u8>| KeyPlace::new(self.core.hasher.hash(key), owner_of(key, shards));
         let places: Vec<KeyPlace> = keys.iter().map(place).collect();
         let errand =
             Box::new(Errand { migration, copy, replace, args: args.to_owned(), began: self.clock.now(), keys });
