@@ -876,10 +876,12 @@ impl Shard {
     }
 
     /// Whether memory is full, and eviction does not help; evicts as needed.
+    #[inline(always)]
     pub(crate) fn is_full(&mut self) -> bool {
-        if self.core.config.maxmemory == 0 {
-            return false;
-        }
+        self.core.config.maxmemory != 0 && self.stays_full()
+    }
+
+    fn stays_full(&mut self) -> bool {
         self.drop_spare_parcels();
         if self.clients_go_first() {
             return false;

@@ -65,8 +65,8 @@ impl Shard {
         let mut parts: Vec<(ShardId, &[u8])> =
             split.parts.iter().map(|(owner, at)| (*owner, &split.bytes[*at..])).collect();
         let mut found = Vec::new();
-        for (key, owner) in std::mem::take(&mut errand.keys).into_iter().zip(&split.places) {
-            let part = parts.iter_mut().find(|(from, _)| from == owner).expect("each has answered");
+        for (key, place) in std::mem::take(&mut errand.keys).into_iter().zip(&split.places) {
+            let part = parts.iter_mut().find(|(from, _)| *from == place.owner()).expect("each has answered");
             let (arguments, rest) = read_key(part.1);
             part.1 = rest;
             if let Some(arguments) = arguments {

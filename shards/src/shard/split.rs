@@ -52,8 +52,8 @@ pub(crate) struct SplitTx {
     sum: i64,
     /// An error that a part ended with.
     pub(super) error: Option<Vec<u8>>,
-    /// Values: by key, its owner.
-    pub(super) places: Vec<ShardId>,
+    /// Values: where the keys are.
+    pub(super) places: Vec<KeyPlace>,
     /// Values: the parts' replies end to end, and where each begins. Where the last to come begins there may be nothing:
     /// it is read where it came in.
     pub(super) bytes: Vec<u8>,
@@ -220,9 +220,9 @@ impl Shard {
         }
         for owner in new {
             self.outbox.begun_parcel(*owner).requests.end_part(split.client, SPLIT | u64::from(slot), id);
-        }
-        if new.contains(&self.core.id) {
-            client.joins_queue();
+            if *owner == self.core.id {
+                client.joins_queue();
+            }
         }
         self.core.stats.splits += 1;
         self.core.stats.commands[id as usize].calls += 1;
@@ -499,7 +499,7 @@ impl SplitTx {
         }
         self.ends.push(self.keys() + places.len());
         if matches!(self.kind, Kind::Values | Kind::Migrate) {
-            self.places.extend(places.iter().map(|place| place.owner()));
+            self.places.extend_from_slice(places);
         }
     }
 
@@ -575,13 +575,13 @@ fn part_at<'a>(bytes: &'a [u8], start: usize, last: &'a [u8]) -> &'a [u8] {
     }
 }
 
-/// Adds the next value's reply of each of these owners.
+/// Adds the reply for each of these keys, the next of its owner's.
 // A function of its own, so that all it works with stays in registers.
 #[inline(never)]
-fn move_values(out: &mut Vec<u8>, owners: &[ShardId], rests: &mut [&[u8]]) {
-    for owner in owners {
+fn move_values(out: &mut Vec<u8>, places: &[KeyPlace], rests: &mut [&[u8]]) {
+    for place in places {
         // No search: whose the next key is no processor can foresee.
-        let rest = &mut rests[*owner as usize];
+        let rest = &mut rests[place.owner() as usize];
         if let Some(short) = rest.first_chunk()
             && let Some(len) = short_len(short)
         {
@@ -709,6 +709,40 @@ mod tests {
         pipeline(&mut world, other, &[&["MGET", a, b]]);
         assert_eq!(parts(&mut world, 0), [1, 1]);
         assert_eq!(world.shards[0].core.stats.splits, 11);
+    }
+
+    /// Keys and values on either side of every length that makes a difference to how they are copied, of few shards and of
+    /// many.
+    #[test]
+    fn values_of_all_lengths_come_in_the_order_of_their_keys() {
+        const KEYS: usize = 240;
+        for (shards, resp, null) in [(1, "2", "$-1\r\n"), (2, "2", "$-1\r\n"), (2, "3", "_\r\n"), (20, "3", "_\r\n")] {
+            let mut world = World::new(shards);
+            let conn = world.connect_to(0);
+            world.call(conn, &["HELLO", resp]);
+            let keys: Vec<String> = (0..KEYS).map(|n| format!("{n}{}", "k".repeat(n % 80))).collect();
+            let value = |n: usize| (n % 7 != 3).then(|| "$1\r\n".repeat(30)[..n % 113].repeat(1 + n % 50 / 49 * 20));
+            let pairs = keys.iter().enumerate().filter_map(|(n, key)| Some(vec![key.clone(), value(n)?]));
+            let pairs: Vec<Vec<String>> = pairs.collect();
+            for pairs in pairs.chunks(30) {
+                assert_eq!(world.call(conn, &[vec!["MSET".to_string()], pairs.concat()].concat()), b"+OK\r\n");
+            }
+            let mut expected = String::new();
+            let mut bytes = Vec::new();
+            for first in (0..KEYS).step_by(24) {
+                // 7 and 240 have no divisor in common, so this meets all of them.
+                let numbers: Vec<usize> = (first..first + 24).map(|n| n * 7 % KEYS).collect();
+                let names = numbers.iter().map(|n| keys[*n].clone());
+                bytes.extend(request(&std::iter::once("MGET".to_string()).chain(names).collect::<Vec<_>>()));
+                expected.push_str("*24\r\n");
+                for n in numbers {
+                    let reply = value(n).map(|value| format!("${}\r\n{value}\r\n", value.len()));
+                    expected.push_str(reply.as_deref().unwrap_or(null));
+                }
+            }
+            world.send(conn, &bytes);
+            assert_eq!(String::from_utf8(world.received(conn)).unwrap(), expected, "{shards} shards, RESP{resp}");
+        }
     }
 
     /// A pipeline of one client alone gets the replies that one shard gives, however it is cut.
