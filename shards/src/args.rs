@@ -5,6 +5,7 @@
 
 use std::ops::Index;
 
+use crate::dict::HASH_BITS;
 use crate::router::ShardId;
 
 /// Where one argument lies in the bytes of its command.
@@ -25,13 +26,33 @@ impl ArgRef {
 }
 
 /// Where a key is: found once, when its command is read, and carried along to wherever it is looked up.
+///
+/// One word, for what travels to another core travels a cache line at a time: the owner takes the lowest bits of the hash,
+/// which say nothing about a key's place in a table ([`crate::dict::HASH_BITS`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyPlace {
-    /// [`crate::dict::Hasher::hash`] of the key.
-    pub hash: u64,
+pub struct KeyPlace(u64);
+
+impl KeyPlace {
+    /// The place of a key with this [`crate::dict::Hasher::hash`], in the slice of `owner`.
+    #[inline]
+    pub fn new(hash: u64, owner: ShardId) -> Self {
+        KeyPlace(hash & HASH_BITS | u64::from(owner))
+    }
+
+    /// A hash of the key, as good as the one that its hasher gives.
+    #[inline]
+    pub fn hash(self) -> u64 {
+        self.0
+    }
+
     /// The shard whose slice it belongs to.
-    pub owner: ShardId,
+    #[inline]
+    pub fn owner(self) -> ShardId {
+        (self.0 & !HASH_BITS) as ShardId
+    }
 }
+
+const _: () = assert!(!HASH_BITS == ShardId::MAX as u64);
 
 /// Bytes of a short argument, see [`Args::short`].
 pub(crate) const SHORT: usize = 32;
@@ -86,13 +107,18 @@ impl<'a> Args<'a> {
         &self.bytes[r.start as usize..r.start as usize + r.len as usize]
     }
 
-    /// The argument at `index` with what stands behind it, and its length, if it is short: it is copied in one piece of a
-    /// length that the compiler knows, which takes a third of a copy of any length.
+    /// One of the arguments.
     #[inline]
-    pub(crate) fn short(&self, index: usize) -> Option<(&'a [u8; SHORT], usize)> {
-        let r = self.refs[index];
-        let behind = self.bytes.get(r.start as usize..)?.first_chunk()?;
-        (r.len as usize <= SHORT).then_some((behind, r.len as usize))
+    pub(crate) fn get_ref(&self, arg: ArgRef) -> &'a [u8] {
+        &self.bytes[arg.start as usize..arg.start as usize + arg.len as usize]
+    }
+
+    /// One of the arguments with what stands behind it, if it is short: it is copied in one piece of a length that the
+    /// compiler knows, which takes a third of a copy of any length.
+    #[inline]
+    pub(crate) fn short(&self, arg: ArgRef) -> Option<&'a [u8; SHORT]> {
+        let behind = self.bytes.get(arg.start as usize..arg.start as usize + SHORT)?;
+        if arg.len as usize <= SHORT { behind.first_chunk() } else { None }
     }
 
     /// The arguments from `from` on.

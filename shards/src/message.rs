@@ -90,24 +90,11 @@ pub struct RequestBatch {
     pub bytes: Vec<u8>,
     /// Where the arguments and places of the part begin that is being added.
     part: (usize, usize),
-    /// How far behind its bytes the copy lies that [`RequestBatch::copy_whole`] has made of a command.
-    moved: u32,
 }
 
 /// A command whose arguments take no more bytes than this, with what stands between them, is copied as it came: once
 /// instead of for each argument.
 const COPIED_WHOLE: usize = 512;
-
-/// The same for a split command, of which each owner takes only a part: bytes for each key.
-const COPIED_WHOLE_KEY: usize = 64;
-
-/// Whether each owner of a split command's keys gets the whole of its bytes: where there are so few owners, that takes
-/// less time than to pick for each what is its own.
-#[inline]
-pub fn copies_whole(args: Args<'_>, owners: usize) -> bool {
-    let keys = args.places().len();
-    2 * owners <= keys && args.span().len() <= keys * COPIED_WHOLE_KEY
-}
 
 impl RequestBatch {
     /// Whether the note ends what a request among these begins. A client that is still there waits for all that it has
@@ -145,34 +132,24 @@ impl RequestBatch {
         self.push_arg(name);
     }
 
-    /// Adds the key `at` of a split command to the part that was begun, or is being taken up again, and the value behind it.
+    /// Adds a key of a command to the part.
     #[inline(always)]
-    pub fn push_key(&mut self, args: Args<'_>, at: usize, place: KeyPlace, with_value: bool) {
-        self.push_arg_of(args, at);
+    fn push_key(&mut self, args: Args<'_>, key: ArgRef, place: KeyPlace) {
+        self.push_arg_of(args, key);
         self.places.push(place);
-        if with_value {
-            self.push_arg_of(args, at + 1);
-        }
-    }
-
-    /// Copies a split command as it came, for [`Outbox::push_copied`] to take keys from.
-    #[inline]
-    pub fn copy_whole(&mut self, args: Args<'_>) {
-        self.moved = (self.bytes.len() as u32).wrapping_sub(args.refs()[0].start);
-        self.bytes.extend_from_slice(args.span());
     }
 
     /// Adds an argument of a command to the part.
     #[inline(always)]
-    fn push_arg_of(&mut self, args: Args<'_>, index: usize) {
-        match args.short(index) {
-            Some((bytes, len)) => {
+    fn push_arg_of(&mut self, args: Args<'_>, arg: ArgRef) {
+        match args.short(arg) {
+            Some(bytes) => {
                 let start = self.bytes.len();
-                self.refs.push(ArgRef { start: start as u32, len: len as u32 });
                 self.bytes.extend_from_slice(bytes);
-                self.bytes.truncate(start + len);
+                self.bytes.truncate(start + arg.len as usize);
+                self.refs.push(ArgRef { start: start as u32, len: arg.len });
             }
-            None => self.push_arg(args.at(index)),
+            None => self.push_arg(args.get_ref(arg)),
         }
     }
 
@@ -638,24 +615,24 @@ impl Outbox {
         self.parcels[to as usize].as_mut().expect("the caller has put something in")
     }
 
-    /// Adds each key of a split command, and with it the value behind it, to the part of its owner, where
-    /// [`RequestBatch::copy_whole`] has put the bytes. There are `step` arguments for each key.
+    /// Adds each key of a split command, and with it the value behind it, to the part of its owner, which was begun or is
+    /// being taken up again. There are `step` arguments for each key.
     // A function of its own, so that all it works with stays in registers.
     #[inline(never)]
-    pub fn push_copied(&mut self, args: Args<'_>, step: usize, with_values: bool) {
+    pub fn push_keys(&mut self, args: Args<'_>, step: usize, with_values: bool) {
         let (places, refs) = (args.places().iter(), &args.refs()[1..]);
-        if with_values {
-            for (place, [key, value]) in places.zip(refs.as_chunks().0) {
-                let batch = &mut self.begun_parcel(place.owner).requests;
-                batch.refs.extend([key.moved(batch.moved), value.moved(batch.moved)]);
-                batch.places.push(*place);
-            }
-        } else {
-            for (place, key) in places.zip(refs.iter().step_by(step)) {
-                let batch = &mut self.begun_parcel(place.owner).requests;
-                batch.refs.push(key.moved(batch.moved));
-                batch.places.push(*place);
-            }
+        match (step, with_values) {
+            (1, _) => places.zip(refs).for_each(|(place, key)| {
+                self.begun_parcel(place.owner()).requests.push_key(args, *key, *place);
+            }),
+            (_, false) => places.zip(refs.iter().step_by(step)).for_each(|(place, key)| {
+                self.begun_parcel(place.owner()).requests.push_key(args, *key, *place);
+            }),
+            (_, true) => places.zip(refs.as_chunks().0).for_each(|(place, [key, value])| {
+                let batch = &mut self.begun_parcel(place.owner()).requests;
+                batch.push_key(args, *key, *place);
+                batch.push_arg_of(args, *value);
+            }),
         }
     }
 

@@ -28,6 +28,15 @@ pub fn bit(owner: u16) -> u128 {
     1 << owner.min(BITS as u16)
 }
 
+/// Whether a shard is in a set, or may be.
+#[inline]
+pub fn has(set: u128, owner: u16) -> bool {
+    let bit = owner.min(BITS as u16) as u32;
+    // Of one word: a shift of two takes three times as long.
+    let word = if bit < u64::BITS { set as u64 } else { (set >> u64::BITS) as u64 };
+    word >> (bit % u64::BITS) & 1 != 0
+}
+
 /// The bits of several shards, of so many in all.
 #[inline]
 pub fn bits(owners: impl Iterator<Item = u16>, shards: usize) -> u128 {

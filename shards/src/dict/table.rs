@@ -42,7 +42,10 @@ use super::bucket::{Bucket, Mark};
 pub(super) const DIRECT_MAX: u32 = 16;
 /// The position after the last: the hash space in units of 2^16.
 pub(super) const SPACE: u64 = 1 << 48;
-const POSITION: u64 = !0xffff;
+
+/// The bits of a hash that a table looks at: its position, from which the marks are taken too. The others are for whoever
+/// carries the hash.
+pub const HASH_BITS: u64 = !(u64::MAX / SPACE);
 
 #[repr(transparent)]
 struct SharedBucket(Bucket);
@@ -143,7 +146,7 @@ impl Table {
     /// The bucket that owns a hash.
     #[inline]
     pub(super) fn index(&self, hash: u64) -> u32 {
-        ((u128::from(hash & POSITION) * u128::from(self.n)) >> 64) as u32
+        ((u128::from(hash & HASH_BITS) * u128::from(self.n)) >> 64) as u32
     }
 
     /// What a slot of this table keeps of a hash.

@@ -7,6 +7,7 @@ pub mod slot;
 
 use crate::args::{Args, KeyPlace};
 use crate::commands::{Command, Route};
+use crate::dict::Hasher;
 use slot::slot_of;
 
 /// Number of a shard, 0..N.
@@ -24,6 +25,41 @@ pub fn owner_of(key: &[u8], shards: usize) -> ShardId {
     match shards {
         1 => 0,
         n => owner_of_slot(slot_of(key), n),
+    }
+}
+
+/// Adds the places of a command's keys, which begin with its first argument and are `step` arguments apart.
+#[inline]
+pub fn place_keys(args: Args<'_>, step: usize, hasher: &Hasher, shards: usize, places: &mut Vec<KeyPlace>) {
+    if shards == 1 {
+        return push_places(args, step, hasher, places, |_| 0);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if slot::has_clmul() {
+        // SAFETY: the processor has just said that it can.
+        return unsafe { place_keys_clmul(args, step, hasher, shards, places) };
+    }
+    push_places(args, step, hasher, places, |key| owner_of_slot(slot_of(key), shards));
+}
+
+/// The slots of all keys in one loop, which costs half of a call for each.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "pclmulqdq")]
+fn place_keys_clmul(args: Args<'_>, step: usize, hasher: &Hasher, shards: usize, places: &mut Vec<KeyPlace>) {
+    push_places(args, step, hasher, places, |key| owner_of_slot(slot::clmul::slot_of(key), shards));
+}
+
+#[inline(always)]
+fn push_places(
+    args: Args<'_>,
+    step: usize,
+    hasher: &Hasher,
+    places: &mut Vec<KeyPlace>,
+    owner: impl Fn(&[u8]) -> ShardId,
+) {
+    for at in (1..args.len()).step_by(step) {
+        let key = args.at(at);
+        places.push(KeyPlace::new(hasher.hash(key), owner(key)));
     }
 }
 
@@ -100,12 +136,12 @@ pub fn owners(command: &Command, args: Args<'_>, shards: usize) -> Owners {
 }
 
 fn owners_of(places: &[KeyPlace]) -> Owners {
-    let first = places[0].owner;
-    if places.iter().all(|place| place.owner == first) {
+    let first = places[0].owner();
+    if places.iter().all(|place| place.owner() == first) {
         return Owners::One(first);
     }
     let mut set = OwnerSet::default();
-    places.iter().for_each(|place| set.add(place.owner));
+    places.iter().for_each(|place| set.add(place.owner()));
     set.finish()
 }
 
@@ -139,6 +175,20 @@ mod tests {
             }
             assert_eq!(previous as usize, shards - 1);
             assert!(count.iter().max().unwrap() - count.iter().min().unwrap() <= 1);
+        }
+    }
+
+    #[test]
+    fn keys_placed_together_are_where_each_is() {
+        let hasher = Hasher::new([1, 2]);
+        let words: Vec<Vec<u8>> =
+            (0..60).map(|n| format!("{}{{a{}}}", "k".repeat(n % 21), n).into_bytes().split_off(n % 3)).collect();
+        let owned = crate::args::OwnedArgs::from_words(&words);
+        for (shards, step) in [(1, 1), (2, 1), (2, 2), (5, 1), (130, 2)] {
+            let mut places = Vec::new();
+            place_keys(owned.args(), step, &hasher, shards, &mut places);
+            let place = |key: &Vec<u8>| KeyPlace::new(hasher.hash(key), owner_of(key, shards));
+            assert_eq!(places, words[1..].iter().step_by(step).map(place).collect::<Vec<_>>());
         }
     }
 

@@ -590,7 +590,7 @@ impl Shard {
                 if let Some(kind) = row.split
                     && self.core.shards > 1
                     && splits_well(kind, args)
-                    && args.places().iter().any(|place| place.owner != args.places()[0].owner)
+                    && args.places().iter().any(|place| place.owner() != args.places()[0].owner())
                     && !self.client(index).script_sent
                 {
                     return self.start_split(index, id, args, kind, |_| {});
@@ -876,10 +876,12 @@ impl Shard {
     }
 
     /// Whether memory is full, and eviction does not help; evicts as needed.
+    #[inline(always)]
     pub(crate) fn is_full(&mut self) -> bool {
-        if self.core.config.maxmemory == 0 {
-            return false;
-        }
+        self.core.config.maxmemory != 0 && self.stays_full()
+    }
+
+    fn stays_full(&mut self) -> bool {
         self.drop_spare_parcels();
         if self.clients_go_first() {
             return false;

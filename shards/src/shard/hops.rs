@@ -124,7 +124,7 @@ impl Shard {
             return;
         };
         let dict = &slice.dbs[head.client.db as usize].dict;
-        parcel.requests.places.iter().take(EXPECTED_KEYS).for_each(|place| dict.prefetch_bucket(place.hash));
+        parcel.requests.places.iter().take(EXPECTED_KEYS).for_each(|place| dict.prefetch_bucket(place.hash()));
     }
 
     fn make_wait(&mut self, request: RequestView<'_>) {
@@ -144,8 +144,8 @@ impl Shard {
             if let Some(slice) = &self.slices[own as usize] {
                 let dict = &slice.dbs[chunk[0].client.db as usize].dict;
                 let places = batch.places_of(chunk);
-                places.iter().for_each(|place| dict.prefetch_bucket(place.hash));
-                places.iter().for_each(|place| dict.prefetch_element(place.hash));
+                places.iter().for_each(|place| dict.prefetch_bucket(place.hash()));
+                places.iter().for_each(|place| dict.prefetch_element(place.hash()));
             }
             for head in chunk {
                 let RequestHead { client, sequence, command, .. } = *head;

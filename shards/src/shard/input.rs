@@ -11,7 +11,7 @@ use crate::client::{Query, gate};
 use crate::commands::{CommandId, UNKNOWN};
 use crate::limits::{BATCH_COMMANDS, BATCH_KEYS, KEPT_ARGUMENTS, LARGE_INPUT_BYTES};
 use crate::resp::{Limits, Parsed};
-use crate::router::owner_of;
+use crate::router::{owner_of, place_keys};
 
 /// Most clients whose input is taken in at once.
 pub const MAX_INPUTS: usize = 64;
@@ -302,16 +302,14 @@ impl Shard {
             places.push(place);
         } else if let Some(kind) = row.split {
             let first = places.len();
-            for at in (1..args.len()).step_by(kind.step()) {
-                places.push(self.place_of(args.at(at)));
-            }
+            place_keys(args, kind.step(), &self.core.hasher, self.core.shards, places);
             self.expect_here(&places[first..], db);
         }
     }
 
     #[inline(always)]
     fn place_of(&self, key: &[u8]) -> KeyPlace {
-        KeyPlace { hash: self.core.hasher.hash(key), owner: owner_of(key, self.core.shards) }
+        KeyPlace::new(self.core.hasher.hash(key), owner_of(key, self.core.shards))
     }
 
     /// Asks for the buckets of a command's keys, if all of them are here: else it runs later, part by part, and each owner
@@ -319,11 +317,11 @@ impl Shard {
     #[inline(always)]
     fn expect_here(&self, places: &[KeyPlace], db: u16) {
         let own = self.core.id;
-        if places.iter().all(|place| place.owner == own)
+        if places.iter().all(|place| place.owner() == own)
             && let Some(slice) = &self.slices[own as usize]
         {
             let dict = &slice.dbs[db as usize].dict;
-            places.iter().for_each(|place| dict.prefetch_bucket(place.hash));
+            places.iter().for_each(|place| dict.prefetch_bucket(place.hash()));
         }
     }
 
@@ -347,10 +345,10 @@ impl Shard {
                     let db = self.clients[index].as_ref().map_or(0, |client| client.db);
                     let dict = &slice.dbs[db as usize].dict;
                     match batch.places_of(parse) {
-                        [place] if place.owner == self.core.id => dict.prefetch_element(place.hash),
+                        [place] if place.owner() == self.core.id => dict.prefetch_element(place.hash()),
                         // A command that splits runs later; what its keys need is asked for then.
-                        places if places.len() > 1 && places.iter().all(|place| place.owner == self.core.id) => {
-                            places.iter().take(BATCH_KEYS).for_each(|place| dict.prefetch_element(place.hash));
+                        places if places.len() > 1 && places.iter().all(|place| place.owner() == self.core.id) => {
+                            places.iter().take(BATCH_KEYS).for_each(|place| dict.prefetch_element(place.hash()));
                         }
                         _ => {}
                     }
@@ -369,7 +367,7 @@ impl Shard {
             let next = match (self.clients[source.client as usize].as_deref(), places) {
                 (None, _) => Next::Closed,
                 (Some(client), [place]) if client.gate == 0 && !self.guarded => {
-                    self.process_plain(source.client, parse.command, args, place.owner)
+                    self.process_plain(source.client, parse.command, args, place.owner())
                 }
                 (Some(_), _) => self.process(source.client, parse.command, args),
             };

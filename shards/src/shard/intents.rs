@@ -32,6 +32,7 @@ use crate::args::KeyPlace;
 use crate::commands::spec::Split;
 use crate::commands::{Route, flag};
 use crate::core::{Core, Fault};
+use crate::dict::HASH_BITS;
 use crate::limits::KEPT_ARGUMENTS;
 use crate::message::{ALONE, SPLIT};
 use crate::router::ShardId;
@@ -261,9 +262,10 @@ impl Keys {
     }
 }
 
-/// A key's name among those held.
+/// A key's name among those held. Its low bits choose the place there, so they are of the hash too.
+#[inline]
 fn name_of(hash: u64, db: u16) -> u64 {
-    hash ^ u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    hash >> HASH_BITS.trailing_zeros() ^ u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Adds the names of a request's keys.
@@ -271,7 +273,7 @@ fn name_of(hash: u64, db: u16) -> u64 {
 fn names_of(core: &Core, request: &RequestView<'_>, names: &mut Vec<u64>) {
     let (db, args) = (request.client.db, request.args);
     if !args.places().is_empty() {
-        return names.extend(args.places().iter().map(|place| name_of(place.hash, db)));
+        return names.extend(args.places().iter().map(|place| name_of(place.hash(), db)));
     }
     let row = core.table.row(request.command);
     if row.route == Route::Keys {
@@ -309,7 +311,7 @@ impl Intents {
             self.count_for(core, write);
         }
         let meets = |keys: &Keys| {
-            let name = |place: &KeyPlace| name_of(place.hash, request.client.db);
+            let name = |place: &KeyPlace| name_of(place.hash(), request.client.db);
             keys.all > 0 || (keys.len > 0 && places.iter().any(|place| keys.meets(name(place), write)))
         };
         meets(if passes { &self.firm } else { &self.held }) || (behind_wanted && meets(&self.wanted))
@@ -646,5 +648,27 @@ impl Shard {
     pub fn holds_nothing(&self) -> bool {
         let Intents { held, firm, wanted, .. } = &self.intents;
         self.intents.is_empty() && held.is_empty() && firm.is_empty() && wanted.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dict::Hasher;
+
+    /// Whoever owns the keys, and whether their places were known: what a place keeps beside a hash must not have names
+    /// pile up.
+    #[test]
+    fn names_are_spread_and_do_not_depend_on_places() {
+        let hasher = Hasher::new([3, 4]);
+        let mut firsts = std::collections::BTreeSet::new();
+        for n in 0..1024 {
+            let hash = hasher.hash(format!("k{n}").as_bytes());
+            let name = name_of(KeyPlace::new(hash, n % 3).hash(), 1);
+            assert_eq!(name, name_of(hash, 1));
+            assert_ne!(name, name_of(hash, 2));
+            firsts.insert(name & 0xffff);
+        }
+        assert!(firsts.len() > 950, "{} of 1024", firsts.len());
     }
 }

@@ -49,7 +49,7 @@ impl Shard {
         let mut part = OwnedArgs::from_words(&[PART]);
         keys.iter().for_each(|key| part.push(key));
         let shards = self.core.shards;
-        let place = |key: &Vec<u8>| KeyPlace { hash: self.core.hasher.hash(key), owner: owner_of(key, shards) };
+        let place = |key: &Vec<u8>| KeyPlace::new(self.core.hasher.hash(key), owner_of(key, shards));
         let places: Vec<KeyPlace> = keys.iter().map(place).collect();
         let errand =
             Box::new(Errand { migration, copy, replace, args: args.to_owned(), began: self.clock.now(), keys });
@@ -65,8 +65,8 @@ impl Shard {
         let mut parts: Vec<(ShardId, &[u8])> =
             split.parts.iter().map(|(owner, at)| (*owner, &split.bytes[*at..])).collect();
         let mut found = Vec::new();
-        for (key, owner) in std::mem::take(&mut errand.keys).into_iter().zip(&split.places) {
-            let part = parts.iter_mut().find(|(from, _)| from == owner).expect("each has answered");
+        for (key, place) in std::mem::take(&mut errand.keys).into_iter().zip(&split.places) {
+            let part = parts.iter_mut().find(|(from, _)| *from == place.owner()).expect("each has answered");
             let (arguments, rest) = read_key(part.1);
             part.1 = rest;
             if let Some(arguments) = arguments {

@@ -24,12 +24,15 @@ use crate::commands::spec::Split as Kind;
 use crate::commands::{CommandId, flag, table};
 use crate::core::Fault;
 use crate::limits::{JOINED_KEYS, SPARE_BUFFER_BYTES};
-use crate::message::{ALONE, Note, ReplyHead, SPANS, SPLIT, SpanWord, copies_whole};
+use crate::message::{ALONE, Note, ReplyHead, SPANS, SPLIT, SpanWord};
 use crate::resp::Reply;
 use crate::router::{ShardId, owner_of};
 
 /// A value's reply of no more bytes is copied in one piece of this length, as [`Args::short`] arguments are.
-const SHORT_REPLY: usize = 64;
+const SHORT_REPLY: usize = 96;
+
+/// The rests of so many shards' parts are kept without an allocation.
+const FEW_SHARDS: usize = 16;
 
 /// A split command under way, or several of one client that go as one.
 #[derive(Debug)]
@@ -49,13 +52,12 @@ pub(crate) struct SplitTx {
     sum: i64,
     /// An error that a part ended with.
     pub(super) error: Option<Vec<u8>>,
-    /// Values: by key, its owner.
-    pub(super) places: Vec<ShardId>,
-    /// Values: the parts' replies end to end, and where each begins.
+    /// Values: where the keys are.
+    pub(super) places: Vec<KeyPlace>,
+    /// Values: the parts' replies end to end, and where each begins. Where the last to come begins there may be nothing:
+    /// it is read where it came in.
     pub(super) bytes: Vec<u8>,
     pub(super) parts: Vec<(ShardId, usize)>,
-    /// By shard, where the rest of its part begins, as the reply is put together.
-    cursors: Vec<usize>,
     /// `MSETNX`: what is to be written.
     pairs: Option<OwnedArgs>,
     /// `MIGRATE`: what is to be taken where.
@@ -107,7 +109,6 @@ impl Splits {
             places: Vec::new(),
             bytes: Vec::new(),
             parts: Vec::new(),
-            cursors: Vec::new(),
             pairs: None,
             errand: None,
             commits: false,
@@ -130,50 +131,34 @@ impl Shard {
         let write = self.core.table.row(id).has(flag::WRITE);
         let places = args.places();
         debug_assert_eq!(places.len(), (args.len() - 1).div_ceil(kind.step()));
-        let mask = order::bits(places.iter().map(|place| place.owner), shards);
-        let mut view = self.view(index);
-        // MSETNX only writes, though its parts look first.
-        view.notes_reads &= !write;
-        let joins = self.may_join(view, id, places.len(), mask, kind);
+        if let Some(next) = self.join_split(index, id, args, kind) {
+            return next;
+        }
+        let mask = order::bits(places.iter().map(|place| place.owner()), shards);
         let strict = self.core.config.pipeline_order == crate::config::PipelineOrder::Strict;
         let awaited = self.client(index).order.as_ref().map_or(0, |order| order.owners());
         let passes = write && (awaited & !mask != 0 || shards > order::BITS);
         let looks_first = matches!(kind, Kind::IfNone | Kind::Migrate);
-        let waits = awaited != 0 && (strict || looks_first || passes);
-        if waits && joins.is_none() {
+        if awaited != 0 && (strict || looks_first || passes) {
             self.wait_for(index, Wait::Replies);
             return Next::Again;
         }
         if let Some(text) = self.out_of_memory(id, args) {
             return self.reject(index, id, text);
         }
+        let mut view = self.view(index);
+        // MSETNX only writes, though its parts look first.
+        view.notes_reads &= !write;
         let client = self.client(index);
         client.commands += 1;
         client.last_command = id;
-        let slot = match joins {
-            Some(slot) => {
-                client.await_more(mask);
-                slot
-            }
-            None => {
-                let sequence = client.await_reply(mask);
-                let joinable = client.awaits_last(sequence) && matches!(kind, Kind::Values | Kind::Done);
-                let slot = self.splits.open(view, sequence, id, kind);
-                self.splits.last = joinable.then(|| (slot, self.outbox.turns()));
-                slot
-            }
-        };
+        let sequence = client.await_reply(mask);
+        let joinable = client.awaits_last(sequence) && matches!(kind, Kind::Values | Kind::Done);
+        let slot = self.splits.open(view, sequence, id, kind);
+        self.splits.last = joinable.then(|| (slot, self.outbox.turns()));
         let split = &mut self.splits.slots[slot as usize];
-        let begun = split.owners.len();
-        if mask & (!split.mask | order::bit(order::BITS as ShardId)) != 0 {
-            split.note_owners(places, mask);
-            split.missing += split.owners.len() - begun;
-        }
-        split.ends.push(split.ends.last().map_or(0, |end| *end) + places.len());
+        split.add_keys(places, mask);
         prepare(split);
-        if matches!(kind, Kind::Values | Kind::Migrate) {
-            split.places.extend(places.iter().map(|place| place.owner));
-        }
         let (command, tag, with_values) = match kind {
             Kind::IfNone => (table().find(b"exists"), SPLIT | ALONE, false),
             _ => (id, SPLIT, kind == Kind::Done),
@@ -190,32 +175,15 @@ impl Shard {
             self.splits.last = None;
         }
         let tag = if span.is_some() { tag | SPANS } else { tag };
-        let (earlier, new) = split.owners.split_at(begun);
-        new.iter().for_each(|owner| self.outbox.parcel(*owner).requests.begin_part(args.at(0)));
-        match copies_whole(args, split.owners.len()) {
-            true => {
-                let earlier = earlier.iter().filter(|owner| mask & order::bit(**owner) != 0);
-                new.iter().chain(earlier).for_each(|owner| self.outbox.begun_parcel(*owner).requests.copy_whole(args));
-                self.outbox.push_copied(args, kind.step(), with_values);
-            }
-            false => {
-                for (n, place) in places.iter().enumerate() {
-                    let batch = &mut self.outbox.begun_parcel(place.owner).requests;
-                    batch.push_key(args, 1 + n * kind.step(), *place, with_values);
-                }
-            }
-        }
-        for owner in earlier.iter().filter(|owner| mask & order::bit(**owner) != 0) {
-            self.outbox.parcel(*owner).requests.grow_part();
-        }
-        for owner in new {
+        split.owners.iter().for_each(|owner| self.outbox.parcel(*owner).requests.begin_part(args.at(0)));
+        self.outbox.push_keys(args, kind.step(), with_values);
+        for owner in &split.owners {
             let batch = &mut self.outbox.parcel(*owner).requests;
             span.iter().for_each(|word| batch.push_arg(word));
             batch.end_part(view, tag | u64::from(slot), command);
         }
-        if begun < split.owners.len() && split.owners[begun..].contains(&own) {
-            let client = self.clients[index as usize].as_deref_mut().expect("it sent the command");
-            client.joins_queue();
+        if split.owners.contains(&own) {
+            self.client(index).joins_queue();
         }
         self.outbox.set_ordered();
         self.core.stats.splits += 1;
@@ -230,34 +198,70 @@ impl Shard {
         Next::Done
     }
 
-    /// The split that a command may join: the one before it in its pipeline, if that is the same command, nothing came
-    /// between, and its parts are still here. They run as one, at one instant, and are answered together.
-    #[inline]
-    fn may_join(&mut self, view: ClientView, id: CommandId, keys: usize, mask: u128, kind: Kind) -> Option<u32> {
+    /// Adds a command to the split before it in its pipeline, if it may join that.
+    #[inline(never)]
+    fn join_split(&mut self, index: u32, id: CommandId, args: Args<'_>, kind: Kind) -> Option<Next> {
+        let (slot, mask) = self.may_join(index, id, args, kind)?;
+        if let Some(text) = self.out_of_memory(id, args) {
+            return Some(self.reject(index, id, text));
+        }
+        let client = self.clients[index as usize].as_deref_mut().expect("it sent the command");
+        client.commands += 1;
+        client.last_command = id;
+        client.await_more(mask);
+        let split = &mut self.splits.slots[slot as usize];
+        let begun = split.owners.len();
+        split.add_keys(args.places(), mask);
+        let (earlier, new) = split.owners.split_at(begun);
+        new.iter().for_each(|owner| self.outbox.parcel(*owner).requests.begin_part(args.at(0)));
+        self.outbox.push_keys(args, kind.step(), kind == Kind::Done);
+        for owner in earlier.iter().filter(|owner| order::has(mask, **owner)) {
+            self.outbox.begun_parcel(*owner).requests.grow_part();
+        }
+        for owner in new {
+            self.outbox.begun_parcel(*owner).requests.end_part(split.client, SPLIT | u64::from(slot), id);
+            if *owner == self.core.id {
+                client.joins_queue();
+            }
+        }
+        self.core.stats.splits += 1;
+        self.core.stats.commands[id as usize].calls += 1;
+        self.core.stats.commands_processed += 1;
+        Some(Next::Done)
+    }
+
+    /// The split that a command may join, and the owners of its keys: the one before it in its pipeline, if that is the
+    /// same command, nothing came between, and its parts are still here. They run as one, at one instant, and are answered
+    /// together.
+    #[inline(always)]
+    fn may_join(&self, index: u32, id: CommandId, args: Args<'_>, kind: Kind) -> Option<(u32, u128)> {
         let (slot, turn) = self.splits.last?;
         let joins = match kind {
             Kind::Values => true,
             Kind::Done => !self.core.effects.on,
             Kind::Sum | Kind::IfNone | Kind::Migrate => false,
         };
-        if !joins || turn != self.outbox.turns() {
+        let (split, places) = (&self.splits.slots[slot as usize], args.places());
+        if !joins || turn != self.outbox.turns() || split.command != id {
             return None;
         }
-        let split = &self.splits.slots[slot as usize];
-        let fits = split.ends.last().map_or(0, |end| *end) + keys <= JOINED_KEYS;
-        let (number, mut both) = (split.sequence, mask & split.mask);
-        if !fits || split.command != id || split.client != view || !self.client(view.index).awaits_last(number) {
+        let client = self.clients[index as usize].as_deref().expect("it sent the command");
+        let mut view = client.view(self.core.id);
+        view.notes_reads &= kind == Kind::Values;
+        let fits = split.keys() + places.len() <= JOINED_KEYS;
+        if !fits || !client.awaits_last(split.sequence) || split.client != view {
             return None;
         }
+        let mask = order::bits(places.iter().map(|place| place.owner()), self.core.shards);
+        // Those past the last bit of their own share it.
+        let shared = mask & split.mask & order::bit(order::BITS as ShardId);
         let sequence = SPLIT | u64::from(slot);
-        while both != 0 && both.trailing_zeros() < order::BITS as u32 {
-            if !self.outbox.ends_with_part(both.trailing_zeros() as ShardId, sequence) {
+        for owner in &split.owners {
+            if !self.outbox.ends_with_part(*owner, sequence) && order::has(mask, *owner) {
                 return None;
             }
-            both &= both - 1;
         }
-        // Those past the last bit of their own share it.
-        (both == 0).then_some(slot)
+        (shared == 0).then_some((slot, mask))
     }
 
     /// Takes the word of [`SPANS`] off a part's arguments, and begins what the log will tell of it.
@@ -307,8 +311,10 @@ impl Shard {
     pub(crate) fn take_part(&mut self, from: ShardId, slot: u32, reply: &[u8]) {
         let split = &mut self.splits.slots[slot as usize];
         let start = split.bytes.len();
-        split.bytes.extend_from_slice(reply);
-        self.part_done(from, slot, start);
+        if split.missing > 1 || split.kind != Kind::Values {
+            split.bytes.extend_from_slice(reply);
+        }
+        self.part_done(from, slot, start, reply);
     }
 
     /// Runs this shard's own part; its reply needs no carrying.
@@ -326,13 +332,13 @@ impl Shard {
         let keys = crate::db::Keyspace::one(&mut self.slices, own);
         super::dispatch::execute(&mut self.core, keys, client, id, args, out);
         self.close_span(span);
-        self.part_done(own, slot, start);
+        self.part_done(own, slot, start, &[]);
     }
 
-    /// A part's reply stands at `start` of the bytes.
-    fn part_done(&mut self, from: ShardId, slot: u32, start: usize) {
+    /// A part's reply stands at `start` of the bytes, or is the `last`, which is not among them.
+    fn part_done(&mut self, from: ShardId, slot: u32, start: usize, last: &[u8]) {
         let split = &mut self.splits.slots[slot as usize];
-        let reply = &split.bytes[start..];
+        let reply = part_at(&split.bytes, start, last);
         if reply.first() == Some(&b'-') {
             split.error = Some(reply.to_vec());
         }
@@ -353,12 +359,12 @@ impl Shard {
             match split.kind {
                 Kind::Migrate if split.commits => self.end_commit(slot),
                 Kind::Migrate => self.send_migration(slot),
-                _ => self.finish_split(slot),
+                _ => self.finish_split(slot, last),
             }
         }
     }
 
-    fn finish_split(&mut self, slot: u32) {
+    fn finish_split(&mut self, slot: u32, last: &[u8]) {
         let split = &mut self.splits.slots[slot as usize];
         let (view, sequence) = (split.client, split.sequence);
         let writes = split.pairs.take().filter(|_| split.sum == 0 && split.error.is_none());
@@ -380,7 +386,7 @@ impl Shard {
         }
         let written = writes.is_some() || split.commits;
         let mut splits = std::mem::take(&mut self.splits.slots);
-        self.fulfil_with(view.index, view.id, sequence, |out| splits[slot as usize].write_reply(out, written));
+        self.fulfil_with(view.index, view.id, sequence, |out| splits[slot as usize].write_reply(out, written, last));
         self.splits.slots = splits;
         if self.core.leaves_out(Fault::EarlyRelease) {
             self.splits.slots[slot as usize].owners = owners;
@@ -470,7 +476,7 @@ impl Shard {
         }
         if coordinator == self.core.id {
             let start = self.splits.slots[slot as usize].bytes.len();
-            return self.part_done(coordinator, slot, start);
+            return self.part_done(coordinator, slot, start, &[]);
         }
         let replies = &mut self.outbox.parcel(coordinator).replies;
         let sequence = SPLIT | u64::from(slot);
@@ -479,8 +485,27 @@ impl Shard {
 }
 
 impl SplitTx {
+    /// How many keys it has.
+    #[inline]
+    fn keys(&self) -> usize {
+        self.ends.last().map_or(0, |end| *end)
+    }
+
+    /// Adds a command's keys, whose owners are these.
+    #[inline]
+    fn add_keys(&mut self, places: &[KeyPlace], mask: u128) {
+        if mask & (!self.mask | order::bit(order::BITS as ShardId)) != 0 {
+            self.note_owners(places, mask);
+        }
+        self.ends.push(self.keys() + places.len());
+        if matches!(self.kind, Kind::Values | Kind::Migrate) {
+            self.places.extend_from_slice(places);
+        }
+    }
+
     /// Notes who has a part, each once.
     fn note_owners(&mut self, places: &[KeyPlace], mask: u128) {
+        let begun = self.owners.len();
         // Those past the last bit of their own share it.
         let shared = order::bit(order::BITS as ShardId);
         let mut rest = mask & !shared & !self.mask;
@@ -490,16 +515,17 @@ impl SplitTx {
             rest &= rest - 1;
         }
         if mask & shared != 0 {
-            let others = places.iter().map(|place| place.owner).filter(|owner| order::bit(*owner) == shared);
+            let others = places.iter().map(|place| place.owner()).filter(|owner| order::bit(*owner) == shared);
             for owner in others {
                 if !self.owners.contains(&owner) {
                     self.owners.push(owner);
                 }
             }
         }
+        self.missing += self.owners.len() - begun;
     }
 
-    fn write_reply(&mut self, out: &mut Vec<u8>, written: bool) {
+    fn write_reply(&mut self, out: &mut Vec<u8>, written: bool, last: &[u8]) {
         if let Some(error) = self.error.take() {
             self.ends.iter().for_each(|_| out.extend_from_slice(&error));
             return;
@@ -510,46 +536,86 @@ impl SplitTx {
             Kind::Sum => reply.integer(self.sum),
             Kind::IfNone => reply.integer(written as i64),
             Kind::Migrate => unreachable!("its reply is the driver's word"),
-            Kind::Values => self.write_values(out),
+            Kind::Values => self.write_values(out, last),
         }
     }
 
-    fn write_values(&mut self, out: &mut Vec<u8>) {
-        for (owner, at) in &self.parts {
-            if self.cursors.len() <= *owner as usize {
-                self.cursors.resize(*owner as usize + 1, 0);
+    fn write_values(&self, out: &mut Vec<u8>, last: &[u8]) {
+        let (mut few, mut many) = ([&[][..]; FEW_SHARDS], Vec::new());
+        let shards = self.parts.iter().map(|(owner, _)| *owner as usize + 1).max().unwrap_or(0);
+        // By shard, what is left of its part.
+        let rests = match shards <= FEW_SHARDS {
+            true => &mut few[..],
+            false => {
+                many.resize(shards, &[][..]);
+                &mut many[..]
             }
-            // Behind each part's own count.
-            self.cursors[*owner as usize] = at + line(&self.bytes[*at..]).0;
+        };
+        for (owner, start) in &self.parts {
+            let part = part_at(&self.bytes, *start, last);
+            // Behind its own count.
+            rests[*owner as usize] = &part[line(part).0..];
         }
-        out.reserve(self.bytes.len() + SHORT_REPLY);
+        out.reserve(self.bytes.len() + last.len() + SHORT_REPLY);
         let mut begin = 0;
         for end in &self.ends {
             Reply::new(out, self.client.resp).array(end - begin);
-            for place in &self.places[begin..*end] {
-                // No search: whose the next key is no processor can foresee.
-                let at = &mut self.cursors[*place as usize];
-                let bytes = &self.bytes[*at..];
-                let short = bytes.first_chunk::<SHORT_REPLY>();
-                let len = match short {
-                    Some([b'$', a @ b'0'..=b'9', b'\r', ..]) => (a - b'0') as usize + 6,
-                    Some([b'$', a @ b'0'..=b'9', b @ b'0'..=b'9', b'\r', ..]) => {
-                        (a - b'0') as usize * 10 + (b - b'0') as usize + 7
-                    }
-                    _ => reply_len(bytes),
-                };
-                *at += len;
-                match short {
-                    Some(short) if len <= SHORT_REPLY => {
-                        let start = out.len();
-                        out.extend_from_slice(short);
-                        out.truncate(start + len);
-                    }
-                    _ => out.extend_from_slice(&bytes[..len]),
-                }
-            }
+            move_values(out, &self.places[begin..*end], rests);
             begin = *end;
         }
+    }
+}
+
+/// The reply that begins at `start` of the parts' bytes, or the `last` one where nothing does.
+#[inline]
+fn part_at<'a>(bytes: &'a [u8], start: usize, last: &'a [u8]) -> &'a [u8] {
+    match &bytes[start..] {
+        [] => last,
+        part => part,
+    }
+}
+
+/// Adds the reply for each of these keys, the next of its owner's.
+// A function of its own, so that all it works with stays in registers.
+#[inline(never)]
+fn move_values(out: &mut Vec<u8>, places: &[KeyPlace], rests: &mut [&[u8]]) {
+    for place in places {
+        // No search: whose the next key is no processor can foresee.
+        let rest = &mut rests[place.owner() as usize];
+        if let Some(short) = rest.first_chunk()
+            && let Some(len) = short_len(short)
+        {
+            let start = out.len();
+            out.extend_from_slice(short);
+            out.truncate(start + len);
+            *rest = &rest[len..];
+        } else {
+            let (reply, behind) = rest.split_at(reply_len(rest));
+            out.extend_from_slice(reply);
+            *rest = behind;
+        }
+    }
+}
+
+/// Bytes of a value's reply, if it is a short one.
+#[inline]
+fn short_len(reply: &[u8; SHORT_REPLY]) -> Option<usize> {
+    // Numbers instead of bytes: else the compiler reads these one by one.
+    const fn of(bytes: [u8; 4]) -> u32 {
+        u32::from_le_bytes(bytes)
+    }
+    let head = of(*reply.first_chunk().expect("it is longer"));
+    // A byte of these is 0 where it is as here, and a digit's value where that is a 0.
+    let (two_digits, one_digit) = (head ^ of(*b"$00\r"), head ^ of(*b"$0\r\n"));
+    if two_digits & of([0xff, 0xf0, 0xf0, 0xff]) == 0 {
+        let len = (two_digits >> 8 & 0xf) * 10 + (two_digits >> 16) + 7;
+        return (len as usize <= SHORT_REPLY).then_some(len as usize);
+    }
+    match () {
+        _ if one_digit & of([0xff, 0xf0, 0xff, 0xff]) == 0 => Some((one_digit >> 8) as usize + 6),
+        _ if head == of(*b"$-1\r") => Some(5),
+        _ if head & of([0xff, 0xff, 0xff, 0]) == of(*b"_\r\n\0") => Some(3),
+        _ => None,
     }
 }
 
@@ -643,6 +709,40 @@ mod tests {
         pipeline(&mut world, other, &[&["MGET", a, b]]);
         assert_eq!(parts(&mut world, 0), [1, 1]);
         assert_eq!(world.shards[0].core.stats.splits, 11);
+    }
+
+    /// Keys and values on either side of every length that makes a difference to how they are copied, of few shards and of
+    /// many.
+    #[test]
+    fn values_of_all_lengths_come_in_the_order_of_their_keys() {
+        const KEYS: usize = 240;
+        for (shards, resp, null) in [(1, "2", "$-1\r\n"), (2, "2", "$-1\r\n"), (2, "3", "_\r\n"), (20, "3", "_\r\n")] {
+            let mut world = World::new(shards);
+            let conn = world.connect_to(0);
+            world.call(conn, &["HELLO", resp]);
+            let keys: Vec<String> = (0..KEYS).map(|n| format!("{n}{}", "k".repeat(n % 80))).collect();
+            let value = |n: usize| (n % 7 != 3).then(|| "$1\r\n".repeat(30)[..n % 113].repeat(1 + n % 50 / 49 * 20));
+            let pairs = keys.iter().enumerate().filter_map(|(n, key)| Some(vec![key.clone(), value(n)?]));
+            let pairs: Vec<Vec<String>> = pairs.collect();
+            for pairs in pairs.chunks(30) {
+                assert_eq!(world.call(conn, &[vec!["MSET".to_string()], pairs.concat()].concat()), b"+OK\r\n");
+            }
+            let mut expected = String::new();
+            let mut bytes = Vec::new();
+            for first in (0..KEYS).step_by(24) {
+                // 7 and 240 have no divisor in common, so this meets all of them.
+                let numbers: Vec<usize> = (first..first + 24).map(|n| n * 7 % KEYS).collect();
+                let names = numbers.iter().map(|n| keys[*n].clone());
+                bytes.extend(request(&std::iter::once("MGET".to_string()).chain(names).collect::<Vec<_>>()));
+                expected.push_str("*24\r\n");
+                for n in numbers {
+                    let reply = value(n).map(|value| format!("${}\r\n{value}\r\n", value.len()));
+                    expected.push_str(reply.as_deref().unwrap_or(null));
+                }
+            }
+            world.send(conn, &bytes);
+            assert_eq!(String::from_utf8(world.received(conn)).unwrap(), expected, "{shards} shards, RESP{resp}");
+        }
     }
 
     /// A pipeline of one client alone gets the replies that one shard gives, however it is cut.
