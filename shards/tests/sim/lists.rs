@@ -23,7 +23,8 @@ pub fn run(setup: Setup) {
     let mut lost = 0;
     loop {
         let client = sim.rng.below(clients as u64) as usize;
-        if left > 0 && sim.clients[client].open && asked[client].is_none() {
+        let sends = sim.clients[client].open && !sim.clients[client].ended;
+        if left > 0 && sends && asked[client].is_none() {
             left -= 1;
             let key = |sim: &mut Sim| names[sim.rng.below(KEYS as u64) as usize].clone();
             let words: Vec<String> = match sim.rng.below(10) {
@@ -48,10 +49,14 @@ pub fn run(setup: Setup) {
             lost += (asked[client].is_some() && sim.clients[client].open) as usize;
             sim.vanish(client);
             asked[client] = None;
+        } else if sim.rng.below(300) == 0 {
+            // If it waits for an element it goes, else it is answered first.
+            sim.end_input(client);
         }
         let going = sim.advance();
         collect(&mut sim, &mut asked, &mut popped);
-        if !going && (left == 0 || sim.clients[..clients].iter().all(|client| !client.open)) {
+        lost += forget_closed(&sim, &mut asked);
+        if !going && (left == 0 || sim.clients[..clients].iter().all(|client| !client.open || client.ended)) {
             break;
         }
         if !going {
@@ -70,6 +75,7 @@ pub fn run(setup: Setup) {
     }
     sim.settle();
     collect(&mut sim, &mut asked, &mut popped);
+    lost += forget_closed(&sim, &mut asked);
     // Nobody may wait for a key that has something for them.
     let looker = sim.connect();
     asked.push(None);
@@ -101,6 +107,12 @@ pub fn run(setup: Setup) {
     }
     sim.settle();
     sim.assert_quiet();
+}
+
+/// Forgets what clients have asked for that are gone; says of how many.
+fn forget_closed(sim: &Sim, asked: &mut [Option<Vec<String>>]) -> usize {
+    let closed = asked.iter_mut().enumerate().filter(|(client, _)| !sim.clients[*client].open);
+    closed.filter_map(|(_, asked)| asked.take()).count()
 }
 
 fn collect(sim: &mut Sim, asked: &mut [Option<Vec<String>>], popped: &mut BTreeMap<String, usize>) {

@@ -127,7 +127,8 @@ fn run_mix(setup: Setup, next_op: fn(&mut Rng, &mut i64) -> Op, keys: usize, mos
     let total = 12 + sim.rng.below(28) as usize;
     loop {
         let client = sim.rng.below(setup.clients as u64) as usize;
-        let burst = sim.clients[client].open && awaited[client].is_empty() && calls.len() < total;
+        let sends = sim.clients[client].open && !sim.clients[client].ended;
+        let burst = sends && awaited[client].is_empty() && calls.len() < total;
         if burst && sim.rng.below(3) == 0 {
             for _ in 0..1 + sim.rng.below(most) {
                 if calls.len() >= total {
@@ -150,13 +151,15 @@ fn run_mix(setup: Setup, next_op: fn(&mut Rng, &mut i64) -> Op, keys: usize, mos
         } else if sim.rng.below(400) == 0 {
             sim.vanish(client);
             awaited[client].clear();
+        } else if sim.rng.below(300) == 0 {
+            sim.end_input(client);
         }
         let moved = sim.advance();
         collect(&mut sim, &mut awaited, &mut calls);
         if !moved && calls.len() >= total {
             break;
         }
-        if !moved && sim.clients.iter().all(|client| !client.open) {
+        if !moved && sim.clients.iter().all(|client| !client.open || client.ended) {
             break;
         }
         assert!(sim.step < 100_000, "the run does not end");
@@ -166,6 +169,8 @@ fn run_mix(setup: Setup, next_op: fn(&mut Rng, &mut i64) -> Op, keys: usize, mos
     for (client, awaited) in awaited.iter().enumerate() {
         assert!(awaited.is_empty(), "client {client} waits for ever: {:?}", calls[awaited[0].0]);
     }
+    let lingers = sim.clients.iter().position(|client| client.open && client.ended);
+    assert!(lingers.is_none(), "client {lingers:?} has ended and was answered, and its connection is open");
     // What is left in the end tells in which order writes were done.
     let looker = sim.connect();
     let op = Op::Mget((0..keys).collect());

@@ -68,6 +68,10 @@ pub struct SimClient {
     index: u32,
     pub open: bool,
     unsent: Vec<u8>,
+    /// It sends no more than that, and reads on.
+    pub ended: bool,
+    /// The shard does not know yet.
+    ends: bool,
     pub received: Vec<u8>,
     /// What it receives is no replies: it is left as it is.
     pub raw: bool,
@@ -151,6 +155,8 @@ impl Sim {
             index,
             open: true,
             unsent: Vec::new(),
+            ended: false,
+            ends: false,
             received: Vec::new(),
             raw: false,
             replies: VecDeque::new(),
@@ -178,11 +184,19 @@ impl Sim {
         self.clients[client].unsent.extend_from_slice(&bytes);
     }
 
+    /// A client sends no more than it has, and reads on.
+    pub fn end_input(&mut self, client: usize) {
+        let client = &mut self.clients[client];
+        client.ends |= client.open && !client.ended;
+        client.ended = true;
+    }
+
     /// A client goes without a word.
     pub fn vanish(&mut self, client: usize) {
         let SimClient { shard, index, open, .. } = self.clients[client];
         if open {
             self.clients[client].open = false;
+            self.clients[client].ends = false;
             self.clients[client].unsent.clear();
             // It has not read what came while other things happened.
             self.clients[client].replies.clear();
@@ -396,8 +410,9 @@ impl Sim {
                 choices.push(Choice::Take(shard));
             }
         }
-        let sends =
-            |client: &SimClient| !client.unsent.is_empty() && self.sending[client.shard as usize].parcels.is_empty();
+        let sends = |client: &SimClient| {
+            (client.ends || !client.unsent.is_empty()) && self.sending[client.shard as usize].parcels.is_empty()
+        };
         let senders: Vec<usize> = (0..self.clients.len()).filter(|c| sends(&self.clients[*c])).collect();
         let starved = |choice: &Choice| matches!(choice, Choice::Take(shard) if shard + 1 == self.shards.len());
         if self.setup.starved && (!senders.is_empty() || !choices.iter().all(starved)) && self.rng.below(16) != 0 {
@@ -408,7 +423,15 @@ impl Sim {
         }
         if !senders.is_empty() && (choices.is_empty() || self.rng.below(3) == 0) {
             let client = senders[self.rng.below(senders.len() as u64) as usize];
-            let SimClient { shard, index, unsent, .. } = &mut self.clients[client];
+            let SimClient { shard, index, unsent, ends, open, .. } = &mut self.clients[client];
+            if unsent.is_empty() {
+                *ends = false;
+                if *open {
+                    let (shard, index) = (*shard as usize, *index);
+                    self.event(shard, Event::Ended(index));
+                }
+                return true;
+            }
             let n = match self.rng.below(4) {
                 0 => 1 + self.rng.below(unsent.len() as u64) as usize,
                 _ => unsent.len(),
