@@ -27,7 +27,7 @@ use ringshard_shards::router::{Owners, ShardId, owners};
 use ringshard_shards::shared::{LogPart, Shared};
 use ringshard_shards::snapshot::{LOADING_MAX, LoadBatch, LogBatch, distribute};
 
-use super::writer::OpenFile;
+use super::pen::OpenFile;
 use super::{Files, Log, dir_of, journal, manifest_path, persist, read_manifest};
 use crate::mailbox::{Mail, Mailboxes};
 use crate::net::os_text;

@@ -1,7 +1,7 @@
 //! The append-only log as files: which there are, and when one takes the place of another. What stands in them is the
 //! machine's affair (`ringshard_shards::aof`).
 //!
-//! Each shard's log is written by a thread of its own ([`writer`]), so no loop ever waits for a disk. [`Log`] owns the
+//! Each shard's log is written by threads of its own ([`writer`]), so no loop ever waits for a disk. [`Log`] owns the
 //! manifest, whose change is the one step by which files begin and cease to count: what it names is complete and on
 //! disk before it is, and what it no longer names is removed after. [`load`] reads all that it names at the start.
 //!
@@ -10,6 +10,8 @@
 pub mod check;
 pub mod journal;
 pub mod load;
+mod pen;
+mod syncs;
 pub mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,7 +29,8 @@ use ringshard_shards::shared::Shared;
 use super::disk::{Disk, DiskFile};
 use crate::log;
 use crate::net::os_text;
-use writer::{OpenFile, Writer};
+use pen::OpenFile;
+use writer::Writer;
 
 /// The files of the log; see the module's page.
 pub struct Log {
