@@ -23,6 +23,9 @@ use super::pages::{PAGE, Pages};
 /// Bytes that are written at once. A device that takes its time is asked seldom, and the kernel's part of it is short.
 const BUFFER: usize = 256 * 1024;
 
+/// A file of a fixed length is made where so many of its kind have room: others need the disk more.
+const SPARED: u64 = 16;
+
 /// A file that is written from its beginning. See the head of the file.
 pub struct DirectFile {
     file: File,
@@ -92,9 +95,12 @@ impl Blocks {
     /// the cache alone.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says; that the disk is full, where the file would take more than a small part of what is left.
     pub fn create(path: &Path, pages: &Pages, bytes: u64) -> io::Result<Option<Self>> {
         let mut file = File::create(path)?;
+        if bytes_left(&file)? / SPARED < bytes {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         Write::write_all(&mut file, pages)?;
         let zeros = Pages::new(BUFFER);
         let mut left = bytes.saturating_sub(pages.len() as u64);
@@ -111,6 +117,19 @@ impl Blocks {
             Ok(file) => Ok(Some(Blocks(file))),
         }
     }
+}
+
+/// Bytes that the file's file system has left for this process.
+fn bytes_left(file: &File) -> io::Result<u64> {
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: a descriptor that is open, and a place for what is found; zeros are a value of it.
+    let found = unsafe {
+        match libc::fstatvfs(file.as_raw_fd(), found.as_mut_ptr()) {
+            0 => found.assume_init(),
+            _ => return Err(io::Error::last_os_error()),
+        }
+    };
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 impl BlockFile for Blocks {
@@ -178,6 +197,22 @@ mod tests {
                 std::fs::remove_file(&path).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn blocks_are_written_anywhere_and_take_no_more_than_is_to_spare() {
+        let Some((_, path)) = file("blocks") else { return };
+        let mut pages = Pages::new(PAGE);
+        pages.fill(1);
+        let Some(blocks) = Blocks::create(&path, &pages, 5 * PAGE as u64).unwrap() else { return };
+        pages.fill(2);
+        blocks.write_at(&pages, 3 * PAGE as u64).unwrap();
+        let read = std::fs::read(&path).unwrap();
+        assert_eq!(read.chunks(PAGE).map(|page| page[PAGE - 1]).collect::<Vec<_>>(), [1, 0, 0, 2, 0]);
+        let left = bytes_left(&File::open(&path).unwrap()).unwrap();
+        let error = Blocks::create(&path, &pages, left / 8).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
