@@ -381,7 +381,9 @@ impl<P: Poller> Seat<P> {
     /// is to spin.
     pub(super) fn timeout_us(&mut self) -> u64 {
         let shard = &self.shard;
-        if self.stop || !shard.flush.is_empty() || !shard.effects.is_empty() || shard.is_busy() {
+        // What a client leaves behind that was closed as its output left is told at once.
+        let unsent = !shard.outbox.is_empty();
+        if self.stop || unsent || !shard.flush.is_empty() || !shard.effects.is_empty() || shard.is_busy() {
             return 0;
         }
         let now = self.woke;

@@ -406,7 +406,9 @@ impl Sim {
         for shard in 0..self.shards.len() {
             if self.may_put(shard) {
                 choices.push(Choice::Put(shard));
-            } else if self.sending[shard].parcels.is_empty() && !self.mailboxes[shard].is_empty() {
+            } else if self.sending[shard].parcels.is_empty()
+                && !(self.mailboxes[shard].is_empty() && self.shards[shard].outbox.is_empty())
+            {
                 choices.push(Choice::Take(shard));
             }
         }
@@ -455,7 +457,12 @@ impl Sim {
             Choice::Put(shard) => self.put(shard),
             Choice::Take(shard) => {
                 let most = self.mailboxes[shard].len() as u64;
-                let parcels = if self.rng.below(2) == 0 { 1 } else { 1 + self.rng.below(most) };
+                // None where a turn is due for what the last one has left to be sent.
+                let parcels = match self.rng.below(2) {
+                    _ if most == 0 => 0,
+                    0 => 1,
+                    _ => 1 + self.rng.below(most),
+                };
                 self.turn(shard, parcels as usize, None);
             }
         }
