@@ -208,8 +208,9 @@ struct Missing {
     bytes: Vec<u8>,
 }
 
-/// What a log's file lacks of a tail.
-fn missing(disk: &dyn Disk, dir: &Path, journal: &Path, tail: Tail) -> Result<Missing, String> {
+/// What a log's file lacks of a tail; nothing can be said of one that ends before it was on disk up to there: somebody has
+/// cut it off, or it is a copy that was made before that of its journal.
+fn missing(disk: &dyn Disk, dir: &Path, journal: &Path, tail: Tail) -> Result<Option<Missing>, String> {
     let path = dir.join(&tail.name);
     let said = |error: io::Error| format!("Can't read the append only file {}: {}", tail.name, os_text(&error));
     let foreign = || {
@@ -222,7 +223,11 @@ fn missing(disk: &dyn Disk, dir: &Path, journal: &Path, tail: Tail) -> Result<Mi
     };
     let len = disk.len(&path).map_err(said)?;
     if len < tail.durable {
-        return Err(foreign());
+        log::warning(format!(
+            "The append only file {} ends before offset {}, up to where it was on disk: its journal is left out",
+            tail.name, tail.durable
+        ));
+        return Ok(None);
     }
     let mut there = Vec::new();
     let mut file = disk.open_at(&path, tail.durable).map_err(said)?;
@@ -238,7 +243,7 @@ fn missing(disk: &dyn Disk, dir: &Path, journal: &Path, tail: Tail) -> Result<Mi
         // What is behind was not acknowledged. No command ends with a zero.
         keep += bytes_before_zeros(file).map_err(said)?;
     }
-    Ok(Missing { path, len, keep, bytes: tail.bytes[same..].to_vec() })
+    Ok(Some(Missing { path, len, keep, bytes: tail.bytes[same..].to_vec() }))
 }
 
 /// How many bytes there are up to the zeros at the end.
@@ -268,7 +273,7 @@ fn all_missing(disk: &dyn Disk, dir: &Path, manifest: &Manifest, paths: &[PathBu
         for tail in tails(&bytes) {
             // Others were of files that count no more.
             if manifest.increments.iter().any(|info| info.name == tail.name) {
-                all.push(missing(disk, dir, path, tail)?);
+                all.extend(missing(disk, dir, path, tail)?);
             }
         }
     }
