@@ -172,12 +172,6 @@ impl Pen {
     /// Sleeps until there is something to do.
     fn wait(&mut self) -> Orders {
         let mut queue = self.writer.queue();
-        let collects = !queue.urgent && self.policy() != AppendFsync::Always && !queue.pieces.is_empty();
-        if collects {
-            // More will come; nobody waits for it.
-            let (back, _) = self.writer.bell.wait_timeout(queue, COLLECT).unwrap_or_else(|e| e.into_inner());
-            queue = back;
-        }
         loop {
             let orders = queue.urgent || !queue.asks.is_empty() || queue.close || queue.stop;
             let now = Instant::now();
@@ -188,6 +182,11 @@ impl Pen {
                 _ => None,
             };
             let writes = !queue.pieces.is_empty() && self.retry_at.is_none();
+            if writes && !orders && self.policy() != AppendFsync::Always {
+                // More will come, which is not rung for; nobody waits for it.
+                queue = self.writer.bell.wait_timeout(queue, COLLECT).unwrap_or_else(|e| e.into_inner()).0;
+                break;
+            }
             if orders || writes || due.is_some_and(|at| at <= now) {
                 break;
             }
