@@ -12,7 +12,8 @@
 //! sockets alone until the sync is done: it takes more requests at once, and the cores wait for each other.
 //!
 //! Under `everysec` and `no` one thread keeps the pen. It is woken by the first turn that writes, and then collects for a
-//! ms what others write, for each wake-up costs the shard more than the write: that much is lost if the process is killed, where Redis would lose nothing, and nothing that it does can hold up a loop.
+//! ms what others write, for each wake-up costs the shard more than the write: that much is lost if the process is
+//! killed, where Redis would lose nothing, and nothing that it does can hold up a loop.
 //!
 //! **When writing fails.** Under `always` the process ends, for its clients were promised more. Else writes are refused
 //! until it works again, and what was not written is kept. A sync that fails may have lost what was written before it,
