@@ -11,10 +11,10 @@
 //! disk in the log's file and a record that says so is whole in the journal, or all records are on disk there; else a
 //! write over it that was torn would leave a chain that begins too late.
 //!
-//! Whoever copies the directory of a server that was killed has all in
-//! the logs' files, for they have it before the journal does. After a loss of power [`replay`] makes good at the start
-//! what they lack; where redis-server is to load them it has to be done before, by a start of this server or by
-//! `ringshard check aof --fix`. A clean end leaves no journal.
+//! Whoever copies the directory of a server that was killed has all in the logs' files, for they have it before the
+//! journal does. After a loss of power [`replay`] makes good at the start what they lack; where redis-server is to load
+//! them it has to be done before, by a start of this server or by `ringshard check aof --fix`. A clean end leaves no
+//! journal.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -27,7 +27,10 @@ use ringshard_shards::aof::manifest::Manifest;
 use crate::log;
 use crate::net::os_text;
 use crate::persistence::disk::{BlockFile, Disk};
-use crate::persistence::pages::Pages;
+use crate::persistence::pages::{self, Pages};
+
+// Records are written in the pages that buffers are made of.
+const _: () = assert!(PAGE == pages::PAGE);
 
 /// Bytes of a journal: at a page each sync, the log's own file is forced to disk once in a thousand. (Tests fill it.)
 const BYTES: u64 = if cfg!(test) { 9 * PAGE as u64 } else { 8 << 20 };

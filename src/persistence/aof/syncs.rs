@@ -17,9 +17,8 @@ use crate::persistence::disk::SyncHandle;
 use crate::persistence::pages::Pages;
 
 /// Syncs under way at once under `always`, of all logs together unless there are more logs; and threads that write them.
-/// Several logs overlap without more: SET over 50 connections on two cores, two shards, one sync of each at a time had
-/// 0.87 of redis-server's throughput, and two or three 0.76, for each costs the kernel some 60 µs of a processor.
-/// (Tests have as many of each of two logs.)
+/// Several logs overlap without more: with two of each of two logs under way SET had less throughput than with one, for
+/// each costs the kernel some 50 µs of a processor. (Tests have as many of each of two logs.)
 pub(super) const SYNCS: usize = if cfg!(test) { 6 } else { 3 };
 
 /// From here on a sync takes long: others are begun before it has ended.
@@ -138,7 +137,7 @@ impl Unsynced {
     }
 }
 
-/// Forces a log's file to disk, again and again as it is told to up to which position; see [`Journal`].
+/// Forces a log's file to disk, again and again as it is told to up to which position; see [`super::journal`].
 pub(super) fn force_files(log: &Log, shard: usize, orders: &Receiver<(Arc<[SyncHandle]>, u64)>) {
     while let Ok((file, position)) = orders.recv() {
         log.shared.aof.syncing.fetch_add(1, Relaxed);

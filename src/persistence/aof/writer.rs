@@ -2,14 +2,15 @@
 //!
 //! A shard hands over what a turn has written; who holds the [`Pen`] writes all that has come in one go, and syncs as
 //! `appendfsync` says. Under `always` that is one write and one sync for all turns that ended meanwhile; what the sync
-//! forces to disk is the log's journal ([`super::journal`]), at half the cost of the log's file. The thread that wrote
+//! forces to disk is the log's journal ([`super::journal`]), which costs less than the log's file. The thread that wrote
 //! syncs too, for on a busy machine each further thread on the way from a write to its reply has to wait for a processor.
-//! Where syncs take long the pen is passed on before: some ([`super::syncs`]) are under way at once, each for what was written
-//! before it began, so that a turn need not wait for the one before. (SET over 50 connections, one shard, syncs of 0.5
-//! ms: 1.7 times the throughput of one sync after the other. Of 0.1 ms: 0.9 times.) A loop on io_uring that wrote by
-//! itself and had its ring sync was no better, and where others wanted the processors now and then a third of it, for the
-//! kernel's worker, who does the sync, waits for the processor that the loop is pinned to. Nor was a loop that leaves
-//! sockets alone until the sync is done: it takes more requests at once, and the cores wait for each other.
+//! Where syncs take long the pen is passed on before: some ([`super::syncs`]) are under way at once, each for what was
+//! written before it began, so that a turn need not wait for the one before. (SET over 50 connections, one shard, on a
+//! busy machine: three at once had 1.7 times the throughput of one after the other; on a quiet one, with syncs of 0.1 ms,
+//! 0.9 times.) A loop on io_uring that wrote by itself and had its ring sync was no better, and where others wanted the
+//! processors now and then a third of it, for the kernel's worker, who does the sync, waits for the processor that the
+//! loop is pinned to. Nor was a loop that leaves sockets alone until the sync is done: it takes more requests at once, and
+//! the cores wait for each other.
 //!
 //! Under `everysec` and `no` one thread keeps the pen. It is woken by the first turn that writes, and then collects for a
 //! ms what others write, for each wake-up costs the shard more than the write: that much is lost if the process is
