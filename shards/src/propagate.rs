@@ -379,17 +379,26 @@ pub fn abandon_groups(keys: &mut Keyspace<'_>) {
 
 /// Adds a command to `out` as a client would send it.
 pub fn write_command<'a>(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = &'a [u8]>) {
-    let mut digits = itoa::Buffer::new();
-    let mut line = |out: &mut Vec<u8>, mark: u8, n: usize| {
-        out.push(mark);
-        out.extend_from_slice(digits.format(n).as_bytes());
-        out.extend_from_slice(b"\r\n");
-    };
     line(out, b'*', words.len());
     for word in words {
+        out.reserve(word.len() + 32);
         line(out, b'$', word.len());
         out.extend_from_slice(word);
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A line of a mark and a number. Most numbers have one digit or two.
+#[inline]
+fn line(out: &mut Vec<u8>, mark: u8, n: usize) {
+    match n {
+        0..10 => out.extend_from_slice(&[mark, b'0' + n as u8, b'\r', b'\n']),
+        10..100 => out.extend_from_slice(&[mark, b'0' + (n / 10) as u8, b'0' + (n % 10) as u8, b'\r', b'\n']),
+        _ => {
+            out.push(mark);
+            out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
     }
 }
 
