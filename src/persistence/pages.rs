@@ -9,7 +9,11 @@ struct Page([u8; PAGE]);
 
 /// See the head of the file.
 #[derive(Clone, Default)]
-pub struct Pages(Vec<Page>);
+pub struct Pages {
+    pages: Vec<Page>,
+    /// How many of them it holds.
+    used: usize,
+}
 
 impl Pages {
     /// Zeros, `bytes` of them, rounded up to whole pages.
@@ -19,9 +23,13 @@ impl Pages {
         pages
     }
 
-    /// Makes it hold `bytes`, rounded up to whole pages. What it held stays, what is new is zeros.
+    /// Makes it hold `bytes`, rounded up to whole pages. What it held stays; what is new is zeros, or what stood there when
+    /// it last held as much.
     pub fn resize(&mut self, bytes: usize) {
-        self.0.resize(bytes.div_ceil(PAGE), Page([0; PAGE]));
+        self.used = bytes.div_ceil(PAGE);
+        if self.used > self.pages.len() {
+            self.pages.resize(self.used, Page([0; PAGE]));
+        }
     }
 }
 
@@ -29,15 +37,17 @@ impl std::ops::Deref for Pages {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
+        let pages = &self.pages[..self.used];
         // SAFETY: pages lie side by side without a gap, and are bytes.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * PAGE) }
+        unsafe { std::slice::from_raw_parts(pages.as_ptr().cast(), pages.len() * PAGE) }
     }
 }
 
 impl std::ops::DerefMut for Pages {
     fn deref_mut(&mut self) -> &mut [u8] {
+        let pages = &mut self.pages[..self.used];
         // SAFETY: as in `deref`, and `&mut self` is the only way to them.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * PAGE) }
+        unsafe { std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast(), pages.len() * PAGE) }
     }
 }
 
@@ -52,6 +62,10 @@ mod tests {
         pages[PAGE] = 7;
         pages.resize(3 * PAGE);
         assert_eq!((pages.len(), pages[PAGE], pages[3 * PAGE - 1]), (3 * PAGE, 7, 0));
+        pages.resize(1);
+        assert_eq!(pages.len(), PAGE);
+        pages.resize(2 * PAGE);
+        assert_eq!((pages.len(), pages[PAGE]), (2 * PAGE, 7));
         assert_eq!(Pages::new(0).len(), 0);
     }
 }

@@ -6,16 +6,17 @@
 //! write can no longer be lost. Now and then the log's file is forced to disk itself, and the copies up to there are
 //! written over. After a loss of power [`tails`] says what the log's file may lack.
 //!
-//! A journal is a page with [`head`], and behind it [`Record`]s, each of them from the beginning of a page on, in no
-//! order. Which pages are records' beginnings shows by the journal's own number: whoever chooses the values that a
-//! record holds does not know it, and so cannot have one of his pages taken for a record.
+//! A journal is a page with [`head`], and behind it [`Record`]s in no order: the first of those that are written together
+//! from the beginning of a page on, the others each behind the one before it. Which pages are records' beginnings shows
+//! by the journal's own number: whoever chooses the values that a record holds does not know it, and so cannot have one of
+//! his pages taken for a record.
 
 use crate::rdb::crc64;
 
 /// Bytes of a page. A device writes a page whole or not, or the checksum shows it.
 pub const PAGE: usize = 4096;
 /// Most bytes of a log that a record holds.
-pub const RECORD_MAX: usize = 256 * 1024;
+pub const RECORD_MAX: usize = 1 << 20;
 
 /// A journal's own number, at random.
 pub type Id = [u8; 16];
@@ -89,6 +90,16 @@ impl<'a> Record<'a> {
     fn end(&self) -> u64 {
         self.offset + self.bytes.len() as u64
     }
+
+    /// The records that `bytes` begin with, one behind the other.
+    fn read_all(id: &Id, bytes: &'a [u8]) -> impl Iterator<Item = Self> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let record = Record::read(id, &bytes[at..])?;
+            at += Record::len(record.name, record.bytes.len());
+            Some(record)
+        })
+    }
 }
 
 /// What a log's file holds from some offset on, if it has not lost it.
@@ -110,7 +121,7 @@ pub fn tails(journal: &[u8]) -> Vec<Tail> {
     }
     let id: Id = journal[8..24].try_into().expect("sixteen bytes");
     let pages = (PAGE..journal.len()).step_by(PAGE);
-    let mut records: Vec<Record<'_>> = pages.filter_map(|at| Record::read(&id, &journal[at..])).collect();
+    let mut records: Vec<Record<'_>> = pages.flat_map(|at| Record::read_all(&id, &journal[at..])).collect();
     records.sort_by_key(|record| (record.name, record.offset));
     let mut tails = Vec::new();
     for records in records.chunk_by(|a, b| a.name == b.name) {
@@ -174,6 +185,21 @@ mod tests {
         // A later record knows that the file is on disk beyond what another holds.
         journal.put(4, record("a", 120, 120, b"last"));
         assert_eq!(tails(&journal.0)[0], tail("a", 120, b"last"));
+    }
+
+    #[test]
+    fn records_of_several_logs_stand_behind_one_another() {
+        let mut journal = Journal::new(4);
+        let long = vec![b'x'; 2 * PAGE];
+        let mut at = PAGE;
+        for record in [record("a", 10, 10, b"first"), record("b", 0, 0, &long), record("a", 15, 10, b"second")] {
+            record.write(&ID, &mut journal.0[at..]);
+            at += Record::len(record.name, record.bytes.len());
+        }
+        assert_eq!(tails(&journal.0), [tail("a", 10, b"firstsecond"), tail("b", 0, &long)]);
+        // One that is broken ends them.
+        journal.0[2 * PAGE] ^= 1;
+        assert_eq!(tails(&journal.0), [tail("a", 10, b"first")]);
     }
 
     #[test]

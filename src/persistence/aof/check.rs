@@ -224,7 +224,9 @@ fn check_manifest(disk: &dyn Disk, path: &Path, text: &[u8], repair: Repair) -> 
     match repair {
         Repair::No => match journal::bytes_missing(disk, dir, name, &manifest)? {
             0 => {}
-            n => println!("Journals hold {n} bytes that the files lack: a start of the server, or --fix, adds them."),
+            n => {
+                println!("The journal holds {n} bytes that the files lack: a start of the server, or --fix, adds them.")
+            }
         },
         Repair::Fix | Repair::Until(_) => journal::replay(disk, dir, name, &manifest)?,
     }

@@ -1,15 +1,15 @@
-//! `Journal`: where the end of a log is forced to disk under `appendfsync always`; what it is for, and what stands in it,
+//! `Journal`: where the ends of logs are forced to disk under `appendfsync always`; what it is for, and what stands in it,
 //! says `ringshard_shards::aof::journal`.
 //!
-//! Each log has one beside it while it is written under `always`. Its pages are taken one after the other, and over again
-//! from the first when the log's file is on disk up to where they are of; that is seen to by a thread of its own, when
-//! half of the pages are taken or once in a second.
+//! There is one beside the logs while they are written under `always`, for all of them: what it takes together is one
+//! write ([`super::group`]). Its pages are taken one after the other, and over again from the first when the logs' files
+//! are on disk up to where they are of.
 //!
-//! Two rules make sure that what counts is found. *Records are a chain*: one begins where the one before it ends, or
-//! where the log's file is on disk when it is made, as it says itself. So what is not in a record, because it is too much,
-//! has those behind it wait until the log's file is on disk up to there. And *a page is free* when what it tells is on
-//! disk in the log's file and a record that says so is whole in the journal, or all records are on disk there; else a
-//! write over it that was torn would leave a chain that begins too late.
+//! Two rules make sure that what counts is found. *Records of a log are a chain*: one begins where the one before it ends,
+//! or where the log's file is on disk when it is made, as it says itself. So what is not in a record, because it is too
+//! much, has those behind it wait until the log's file is on disk up to there. And *a page is free* when what it tells is
+//! on disk in the logs' files and for each log a record that says so is whole in the journal, or all its records are on
+//! disk there; else a write over it that was torn would leave a chain that begins too late.
 //!
 //! Whoever copies the directory of a server that was killed has all in the logs' files, for they have it before the
 //! journal does. After a loss of power [`replay`] makes good at the start what they lack; where redis-server is to load
@@ -32,10 +32,12 @@ use crate::persistence::pages::{self, Pages};
 // Records are written in the pages that buffers are made of.
 const _: () = assert!(PAGE == pages::PAGE);
 
-/// Bytes of a journal: at a page each sync, the log's own file is forced to disk once in a thousand. (Tests fill it.)
+/// Bytes of a journal: at a page each sync, the logs' own files are forced to disk once in a thousand. (Tests fill it.)
 const BYTES: u64 = if cfg!(test) { 9 * PAGE as u64 } else { 8 << 20 };
 /// A file that is longer is none.
 const BYTES_MAX: u64 = 64 << 20;
+/// Most bytes that are written together, unless they are of one record.
+const BATCH_MAX: usize = 1 << 20;
 
 /// See the head of the file.
 pub struct Journal {
@@ -46,28 +48,42 @@ pub struct Journal {
     pages: usize,
     /// Where the next record goes, of these.
     next: usize,
-    /// Records whose pages are taken, in their order.
+    /// What was written, in that order.
     taken: VecDeque<Taken>,
     /// Pages that are taken.
     used: usize,
-    /// The log's position behind the last record.
-    end: u64,
-    /// What the log's file took since it was last forgotten.
-    collected: Vec<u8>,
+    /// By shard, the log's position behind its last record.
+    ends: Vec<u64>,
+    /// Records that are to be written next.
+    open: Batch,
+    /// Of those that were written.
+    spare: Vec<Pages>,
 }
 
-/// Pages that a record takes.
+/// Records, one behind the other.
+#[derive(Default)]
+struct Batch {
+    records: Pages,
+    /// Bytes of it.
+    len: usize,
+    /// The shards whose logs they are of, and the position behind each.
+    ends: Vec<(usize, u64)>,
+}
+
+/// Pages that are taken.
 struct Taken {
-    /// The log's position behind it.
-    end: u64,
+    /// The shards whose logs they tell of, and the position behind each record.
+    ends: Vec<(usize, u64)>,
     /// With those that were passed over before it.
     pages: usize,
     /// Who writes it holds the other end.
     writes: Arc<()>,
 }
 
-/// A part of a log, by the log's positions.
+/// A part of a shard's log, by the log's positions.
 pub struct Part<'a> {
+    /// The shard.
+    pub shard: usize,
     /// The log's file.
     pub name: &'a str,
     /// From here
@@ -78,38 +94,39 @@ pub struct Part<'a> {
     pub durable: u64,
     /// How much farther its file is than the log.
     pub shift: i64,
+    /// What stands there.
+    pub bytes: &'a [u8],
 }
 
-/// A record that is to be written.
+/// Records that are to be written.
 pub struct Write {
     file: Arc<dyn BlockFile>,
     at: u64,
-    /// Up to here it says that the log's file is on disk, by the log's position.
-    pub durable: u64,
+    records: Pages,
     _writes: Arc<()>,
 }
 
 impl Write {
-    /// Has it on disk.
+    /// Has them on disk.
     ///
     /// # Errors
     /// What the system says.
-    pub fn run(&self, record: &Pages) -> io::Result<()> {
-        self.file.write_at(record, self.at)
+    pub fn run(&self) -> io::Result<()> {
+        self.file.write_at(&self.records, self.at)
     }
 }
 
-/// The journal's path beside a log's files.
-pub fn path_of(dir: &Path, name: &str, shard: usize) -> PathBuf {
-    dir.join(format!("{name}.{shard}.journal"))
+/// The journal's path beside the logs' files.
+pub fn path_of(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.journal"))
 }
 
 impl Journal {
-    /// An empty one; none where the file system has no way past its cache.
+    /// An empty one for the logs of so many shards; none where the file system has no way past its cache.
     ///
     /// # Errors
     /// What the system says.
-    pub fn create(disk: &dyn Disk, path: &Path, id: Id) -> io::Result<Option<Self>> {
+    pub fn create(disk: &dyn Disk, path: &Path, id: Id, shards: usize) -> io::Result<Option<Self>> {
         let mut first = Pages::new(PAGE);
         let head = head(&id);
         first[..head.len()].copy_from_slice(&head);
@@ -123,8 +140,9 @@ impl Journal {
                 next: 0,
                 taken: VecDeque::new(),
                 used: 0,
-                end: 0,
-                collected: Vec::new(),
+                ends: vec![0; shards],
+                open: Batch::default(),
+                spare: Vec::new(),
             })),
             other => {
                 let _ = disk.remove(path);
@@ -133,22 +151,18 @@ impl Journal {
         }
     }
 
-    /// The log's file took these bytes.
-    pub fn collect(&mut self, bytes: &[u8]) {
-        if self.collected.len() + bytes.len() > RECORD_MAX {
-            // Too much for a record: what is there then is not all.
-            self.collected.clear();
-        } else {
-            self.collected.extend_from_slice(bytes);
-        }
+    /// Its own number.
+    pub fn id(&self) -> &Id {
+        &self.id
     }
 
-    /// Pages are free of what the log's file has on disk. That is so up to `durable`, and a whole record says so of
-    /// `recorded`.
-    pub fn free(&mut self, durable: u64, recorded: u64) {
-        let known = if self.end <= durable { durable } else { recorded };
-        while let Some(Taken { end, pages, writes }) = self.taken.front()
-            && *end <= known
+    /// Pages are free of what the logs' files have on disk. That is so up to `durable`, by shard, and a whole record says so
+    /// of `recorded`.
+    pub fn free(&mut self, durable: impl Fn(usize) -> u64, recorded: impl Fn(usize) -> u64) {
+        let ends = &self.ends;
+        let known = |shard: usize| if ends[shard] <= durable(shard) { durable(shard) } else { recorded(shard) };
+        while let Some(Taken { ends, pages, writes }) = self.taken.front()
+            && ends.iter().all(|(shard, end)| *end <= known(*shard))
             && Arc::strong_count(writes) == 1
         {
             self.used -= pages;
@@ -156,49 +170,76 @@ impl Journal {
         }
     }
 
-    /// What was collected is in a record, or on disk otherwise.
-    pub fn forget(&mut self) {
-        self.collected.clear();
-    }
-
-    /// Whether the log's file should be forced to disk, so that pages become free.
+    /// Whether the logs' files should be forced to disk, so that pages become free.
     pub fn is_half_full(&self) -> bool {
         self.used > self.pages / 2
     }
 
-    /// Makes a record of this part, if that is what was collected, it goes on where the log is on disk, and there is room
-    /// for it: fills `record` with whole pages.
-    pub fn record(&mut self, part: &Part<'_>, record: &mut Pages) -> Option<Write> {
-        let goes_on = part.from <= part.durable || part.from == self.end;
-        if !goes_on || self.collected.len() as u64 != part.to - part.from {
-            return None;
-        }
-        let offset = part.from.checked_add_signed(part.shift)?;
-        let durable = part.durable.checked_add_signed(part.shift)?;
-        let len = Record::len(part.name, self.collected.len());
-        let pages = len.div_ceil(PAGE);
-        // One record stands in one piece.
+    /// Whether nothing is to be written or being written.
+    pub fn is_quiet(&self) -> bool {
+        self.open.ends.is_empty() && self.taken.iter().all(|taken| Arc::strong_count(&taken.writes) == 1)
+    }
+
+    /// Where records of so many bytes go, and how many pages are passed over before; none if there is no room.
+    fn place(&self, bytes: usize) -> Option<(usize, usize)> {
+        let pages = bytes.div_ceil(PAGE);
+        // What is written together stands in one piece.
         let wraps = self.next + pages > self.pages;
         let (at, passed) = if wraps { (0, self.pages - self.next) } else { (self.next, 0) };
-        if self.used + passed + pages > self.pages {
+        (self.used + passed + pages <= self.pages).then_some((at, passed))
+    }
+
+    /// Makes a record of this part, to be written next, if it is whole, it goes on where the log is on disk, and there is
+    /// room for it. Says whether it did.
+    pub fn add(&mut self, part: &Part<'_>) -> bool {
+        let goes_on = part.from <= part.durable || part.from == self.ends[part.shard];
+        if !goes_on || part.bytes.len() as u64 != part.to - part.from || part.bytes.len() > RECORD_MAX {
+            return false;
+        }
+        let offset = part.from.checked_add_signed(part.shift);
+        let durable = part.durable.checked_add_signed(part.shift);
+        let (Some(offset), Some(durable)) = (offset, durable) else { return false };
+        let at = self.open.len;
+        let len = at + Record::len(part.name, part.bytes.len());
+        if at > 0 && len > BATCH_MAX || self.place(len).is_none() {
+            return false;
+        }
+        self.open.records.resize(len);
+        let record = Record { name: part.name, offset, durable, bytes: part.bytes };
+        record.write(&self.id, &mut self.open.records[at..len]);
+        self.open.len = len;
+        self.open.ends.push((part.shard, part.to));
+        self.ends[part.shard] = part.to;
+        true
+    }
+
+    /// Takes the records that are to be written next, if there are any.
+    pub fn take(&mut self) -> Option<Write> {
+        if self.open.ends.is_empty() {
             return None;
         }
-        record.resize(len);
-        Record { name: part.name, offset, durable, bytes: &self.collected }.write(&self.id, record);
+        let Batch { mut records, len, ends } = std::mem::take(&mut self.open);
+        self.open.records = self.spare.pop().unwrap_or_default();
+        let (at, passed) = self.place(len).expect("there was room when the last record was added");
+        // What stood in the last page before is not told again.
+        records[len..].fill(0);
+        let pages = records.len() / PAGE;
         self.next = at + pages;
         self.used += passed + pages;
-        self.end = part.to;
         let writes = Arc::new(());
-        self.taken.push_back(Taken { end: part.to, pages: passed + pages, writes: writes.clone() });
-        let at = ((1 + at) * PAGE) as u64;
-        Some(Write { file: self.file.clone(), at, durable: part.durable, _writes: writes })
+        self.taken.push_back(Taken { ends, pages: passed + pages, writes: writes.clone() });
+        Some(Write { file: self.file.clone(), at: ((1 + at) * PAGE) as u64, records, _writes: writes })
+    }
+
+    /// Takes back what was written, for what will be.
+    pub fn reuse(&mut self, write: Write) {
+        self.spare.push(write.records);
     }
 }
 
-/// The journals that there are beside the logs of a manifest.
-fn journals(disk: &dyn Disk, dir: &Path, name: &str, manifest: &Manifest) -> Vec<PathBuf> {
-    let shards = manifest.increments.iter().map(|info| info.shard.1).max().unwrap_or(0);
-    (0..shards).map(|shard| path_of(dir, name, shard)).filter(|path| disk.exists(path)).collect()
+/// The journal that there is beside the logs.
+fn journal(disk: &dyn Disk, dir: &Path, name: &str) -> Option<PathBuf> {
+    Some(path_of(dir, name)).filter(|path| disk.exists(path))
 }
 
 /// What is to be made good in a log's file.
@@ -266,40 +307,38 @@ fn bytes_before_zeros(mut file: Box<dyn Read + Send>) -> io::Result<u64> {
     }
 }
 
-/// All that the journals hold and the logs lack.
-fn all_missing(disk: &dyn Disk, dir: &Path, manifest: &Manifest, paths: &[PathBuf]) -> Result<Vec<Missing>, String> {
+/// All that the journal holds and the logs lack.
+fn all_missing(disk: &dyn Disk, dir: &Path, manifest: &Manifest, path: &Path) -> Result<Vec<Missing>, String> {
+    let said = |error: io::Error| format!("Can't read the journal {}: {}", path.display(), os_text(&error));
+    let mut bytes = Vec::new();
+    disk.open(path).map_err(said)?.take(BYTES_MAX).read_to_end(&mut bytes).map_err(said)?;
     let mut all = Vec::new();
-    for path in paths {
-        let said = |error: io::Error| format!("Can't read the journal {}: {}", path.display(), os_text(&error));
-        let mut bytes = Vec::new();
-        disk.open(path).map_err(said)?.take(BYTES_MAX).read_to_end(&mut bytes).map_err(said)?;
-        for tail in tails(&bytes) {
-            // Others were of files that count no more.
-            if manifest.increments.iter().any(|info| info.name == tail.name) {
-                all.extend(missing(disk, dir, path, tail)?);
-            }
+    for tail in tails(&bytes) {
+        // Others were of files that count no more.
+        if manifest.increments.iter().any(|info| info.name == tail.name) {
+            all.extend(missing(disk, dir, path, tail)?);
         }
     }
     all.retain(|missing| missing.keep < missing.len || !missing.bytes.is_empty());
     Ok(all)
 }
 
-/// How many bytes the journals hold that the logs lack.
+/// How many bytes the journal holds that the logs lack.
 ///
 /// # Errors
 /// What is wrong.
 pub fn bytes_missing(disk: &dyn Disk, dir: &Path, name: &str, manifest: &Manifest) -> Result<usize, String> {
-    let all = all_missing(disk, dir, manifest, &journals(disk, dir, name, manifest))?;
-    Ok(all.iter().map(|missing| missing.bytes.len()).sum())
+    let Some(path) = journal(disk, dir, name) else { return Ok(0) };
+    Ok(all_missing(disk, dir, manifest, &path)?.iter().map(|missing| missing.bytes.len()).sum())
 }
 
-/// Writes to the logs what the journals hold and they lack, and removes the journals. Nobody writes to them.
+/// Writes to the logs what the journal holds and they lack, and removes it. Nobody writes to them.
 ///
 /// # Errors
 /// What to say in the log; everything is as before then, or can be done again.
 pub fn replay(disk: &dyn Disk, dir: &Path, name: &str, manifest: &Manifest) -> Result<(), String> {
-    let paths = journals(disk, dir, name, manifest);
-    for Missing { path, len, keep, bytes } in all_missing(disk, dir, manifest, &paths)? {
+    let Some(journal) = journal(disk, dir, name) else { return Ok(()) };
+    for Missing { path, len, keep, bytes } in all_missing(disk, dir, manifest, &journal)? {
         let write = || {
             let mut file = disk.append(&path)?;
             if keep < len {
@@ -310,13 +349,10 @@ pub fn replay(disk: &dyn Disk, dir: &Path, name: &str, manifest: &Manifest) -> R
         write()
             .map_err(|error| format!("Can't write to the append only file {}: {}", path.display(), os_text(&error)))?;
         log::notice(format!(
-            "{} bytes from offset {keep} on were written to the append only file {} out of its journal",
+            "{} bytes from offset {keep} on were written to the append only file {} out of the journal",
             bytes.len(),
             path.file_name().unwrap_or_default().to_string_lossy()
         ));
-    }
-    if paths.is_empty() {
-        return Ok(());
     }
     // Also what was written before: that it can be read does not mean that it is on disk.
     let sync = || {
@@ -325,8 +361,8 @@ pub fn replay(disk: &dyn Disk, dir: &Path, name: &str, manifest: &Manifest) -> R
                 disk.append(&dir.join(&info.name))?.sync()?;
             }
         }
-        paths.iter().try_for_each(|path| disk.remove(path))?;
+        disk.remove(&journal)?;
         disk.sync_dir(dir)
     };
-    sync().map_err(|error| format!("Can't make good what the journals of {} hold: {}", dir.display(), os_text(&error)))
+    sync().map_err(|error| format!("Can't make good what the journal of {} holds: {}", dir.display(), os_text(&error)))
 }

@@ -517,7 +517,7 @@ pub(super) fn open(
         let verb = if opened { "Opening" } else { "Creating" };
         log::notice(format!("{verb} AOF incr file {} on server start", info.name));
         let shard = info.shard.0 as usize;
-        let file = OpenFile::new(file, info.name.clone(), journal::path_of(&dir, &name, shard), 0, *size);
+        let file = OpenFile::new(file, info.name.clone(), journal::path_of(&dir, &name), 0, *size);
         log.writers[shard].give(file);
     }
     persist(disk, &dir, &name, &manifest)?;

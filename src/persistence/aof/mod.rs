@@ -8,6 +8,7 @@
 //! Counterpart: the parts of `aof.c` that touch the disk.
 
 pub mod check;
+mod group;
 pub mod journal;
 pub mod load;
 mod pen;
@@ -29,6 +30,7 @@ use ringshard_shards::shared::Shared;
 use super::disk::{Disk, DiskFile};
 use crate::log;
 use crate::net::os_text;
+use group::Group;
 use pen::OpenFile;
 use writer::Writer;
 
@@ -38,6 +40,7 @@ pub struct Log {
     pub(super) disk: Arc<dyn Disk>,
     files: Mutex<Files>,
     writers: Vec<Arc<Writer>>,
+    group: Group,
     /// Bytes of each generation's logs.
     sizes: Mutex<BTreeMap<u64, u64>>,
     /// Tells a shard that more is on disk.
@@ -125,7 +128,8 @@ impl Log {
         die: Box<dyn Fn() + Send + Sync>,
     ) -> io::Result<Arc<Log>> {
         let writers = (0..shared.shards).map(|_| Arc::new(Writer::default())).collect();
-        let log = Arc::new(Log { shared, disk, files: Mutex::default(), writers, sizes: Mutex::default(), wake, die });
+        let (group, files, sizes) = (Group::new(shared.shards), Mutex::default(), Mutex::default());
+        let log = Arc::new(Log { shared, disk, files, writers, group, sizes, wake, die });
         for shard in 0..log.writers.len() {
             Writer::start(&log, shard)?;
         }
@@ -143,7 +147,7 @@ impl Log {
 
     /// Takes what a shard's log has to write.
     pub fn append(&self, piece: Piece) {
-        self.writers[piece.shard as usize].push(piece);
+        self.writers[piece.shard as usize].push(piece, &self.group);
     }
 
     /// Waits until all that was taken is written; with `sync`, until it is on disk.
@@ -173,6 +177,7 @@ impl Log {
     /// Writes and syncs everything, and ends the threads.
     pub fn stop(&self) {
         self.writers.iter().for_each(|writer| writer.stop());
+        self.group.end(self);
     }
 
     /// Makes files for the logs of a new generation; see [`ringshard_shards::shared::Host::begin_generation`].
@@ -263,7 +268,7 @@ impl Log {
             persist(&*self.disk, &files.dir, &files.name, &files.manifest)?;
             files.dirty = false;
         }
-        let journal = journal::path_of(&files.dir, &files.name, shard);
+        let journal = journal::path_of(&files.dir, &files.name);
         let fresh = files.fresh.remove(&(generation, shard));
         Ok(fresh.map(|(info, file)| OpenFile::new(file, info.name, journal, generation, 0)))
     }
@@ -351,10 +356,15 @@ impl Log {
         self.shared.aof.log_size.fetch_add(bytes, Relaxed);
     }
 
-    /// A shard's log is on disk up to `position`: whoever waits for that hears of it.
-    pub(super) fn publish(&self, shard: usize, position: u64) {
+    /// Shards' logs are on disk up to these positions: whoever waits for that hears of it.
+    pub(super) fn publish(&self, positions: &[(usize, u64)]) {
+        if positions.is_empty() {
+            return;
+        }
         let aof = &self.shared.aof;
-        aof.synced(shard as u16, position);
+        for (shard, position) in positions {
+            aof.synced(*shard as u16, *position);
+        }
         for (shard, listens) in aof.listens.iter().enumerate() {
             if listens.0.swap(false, SeqCst) {
                 (self.wake)(shard);

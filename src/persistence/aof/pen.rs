@@ -4,23 +4,21 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use ringshard_shards::aof::journal::RECORD_MAX;
 use ringshard_shards::config::AppendFsync;
 use ringshard_shards::propagate::Piece;
 
 use super::Log;
-use super::journal::{Journal, Part, Write};
-use super::syncs::{SYNCS, Unsynced, force_files, say_sync_failed};
+use super::group::Added;
+use super::journal::Part;
+use super::syncs::{Handles, Unsynced, say_sync_failed};
 use super::writer::Writer;
 use crate::log;
 use crate::net::os_text;
-use crate::persistence::disk::{DiskFile, SyncHandle};
-use crate::persistence::pages::Pages;
-
-/// How long output of several turns is collected where nobody waits for it.
-const COLLECT: Duration = Duration::from_millis(1);
+use crate::persistence::disk::DiskFile;
 
 /// A failed write is tried again after so long, and complained of once in so long (Redis: `AOF_WRITE_LOG_ERROR_RATE`).
 const RETRY: Duration = Duration::from_secs(1);
@@ -29,17 +27,12 @@ const COMPLAIN: Duration = Duration::from_secs(30);
 /// A sync that takes longer counts as delayed, as in Redis.
 const DELAYED: Duration = Duration::from_secs(2);
 
-/// How long the end of a log is on disk in its journal alone.
-const FORCE: Duration = Duration::from_secs(1);
-
 /// A log's file.
 pub struct OpenFile {
     file: Box<dyn DiskFile>,
-    /// One for each thread that syncs, and one for what forces the file itself to disk meanwhile; empty where that cannot
-    /// be.
-    syncs: Arc<[SyncHandle]>,
+    syncs: Handles,
     name: String,
-    /// Its journal's path.
+    /// The journal's path.
     journal: PathBuf,
     generation: u64,
     /// Bytes of whole commands in it.
@@ -49,33 +42,24 @@ pub struct OpenFile {
 impl OpenFile {
     /// A file that holds `size` bytes.
     pub fn new(file: Box<dyn DiskFile>, name: String, journal: PathBuf, generation: u64, size: u64) -> Self {
-        let syncs: Option<Arc<[SyncHandle]>> = (0..=SYNCS).map(|_| file.sync_handle()).collect();
-        OpenFile { file, syncs: syncs.unwrap_or_default(), name, journal, generation, size }
+        let syncs = Handles::of(&*file);
+        OpenFile { file, syncs, name, journal, generation, size }
     }
 }
 
 /// See the head of the file.
 pub(super) struct Pen {
-    pub(super) log: Arc<Log>,
-    /// Other threads wait for it.
-    pub(super) shared: bool,
+    log: Arc<Log>,
     /// Everything is written.
     pub(super) ended: bool,
     /// Up to where a sync was begun that goes on without the pen.
     given: u64,
     /// The file that is written was begun at this position.
     begun: u64,
-    journal: Option<Journal>,
-    /// Where it is, or was before it failed.
-    journal_path: Option<PathBuf>,
-    /// It is done without: there can be none.
-    no_journal: bool,
-    /// Has the file itself forced to disk by a thread, while there is a journal; up to where it was asked for, and when.
-    forcing: Option<Sender<(Arc<[SyncHandle]>, u64)>>,
-    forced: u64,
-    last_forced: Instant,
-    pub(super) writer: Arc<Writer>,
-    shard: usize,
+    /// What the file took since the last sync began, while there is a journal; less where it is too much for a record.
+    collected: Vec<u8>,
+    writer: Arc<Writer>,
+    pub(super) shard: usize,
     file: Option<OpenFile>,
     /// What is to be written.
     pending: VecDeque<Piece>,
@@ -102,16 +86,10 @@ impl Pen {
     pub(super) fn new(log: &Arc<Log>, shard: usize) -> Self {
         Pen {
             log: log.clone(),
-            shared: false,
             ended: false,
             given: 0,
             begun: 0,
-            journal: None,
-            journal_path: None,
-            no_journal: false,
-            forcing: None,
-            forced: 0,
-            last_forced: Instant::now(),
+            collected: Vec::new(),
             writer: log.writers[shard].clone(),
             shard,
             file: None,
@@ -125,10 +103,10 @@ impl Pen {
         }
     }
 
-    /// Waits until there is something to do, and does it. What is still to be synced, up to which position, is returned
-    /// where that needs no pen; if its journal takes it, `record` is what it takes.
-    pub(super) fn take_turn(&mut self, record: &mut Pages) -> Option<Unsynced> {
-        let orders = self.wait();
+    /// Does what there is to do. What is still to be synced, up to which position, is returned where that needs no pen and is
+    /// not for the group to see to.
+    pub(super) fn take_turn(&mut self) -> Option<Unsynced> {
+        let orders = self.take_orders();
         let mut result = self.write();
         if self.unsure.is_some_and(|generation| generation < orders.made_up) {
             self.unsure = None;
@@ -140,13 +118,13 @@ impl Pen {
         let wants_sync = orders.stop || orders.close || orders.asks.iter().any(|(sync, _)| *sync);
         let mut left = None;
         if result.is_ok() {
-            match self.sync_if_due(wants_sync, record) {
+            match self.sync_if_due(wants_sync) {
                 Ok(sync) => left = sync,
                 Err(text) => result = Err(text),
             }
         }
         if result.is_ok() && (orders.stop || orders.close) {
-            self.drop_journal();
+            self.log.group.retire(&self.log);
         }
         for (_, ask) in orders.asks {
             let _ = ask.send(result.clone());
@@ -156,12 +134,19 @@ impl Pen {
             self.pending.clear();
             self.fine();
         }
+        let mut queue = self.writer.queue();
         if orders.stop {
-            self.ended = true;
-            self.writer.queue().ended = true;
-            self.writer.bell.notify_all();
-            self.writer.helpers.notify_all();
+            (self.ended, queue.ended) = (true, true);
+            self.writer.gone.notify_all();
         }
+        queue.halted = self.retry_at.is_some();
+        queue.due = match self.retry_at {
+            None if self.unsynced() && self.policy() == AppendFsync::Everysec => {
+                Some(self.last_sync + Duration::from_secs(1))
+            }
+            retry_at => retry_at,
+        };
+        drop(queue);
         left
     }
 
@@ -169,34 +154,9 @@ impl Pen {
         self.log.shared.config().appendfsync
     }
 
-    /// Sleeps until there is something to do.
-    fn wait(&mut self) -> Orders {
+    /// Takes what has come.
+    fn take_orders(&mut self) -> Orders {
         let mut queue = self.writer.queue();
-        loop {
-            let orders = queue.urgent || !queue.asks.is_empty() || queue.close || queue.stop;
-            let now = Instant::now();
-            let due = match (self.retry_at, self.unsynced()) {
-                (Some(at), _) => Some(at),
-                (None, true) if self.policy() == AppendFsync::Everysec => Some(self.last_sync + Duration::from_secs(1)),
-                _ if self.wants_forcing() => Some(self.last_forced + FORCE),
-                _ => None,
-            };
-            let writes = !queue.pieces.is_empty() && self.retry_at.is_none();
-            if writes && !orders && self.policy() != AppendFsync::Always {
-                // More will come, which is not rung for; nobody waits for it.
-                queue = self.writer.bell.wait_timeout(queue, COLLECT).unwrap_or_else(|e| e.into_inner()).0;
-                break;
-            }
-            if orders || writes || due.is_some_and(|at| at <= now) {
-                break;
-            }
-            queue.asleep = true;
-            queue = match due {
-                Some(at) => self.writer.bell.wait_timeout(queue, at - now).unwrap_or_else(|e| e.into_inner()).0,
-                None => self.writer.bell.wait(queue).unwrap_or_else(|e| e.into_inner()),
-            };
-            queue.asleep = false;
-        }
         queue.urgent = false;
         self.pending.append(&mut queue.pieces);
         let file = queue.file.take();
@@ -215,12 +175,9 @@ impl Pen {
 
     /// Goes on in this file; what stands in the last one is on disk, if it has to be.
     fn begin_file(&mut self, file: OpenFile) {
-        if self.journal_path.as_ref().is_some_and(|path| *path != file.journal) {
-            self.drop_journal();
-        }
         self.file = Some(file);
         self.begun = self.written;
-        self.no_journal = false;
+        self.log.group.try_again();
     }
 
     fn unsynced(&self) -> bool {
@@ -238,7 +195,7 @@ impl Pen {
             let together = self.pending.iter().take_while(|piece| piece.generation == generation).count();
             let bytes = match together {
                 1 => std::mem::take(&mut self.pending[0].bytes),
-                _ => self.pending.iter().take(together).flat_map(|piece| &piece.bytes).copied().collect(),
+                _ => self.pending.iter().take(together).map(|piece| &piece.bytes[..]).collect::<Vec<_>>().concat(),
             };
             let end = self.pending[together - 1].end;
             let Some(file) = &mut self.file else {
@@ -254,13 +211,11 @@ impl Pen {
             match wrote {
                 Ok(n) if n == bytes.len() => {
                     file.size += n as u64;
-                    if let Some(journal) = &mut self.journal {
-                        journal.collect(&bytes);
-                    }
                     self.log.grew(file.generation, n as u64);
                     self.log.shared.aof.buffered.fetch_sub(n, Relaxed);
                     self.written = end;
                     self.pending.drain(..together);
+                    self.collect(bytes);
                     self.fine();
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.put_back(bytes, together),
@@ -284,6 +239,17 @@ impl Pen {
         Ok(())
     }
 
+    /// The file took these bytes.
+    fn collect(&mut self, bytes: Vec<u8>) {
+        if !self.log.group.journaling() {
+            self.collected = Vec::new();
+        } else if self.collected.is_empty() {
+            self.collected = bytes;
+        } else if self.collected.len() <= RECORD_MAX {
+            self.collected.extend_from_slice(&bytes);
+        }
+    }
+
     /// What was not written goes first the next time.
     fn put_back(&mut self, bytes: Vec<u8>, together: usize) {
         let last = self.pending[together - 1].clone();
@@ -293,6 +259,7 @@ impl Pen {
 
     /// Goes on in another file.
     fn switch(&mut self, generation: u64) -> Result<(), String> {
+        self.log.group.step_back(&self.log);
         // What stands in the last one must not be missing where something of the next is found.
         if self.file.is_some() && self.unsynced() && self.policy() != AppendFsync::No {
             self.sync()?;
@@ -369,7 +336,7 @@ impl Pen {
     }
 
     /// Syncs if the policy, or somebody, wants it now; or says what is to be synced without the pen.
-    fn sync_if_due(&mut self, wanted: bool, record: &mut Pages) -> Result<Option<Unsynced>, String> {
+    fn sync_if_due(&mut self, wanted: bool) -> Result<Option<Unsynced>, String> {
         let Some(file) = &self.file else { return Ok(None) };
         let handles = file.syncs.clone();
         let shared = &self.log.shared;
@@ -386,13 +353,13 @@ impl Pen {
         if spared {
             if config.appendfsync == AppendFsync::Always {
                 // As asked for: clients do not wait for the disk while it is busy.
-                self.log.publish(self.shard, self.written);
+                self.log.publish(&[(self.shard, self.written)]);
             }
-            (self.last_sync, self.last_forced) = (Instant::now(), Instant::now());
+            self.last_sync = Instant::now();
             return Ok(None);
         }
         if config.appendfsync == AppendFsync::Always && !wanted && !handles.is_empty() {
-            return self.begin_sync(handles, record);
+            return self.begin_sync(handles);
         }
         if due || wanted {
             self.sync()?;
@@ -400,100 +367,56 @@ impl Pen {
         Ok(None)
     }
 
-    /// What was written since the last sync began is to be synced by this thread: by way of the journal if there is one.
+    /// Has what was written since the last sync began synced: by way of the journal if there is one, else it is returned.
     /// What the journal cannot take is synced before anything else is written, so that it goes on behind.
-    fn begin_sync(&mut self, file: Arc<[SyncHandle]>, record: &mut Pages) -> Result<Option<Unsynced>, String> {
-        let mut unsynced = None;
-        if self.given < self.written {
-            let journal = self.record(record);
-            if journal.is_none() && self.journal.is_some() {
-                self.sync()?;
-            } else {
+    fn begin_sync(&mut self, file: Handles) -> Result<Option<Unsynced>, String> {
+        if self.given == self.written {
+            return Ok(None);
+        }
+        match self.record(&file) {
+            Added::Recorded => {
                 self.given = self.written;
-                self.writer.syncs.begin(self.written, journal.is_some());
-                unsynced = Some(Unsynced { position: self.written, file, journal });
+                self.collected.clear();
+                Ok(None)
+            }
+            Added::Refused => self.sync().map(|()| None),
+            Added::Without => {
+                self.given = self.written;
+                self.writer.syncs.begin(self.written, false);
+                Ok(Some(Unsynced { position: self.written, file }))
             }
         }
-        let half_full = self.journal.as_ref().is_some_and(Journal::is_half_full);
-        if (half_full || self.last_forced.elapsed() >= FORCE) && self.wants_forcing() {
-            self.force();
-        }
-        Ok(unsynced)
     }
 
-    /// A record for the journal of what was written since the last sync began.
-    fn record(&mut self, record: &mut Pages) -> Option<Write> {
-        if self.writer.syncs.journal_failed.swap(false, AcqRel) {
-            (self.journal, self.forcing, self.no_journal) = (None, None, true);
-        }
+    /// Has a record of what was written since the last sync began written to the journal.
+    fn record(&self, syncs: &Handles) -> Added {
+        let Some(file) = &self.file else { return Added::Refused };
         let durable = self.writer.syncs.durable.load(Acquire);
-        // Of a new file not even its being there is on disk before its first sync.
-        let file = self.file.as_ref().filter(|_| durable > self.begun)?;
-        let Some(journal) = &mut self.journal else {
-            self.make_journal();
-            return None;
+        if durable <= self.begun {
+            // Of a new file not even its being there is on disk before its first sync.
+            return Added::Refused;
+        }
+        let part = Part {
+            shard: self.shard,
+            name: &file.name,
+            from: self.given,
+            to: self.written,
+            durable,
+            shift: file.size as i64 - self.written as i64,
+            bytes: &self.collected,
         };
-        let shift = file.size as i64 - self.written as i64;
-        let part = Part { name: &file.name, from: self.given, to: self.written, durable, shift };
-        journal.free(durable, self.writer.syncs.recorded.load(Acquire));
-        let write = journal.record(&part, record);
-        journal.forget();
-        write
-    }
-
-    fn make_journal(&mut self) {
-        let Some(file) = self.file.as_ref().filter(|_| !self.no_journal) else { return };
-        let mut id = [0; 16];
-        self.log.shared.host.secret(&mut id);
-        match Journal::create(&*self.log.disk, &file.journal, id) {
-            Ok(journal) => {
-                self.journal = journal;
-                self.journal_path = Some(file.journal.clone());
-            }
-            Err(error) => log::warning(format!(
-                "Can't create the journal {} of the AOF: {}. Doing without.",
-                file.journal.display(),
-                os_text(&error)
-            )),
+        let group = &self.log.group;
+        let added = group.add(&self.log, &file.journal, &part, syncs);
+        if added == Added::Without {
+            group.make_journal(&self.log, &file.journal);
         }
-        let (sender, orders) = channel();
-        let (log, shard) = (self.log.clone(), self.shard);
-        let thread = std::thread::Builder::new().name(format!("aof-{shard}-file"));
-        match self.journal.is_some() && thread.spawn(move || force_files(&log, shard, &orders)).is_ok() {
-            true => self.forcing = Some(sender),
-            false => (self.journal, self.no_journal) = (None, true),
-        }
-    }
-
-    /// Takes the journal away: all that was written is on disk without.
-    fn drop_journal(&mut self) {
-        (self.journal, self.forcing) = (None, None);
-        if let Some(path) = self.journal_path.take() {
-            let removed = self.log.disk.remove(&path);
-            // One that is found after all says nothing that the log's file does not.
-            let _ = removed.and_then(|()| path.parent().map_or(Ok(()), |dir| self.log.disk.sync_dir(dir)));
-        }
-    }
-
-    /// Whether there is what only the journal has on disk, and nobody sees to it.
-    fn wants_forcing(&self) -> bool {
-        let durable = self.writer.syncs.durable.load(Acquire);
-        let seen_to = self.forced > self.writer.syncs.recorded.load(Acquire);
-        self.forcing.is_some() && !seen_to && self.given > durable && self.policy() == AppendFsync::Always
-    }
-
-    /// Has the log's file itself forced to disk.
-    fn force(&mut self) {
-        if let (Some(forcing), Some(file)) = (&self.forcing, &self.file) {
-            let _ = forcing.send((file.syncs.clone(), self.given));
-            self.forced = self.given;
-        }
-        self.last_forced = Instant::now();
+        added
     }
 
     fn sync(&mut self) -> Result<(), String> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let aof = &self.log.shared.aof;
+        let (aof, group) = (&self.log.shared.aof, &self.log.group);
+        group.step_back(&self.log);
         let began = Instant::now();
         aof.syncing.fetch_add(1, Relaxed);
         let (result, generation) = (file.file.sync(), file.generation);
@@ -518,11 +441,11 @@ impl Pen {
                 }
                 self.given = self.written;
                 self.writer.syncs.durable.fetch_max(self.written, AcqRel);
-                match self.policy() == AppendFsync::Always {
-                    true => self.journal.iter_mut().for_each(Journal::forget),
-                    false => self.drop_journal(),
+                self.collected.clear();
+                if group.journaling() && self.policy() != AppendFsync::Always {
+                    group.retire(&self.log);
                 }
-                self.log.publish(self.shard, self.synced);
+                self.log.publish(&[(self.shard, self.synced)]);
                 Ok(())
             }
             Err(error) => {

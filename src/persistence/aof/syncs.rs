@@ -4,29 +4,46 @@
 //! that has not ended, and not beyond: a log is found up to its first gap.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
-use std::sync::mpsc::Receiver;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use super::Log;
-use super::journal::Write;
+use super::group::WRITES;
+use super::writer::THREADS;
 use crate::log;
 use crate::net::os_text;
-use crate::persistence::disk::SyncHandle;
-use crate::persistence::pages::Pages;
+use crate::persistence::disk::{DiskFile, SyncHandle};
 
-/// Syncs under way at once under `always`, of all logs together unless there are more logs; and threads that write them.
-/// Several logs overlap without more: with two of each of two logs under way SET had less throughput than with one, for
-/// each costs the kernel some 50 µs of a processor. (Tests have as many of each of two logs.)
-pub(super) const SYNCS: usize = if cfg!(test) { 6 } else { 3 };
+/// What forces a log's file to disk, one for each that may do so at a time: a failure is told to each once. None where the
+/// file cannot be synced by others than who writes it.
+#[derive(Clone, Default)]
+pub(super) struct Handles(Arc<[SyncHandle]>);
 
-/// From here on a sync takes long: others are begun before it has ended.
-const LONG_SYNC: Duration = Duration::from_micros(if cfg!(test) { 200 } else { 400 });
+impl Handles {
+    pub(super) fn of(file: &dyn DiskFile) -> Self {
+        let all: Option<Arc<[SyncHandle]>> = (0..WRITES + THREADS + 2).map(|_| file.sync_handle()).collect();
+        Handles(all.unwrap_or_default())
+    }
 
-/// [`SYNCS`] for each of so many logs.
-pub(super) fn syncs_each(logs: usize) -> usize {
-    (SYNCS / logs).max(1)
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Instead of the group's `nth` write under way.
+    pub(super) fn group(&self, nth: usize) -> io::Result<()> {
+        self.0[nth]()
+    }
+
+    /// By one of the log's own threads, or as number [`THREADS`] by who takes its log along.
+    pub(super) fn own(&self, thread: usize) -> io::Result<()> {
+        self.0[WRITES + thread]()
+    }
+
+    /// By what forces files to disk now and then.
+    pub(super) fn force(&self) -> io::Result<()> {
+        self.0[WRITES + THREADS + 1]()
+    }
 }
 
 /// See the head of the file.
@@ -34,14 +51,10 @@ pub(super) fn syncs_each(logs: usize) -> usize {
 pub(super) struct Syncs {
     /// Syncs under way, in order.
     under_way: Mutex<VecDeque<UnderWay>>,
-    /// Up to here the log's own files are on disk.
+    /// Up to here the log's own file is on disk.
     pub(super) durable: AtomicU64,
-    /// Up to here they are, and its journal says so.
+    /// Up to here it is, and the journal says so.
     pub(super) recorded: AtomicU64,
-    /// Its journal could not be written.
-    pub(super) journal_failed: AtomicBool,
-    /// How long syncs take of late, in µs.
-    mean_us: AtomicU64,
 }
 
 /// A sync without the pen.
@@ -54,17 +67,6 @@ struct UnderWay {
 }
 
 impl Syncs {
-    /// Whether syncs are to overlap.
-    pub(super) fn overlap(&self) -> bool {
-        self.mean_us.load(Relaxed) >= LONG_SYNC.as_micros() as u64
-    }
-
-    /// A sync took so long.
-    pub(super) fn time(&self, took: Duration) {
-        let mean = self.mean_us.load(Relaxed);
-        self.mean_us.store(mean - mean / 8 + took.as_micros() as u64 / 8, Relaxed);
-    }
-
     /// A sync begins.
     pub(super) fn begin(&self, position: u64, journaled: bool) {
         self.under_way().push_back(UnderWay { position, journaled, ended: false });
@@ -74,7 +76,7 @@ impl Syncs {
         self.under_way.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// A sync under way has ended; in the end it was of the log's file itself, or of what its journal took. Says up to
+    /// A sync under way has ended; in the end it was of the log's file itself, or of what the journal took. Says up to
     /// where the log is on disk, if that is further than before: a record counts when those that it goes on behind are
     /// whole, even if the log's file holds what they tell.
     pub(super) fn end(&self, position: u64, of_file: bool) -> Option<u64> {
@@ -96,59 +98,24 @@ impl Syncs {
     }
 }
 
-/// What is to be synced without the pen.
+/// What is to be synced without the pen, where there is no journal.
 pub(super) struct Unsynced {
     /// Up to which position.
     pub(super) position: u64,
     /// The log's file.
-    pub(super) file: Arc<[SyncHandle]>,
-    /// What its journal takes instead.
-    pub(super) journal: Option<Write>,
+    pub(super) file: Handles,
 }
 
 impl Unsynced {
     /// Has it on disk, or ends the process.
-    pub(super) fn run(self, log: &Log, shard: usize, thread: usize, record: &Pages) {
-        let syncs = &log.writers[shard].syncs;
-        let mut of_file = true;
-        if let Some(write) = self.journal {
-            match write.run(record) {
-                Ok(()) => {
-                    syncs.recorded.fetch_max(write.durable, AcqRel);
-                    of_file = false;
-                }
-                Err(error) => {
-                    syncs.journal_failed.store(true, Release);
-                    log::warning(format!(
-                        "The journal of the AOF can't be written: {}. Doing without.",
-                        os_text(&error)
-                    ));
-                }
-            }
-        }
-        if of_file && let Err(error) = self.file[thread]() {
+    pub(super) fn run(self, log: &Log, shard: usize, thread: usize) {
+        if let Err(error) = self.file.own(thread) {
             say_sync_failed(&os_text(&error));
             (log.die)();
             return;
         }
-        if let Some(position) = syncs.end(self.position, of_file) {
-            log.publish(shard, position);
-        }
-    }
-}
-
-/// Forces a log's file to disk, again and again as it is told to up to which position; see [`super::journal`].
-pub(super) fn force_files(log: &Log, shard: usize, orders: &Receiver<(Arc<[SyncHandle]>, u64)>) {
-    while let Ok((file, position)) = orders.recv() {
-        log.shared.aof.syncing.fetch_add(1, Relaxed);
-        let result = file[SYNCS]();
-        log.shared.aof.syncing.fetch_sub(1, Relaxed);
-        match result {
-            Ok(()) => _ = log.writers[shard].syncs.durable.fetch_max(position, AcqRel),
-            Err(error) => {
-                say_sync_failed(&os_text(&error));
-                (log.die)();
-            }
+        if let Some(position) = log.writers[shard].syncs.end(self.position, true) {
+            log.publish(&[(shard, position)]);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use ringshard_shards::aof::journal::RECORD_MAX;
+use ringshard_shards::aof::journal::{PAGE, RECORD_MAX, Record};
 use ringshard_shards::aof::manifest::Manifest;
 use ringshard_shards::aof::read::{Parsed, parse};
 use ringshard_shards::config::{AppendFsync, Config};
@@ -57,8 +57,10 @@ struct State {
     fails_at: usize,
     failure: Option<Failure>,
     failed: bool,
-    /// Steps take a while, so that others overtake them.
-    slow: Option<Rng>,
+    /// Steps take a while, up to so many µs, so that others overtake them.
+    slow: Option<(Rng, u64)>,
+    /// The next write of a journal fails.
+    journal_fails: bool,
 }
 
 /// A disk in memory.
@@ -96,7 +98,7 @@ impl FakeDisk {
 
     /// Takes its time, if the disk is slow.
     fn dawdle(&self) {
-        let us = self.state().slow.as_mut().map(|rng| rng.below(500));
+        let us = self.state().slow.as_mut().map(|(rng, most)| rng.below(*most));
         us.iter().for_each(|us| std::thread::sleep(Duration::from_micros(*us)));
     }
 
@@ -195,7 +197,7 @@ impl BlockFile for FakeBlocks {
             write(torn);
         }
         disk.dawdle();
-        let short = disk.step()?;
+        let short = disk.step()? || std::mem::take(&mut disk.state().journal_fails);
         // Not even the record's head.
         write(if short { torn } else { pages.len() });
         if short { Err(error()) } else { Ok(()) }
@@ -556,19 +558,22 @@ fn whatever_step_fails_what_was_acknowledged_is_found() {
     }
 }
 
-#[test]
-fn what_was_acknowledged_is_found_while_syncs_overtake_each_other() {
+/// Writes to both logs while steps take up to so many µs; what was acknowledged is found at any moment.
+fn write_to_a_slow_disk(most_us: u64, writes: usize) {
     let disk = FakeDisk::default();
-    disk.state().slow = Some(Rng::new(1));
+    disk.state().slow = Some((Rng::new(1), most_us));
     let mut scene = Scene::start(&disk, AppendFsync::Always).unwrap();
     let mut rng = Rng::new(2);
-    for n in 0..1500 {
+    for n in 0..writes {
         // Now and then more than a journal has room for.
         let long = [1_000, 5_000, 9_000, 70_000].get(rng.below(40) as usize).copied().unwrap_or(0);
         let to: &[usize] = [&[0][..], &[1], &[0, 1]][rng.below(3) as usize];
         scene.write(format!("{n}{}", "x".repeat(long)), to);
-        if n % 500 == 499 {
-            scene.rewrite();
+        match n % 500 {
+            // Until there are new files the logs do without a journal.
+            300 => disk.state().journal_fails = true,
+            400 => scene.rewrite(),
+            _ => {}
         }
         match rng.below(20) {
             0 => scene.settle(),
@@ -580,8 +585,22 @@ fn what_was_acknowledged_is_found_while_syncs_overtake_each_other() {
         }
     }
     scene.settle();
-    assert_eq!(scene.acknowledged.len(), 1500);
+    assert_eq!(scene.acknowledged.len(), writes);
     scene.log.stop();
+    assert!(
+        !disk.exists(&path_of(&dir_of(&scene.config), &scene.config.appendfilename)),
+        "a clean end leaves no journal"
+    );
+}
+
+#[test]
+fn what_was_acknowledged_is_found_while_syncs_overtake_each_other() {
+    write_to_a_slow_disk(500, 1500);
+}
+
+#[test]
+fn what_was_acknowledged_is_found_while_one_thread_leads() {
+    write_to_a_slow_disk(50, 1000);
 }
 
 #[test]
@@ -622,13 +641,18 @@ fn a_restart_in_which_a_step_fails_loses_nothing_either() {
     }
 }
 
-/// Has a part of a log in its journal.
-fn add(journal: &mut Journal, bytes: &[u8], (from, to): (usize, usize), durable: u64) {
-    let mut record = Pages::default();
-    let part = Part { name: "log.1.incr.aof", from: from as u64, to: to as u64, durable, shift: 0 };
-    journal.collect(bytes);
-    journal.record(&part, &mut record).unwrap().run(&record).unwrap();
-    journal.forget();
+/// A part of the log of `shard`.
+fn part<'a>(shard: usize, bytes: &'a [u8], from: u64, durable: u64) -> Part<'a> {
+    let name = ["log.1.incr.aof", "log.2.incr.aof"][shard];
+    Part { shard, name, from, to: from + bytes.len() as u64, durable, shift: 0, bytes }
+}
+
+/// Writes what waits in a journal, if anything does.
+fn write_out(journal: &mut Journal) -> bool {
+    let Some(write) = journal.take() else { return false };
+    write.run().unwrap();
+    journal.reuse(write);
+    true
 }
 
 #[test]
@@ -641,9 +665,9 @@ fn a_journal_adds_what_a_log_lacks_and_no_more() {
     let scene = |there: &[u8]| {
         let disk = FakeDisk::default();
         disk.create(&path).unwrap().write_all(there).unwrap();
-        let mut journal = Journal::create(&disk, &path_of(dir, "log", 0), [7; 16]).unwrap().unwrap();
+        let mut journal = Journal::create(&disk, &path_of(dir, "log"), [7; 16], 1).unwrap().unwrap();
         for (from, to) in [(14, 28), (28, 42)] {
-            add(&mut journal, &text[from..to], (from, to), 14);
+            assert!(journal.add(&part(0, &text[from..to], from as u64, 14)) && write_out(&mut journal));
         }
         disk
     };
@@ -652,7 +676,7 @@ fn a_journal_adds_what_a_log_lacks_and_no_more() {
         let missing = bytes_missing(&disk, dir, "log", &manifest);
         let result = replay(&disk, dir, "log", &manifest);
         assert_eq!(missing.is_err(), result.is_err());
-        assert_eq!(disk.exists(&path_of(dir, "log", 0)), result.is_err(), "it is gone when all is made good");
+        assert_eq!(disk.exists(&path_of(dir, "log")), result.is_err(), "it is gone when all is made good");
         result.map(|()| (missing.unwrap(), disk.after(true).read(&path).unwrap()))
     };
     assert_eq!(replayed(&text[..14]), Ok((28, text.to_vec())));
@@ -677,20 +701,78 @@ fn a_journal_adds_what_a_log_lacks_and_no_more() {
 #[test]
 fn a_record_goes_on_where_the_log_is_on_disk() {
     let disk = FakeDisk::default();
-    let mut journal = Journal::create(&disk, &path_of(Path::new("/data"), "log", 0), [7; 16]).unwrap().unwrap();
-    let mut record = |collected: usize, from: u64, to: u64, durable: u64| {
-        journal.collect(&vec![b'x'; collected]);
-        let part = Part { name: "log.1.incr.aof", from, to, durable, shift: 0 };
-        let made = journal.record(&part, &mut Pages::default()).is_some();
-        journal.forget();
-        made
+    let mut journal = Journal::create(&disk, &path_of(Path::new("/data"), "log"), [7; 16], 2).unwrap().unwrap();
+    let mut added = |part: Part<'_>| {
+        let added = journal.add(&part);
+        assert_eq!(write_out(&mut journal), added);
+        added
     };
-    assert!(record(10, 100, 110, 100));
-    assert!(record(10, 110, 120, 100), "behind the last one");
-    assert!(!record(10, 121, 131, 100), "a byte is missing before it");
-    assert!(!record(9, 120, 130, 100), "a byte is missing in it");
-    assert!(record(10, 130, 140, 135), "the log's file holds what is before it");
-    assert!(!record(RECORD_MAX + 1, 140, 140 + RECORD_MAX as u64 + 1, 140), "too much for a record");
+    let ten = &[b'x'; 10];
+    assert!(added(part(0, ten, 100, 100)));
+    assert!(added(part(0, ten, 110, 100)), "behind the last one");
+    assert!(!added(part(1, ten, 120, 100)), "that was another log's");
+    assert!(!added(part(0, ten, 121, 100)), "a byte is missing before it");
+    assert!(!added(Part { to: 131, ..part(0, ten, 120, 100) }), "a byte is missing in it");
+    assert!(added(part(0, ten, 130, 135)), "the log's file holds what is before it");
+    assert!(!added(part(0, &vec![b'x'; RECORD_MAX + 1], 140, 140)), "too much for a record");
+}
+
+#[test]
+fn records_of_several_logs_are_one_write() {
+    let (disk, dir) = (FakeDisk::default(), Path::new("/data"));
+    let names = ["log.1.incr.aof", "log.2.incr.aof"];
+    let text = names.map(|name| format!("file {name} seq {} type i\n", &name[4..5])).concat();
+    let manifest = Manifest::parse(text.as_bytes()).unwrap();
+    names.iter().for_each(|name| disk.create(&dir.join(name)).unwrap().write_all(b"+").unwrap());
+    let path = path_of(dir, "log");
+    let mut journal = Journal::create(&disk, &path, [7; 16], 2).unwrap().unwrap();
+    let steps = || disk.state().steps;
+    let before = steps();
+    for record in [part(0, b"one", 1, 1), part(1, b"ONE", 1, 1), part(0, b" two", 4, 1)] {
+        assert!(journal.add(&record));
+    }
+    assert!(!journal.is_quiet());
+    assert!(write_out(&mut journal) && !write_out(&mut journal) && journal.is_quiet());
+    assert_eq!(steps() - before, 1);
+    // What a longer write left in a buffer does not travel with a shorter one.
+    assert!(journal.add(&part(1, b"!", 4, 1)) && write_out(&mut journal));
+    let second = disk.read(&path).unwrap()[2 * PAGE..].to_vec();
+    let end = second.iter().rposition(|byte| *byte != 0).unwrap();
+    assert_eq!(end + 1, Record::len(names[1], 1));
+    replay(&disk, dir, "log", &manifest).unwrap();
+    let found = names.map(|name| disk.after(true).read(&dir.join(name)).unwrap());
+    assert_eq!(found, [b"+one two".to_vec(), b"+ONE!".to_vec()]);
+}
+
+#[test]
+fn pages_are_taken_again_when_all_logs_have_what_they_tell() {
+    let disk = FakeDisk::default();
+    let mut journal = Journal::create(&disk, &path_of(Path::new("/data"), "log"), [7; 16], 2).unwrap().unwrap();
+    // Eight pages; a write of both logs takes one, as one of one log does.
+    for n in 0..8 {
+        assert!(journal.add(&part(0, b"0123456789", 10 * n, 0)));
+        assert!(n > 0 || journal.add(&part(1, b"x", 0, 0)));
+        assert_eq!(journal.is_half_full(), n > 4);
+        assert!(write_out(&mut journal));
+    }
+    let next = part(0, b"0123456789", 80, 80);
+    assert!(!journal.add(&next), "all are taken");
+    // The first log's file has all; the second one's record stands in the first page, and is needed still.
+    journal.free(|shard| [80, 0][shard], |_| 0);
+    assert!(!journal.add(&next));
+    journal.free(|shard| [79, 1][shard], |_| 0);
+    assert!(!journal.add(&next), "no record says so of the first log");
+    journal.free(|shard| [79, 1][shard], |shard| [10, 0][shard]);
+    assert!(journal.add(&next) && write_out(&mut journal));
+    let next = part(0, b"0123456789", 90, 90);
+    assert!(!journal.add(&next));
+    journal.free(|shard| [90, 1][shard], |_| 0);
+    assert!(journal.add(&next));
+    let write = journal.take().unwrap();
+    journal.free(|shard| [100, 1][shard], |_| 100);
+    assert!(!journal.is_quiet(), "it is being written");
+    journal.reuse(write);
+    assert!(journal.is_quiet());
 }
 
 #[test]
@@ -702,13 +784,13 @@ fn a_journal_on_a_real_disk_adds_what_a_log_lacks() {
     let path = dir.join("log.1.incr.aof");
     let text: Vec<u8> = (0..9_000u32).map(|n| (n % 251) as u8).collect();
     RealDisk.create(&path).unwrap().write_all(&text[..100]).unwrap();
-    if let Some(mut journal) = Journal::create(&RealDisk, &path_of(&dir, "log", 0), [7; 16]).unwrap() {
+    if let Some(mut journal) = Journal::create(&RealDisk, &path_of(&dir, "log"), [7; 16], 1).unwrap() {
         for (from, to) in [(100, 200), (200, 9_000)] {
-            add(&mut journal, &text[from..to], (from, to), 100);
+            assert!(journal.add(&part(0, &text[from..to], from as u64, 100)) && write_out(&mut journal));
         }
         replay(&RealDisk, &dir, "log", &manifest).unwrap();
         assert!(RealDisk.read(&path).unwrap() == text);
-        assert!(!RealDisk.exists(&path_of(&dir, "log", 0)));
+        assert!(!RealDisk.exists(&path_of(&dir, "log")));
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }
