@@ -564,23 +564,31 @@ pub fn save<'a>(core: &mut Core, slices: impl Iterator<Item = &'a mut Slice>) ->
     let mut file = shared.host.create_snapshot(&core.config, false)?;
     file.write(&file_head(&shared, &core.config, core.now_ms, false))?;
     let manner = Manner::of(core);
-    let (mut out, mut changes) = (Vec::new(), 0);
-    for slice in slices {
-        changes += slice.changes;
-        for db in slice.dbs.iter().filter(|db| !db.dict.is_empty()) {
-            manner.write_database(&mut out, db.id, Some((db.dict.len(), db.expires.len())));
-            let (mut cursor, mut found) = (0, Vec::new());
-            loop {
-                cursor = gather(&db.dict, cursor, &mut found);
-                found.drain(..).for_each(|entry| manner.write(&mut out, entry));
-                if out.len() >= CHUNK_BYTES || cursor == 0 {
-                    file.write(&out)?;
-                    out.clear();
+    let slices: Vec<&mut Slice> = slices.collect();
+    let changes = slices.iter().map(|slice| slice.changes).sum();
+    let (mut out, mut found) = (Vec::new(), Vec::new());
+    for n in 0..core.config.databases as usize {
+        let dbs = slices.iter().filter_map(|slice| slice.dbs.get(n)).filter(|db| !db.dict.is_empty());
+        let mut walks: Vec<(&RedisDb, u64)> = dbs.map(|db| (db, 0)).collect();
+        let Some((first, _)) = walks.first() else { continue };
+        let id = first.id;
+        let sizes = walks.iter().map(|(db, _)| (db.dict.len(), db.expires.len()));
+        let (keys, expires) = sizes.fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
+        manner.write_database(&mut out, id, Some((keys, expires)));
+        // A piece of one slice after that of another, so that who loads the file has work for all shards all the time.
+        while !walks.is_empty() {
+            for (db, cursor) in &mut walks {
+                while out.len() < CHUNK_BYTES {
+                    *cursor = gather(&db.dict, *cursor, &mut found);
+                    found.drain(..).for_each(|entry| manner.write(&mut out, entry));
+                    if *cursor == 0 {
+                        break;
+                    }
                 }
-                if cursor == 0 {
-                    break;
-                }
+                file.write(&out)?;
+                out.clear();
             }
+            walks.retain(|(_, cursor)| *cursor != 0);
         }
     }
     file.finish()?;

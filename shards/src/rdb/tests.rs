@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::file::{Item, Reader, Source};
 use super::read::Limits;
-use super::{Error, payload};
+use super::{Error, payload, read};
 use crate::testing::{Check, Conn, Value, World};
 
 /// Commands that make one key, `k`, of each encoding.
@@ -287,6 +287,34 @@ fn a_file_reads_the_same_whatever_its_source_shows_ahead() {
         broken[at] ^= 1 << (at % 8);
         assert_eq!(items(Stingy(&broken)), items(&broken[..]));
     }
+}
+
+#[test]
+fn a_saved_file_has_keys_of_every_shard_all_the_time() {
+    let mut world = World::new(3);
+    let conn = world.connect();
+    world.run(conn, "DEBUG POPULATE 6000 key 200");
+    world.run(conn, "PEXPIREAT key:7 1900000000000");
+    assert_eq!(world.run(conn, "SAVE").to_string(), "OK");
+    let file = world.disk().file.clone().expect("just saved");
+    let mut reader = Reader::new(&file[..], true).unwrap();
+    // By shard, where its last key ended; the others write a piece each meanwhile.
+    let (mut last, mut sizes) = ([0; 3], Vec::new());
+    loop {
+        match reader.item().unwrap() {
+            Item::Sizes(keys, expires) => sizes.push((keys, expires)),
+            Item::Key(_, name) => {
+                let name = read::Cursor { rest: name }.string().unwrap();
+                let owner = crate::router::owner_of(&name, 3) as usize;
+                let (at, before) = (reader.offset(), std::mem::replace(&mut last[owner], reader.offset()));
+                assert!(before == 0 || at - before < 3 * 66_000, "shard {owner}: {before} to {at}");
+            }
+            Item::End(_) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(sizes, [(6000, 1)], "one section for all shards");
+    assert!(last.iter().all(|at| file.len() as u64 - at < 3 * 66_000), "{last:?} of {}", file.len());
 }
 
 #[test]
