@@ -17,6 +17,7 @@ use crate::core::{Core, Fault};
 use crate::db::{Keyspace, RedisDb};
 use crate::rdb::payload;
 use crate::rdb::write::Style;
+use crate::resp::reply::write_head;
 use crate::router::{ShardId, owner_of};
 
 /// Words that make `key` what it is now: `DEL`, or `RESTORE` with its value and time to live.
@@ -379,26 +380,12 @@ pub fn abandon_groups(keys: &mut Keyspace<'_>) {
 
 /// Adds a command to `out` as a client would send it.
 pub fn write_command<'a>(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = &'a [u8]>) {
-    line(out, b'*', words.len());
+    write_head(out, b'*', words.len() as i64);
     for word in words {
         out.reserve(word.len() + 32);
-        line(out, b'$', word.len());
+        write_head(out, b'$', word.len() as i64);
         out.extend_from_slice(word);
         out.extend_from_slice(b"\r\n");
-    }
-}
-
-/// A line of a mark and a number. Most numbers have one digit or two.
-#[inline]
-fn line(out: &mut Vec<u8>, mark: u8, n: usize) {
-    match n {
-        0..10 => out.extend_from_slice(&[mark, b'0' + n as u8, b'\r', b'\n']),
-        10..100 => out.extend_from_slice(&[mark, b'0' + (n / 10) as u8, b'0' + (n % 10) as u8, b'\r', b'\n']),
-        _ => {
-            out.push(mark);
-            out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
     }
 }
 

@@ -5,6 +5,22 @@
 
 use crate::number::format_f64;
 
+/// Writes the first line of a type: its mark and a number.
+#[inline]
+pub(crate) fn write_head(out: &mut Vec<u8>, kind: u8, n: i64) {
+    // One append of a short line for small numbers, which most are.
+    match n {
+        0..10 => out.extend_from_slice(&[kind, b'0' + n as u8, b'\r', b'\n']),
+        10..100 => out.extend_from_slice(&[kind, b'0' + (n / 10) as u8, b'0' + (n % 10) as u8, b'\r', b'\n']),
+        _ => {
+            out.reserve(24);
+            out.push(kind);
+            out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
 /// Where a command writes its reply.
 pub struct Reply<'a> {
     /// The bytes, appended to.
@@ -43,17 +59,7 @@ impl<'a> Reply<'a> {
 
     #[inline]
     fn head(&mut self, kind: u8, n: i64) {
-        // One append of a short line for small numbers, which most are.
-        match n {
-            0..10 => self.out.extend_from_slice(&[kind, b'0' + n as u8, b'\r', b'\n']),
-            10..100 => self.out.extend_from_slice(&[kind, b'0' + (n / 10) as u8, b'0' + (n % 10) as u8, b'\r', b'\n']),
-            _ => {
-                self.out.reserve(24);
-                self.out.push(kind);
-                self.out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
-                self.out.extend_from_slice(b"\r\n");
-            }
-        }
+        write_head(self.out, kind, n);
     }
 
     /// An integer.

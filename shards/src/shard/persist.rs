@@ -16,18 +16,18 @@ use crate::transaction::{Job, Tx, TxId};
 /// How long a turn may walk, in µs: as long as some hundred commands. What it adds to the time a request waits is
 /// bounded by it.
 ///
-/// After a walk the shard rests from walking: until it has had nothing to do for [`IDLE`] times as long as the walk took,
-/// or has worked for its clients [`CLIENTS`] times as long, or a mixture of both. So where clients want all of its time
-/// they have 32 parts of 33 of it. Their writes take a further share, for they write what they change first: a load of `SET`
-/// on one shard had 0.90 of its throughput, and with 20 to 1 it had 0.84. And a shard that
-/// has nothing else to do sleeps for two thirds of its time: one that never slept would look to the kernel like a thread
-/// that only computes, and where other processes want the processor it would be put off by whole slices of several ms,
-/// with its clients. What it works is told by the scheduler, for most of it is the kernel's, inside the call that also
-/// waits, and to wait for a processor is no sleep.
+/// After a walk the shard rests from walking: until it has had nothing to do for [`IDLE`] times as long as the walk
+/// took, or has worked for its clients [`CLIENTS`] times as long, or a mixture of both. So where clients want all of
+/// its time they have 48 parts of 49 of it. Their writes take a further share, for they write what they change first: a
+/// load of `SET` on one shard had 0.88 of its throughput, and with 32 to 1 it had 0.85. And a shard that has nothing
+/// else to do sleeps for two thirds of its time: one that never slept would look to the kernel like a thread that only
+/// computes, and where other processes want the processor it would be put off by whole slices of several ms, with its
+/// clients. What it works is told by the scheduler, for most of it is the kernel's, inside the call that also waits,
+/// and to wait for a processor is no sleep.
 const WALK_US: u64 = 100;
 
 /// See [`WALK_US`].
-const CLIENTS: f64 = 32.0;
+const CLIENTS: f64 = 48.0;
 
 /// See [`WALK_US`].
 const IDLE: f64 = 2.0;

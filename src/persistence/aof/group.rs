@@ -61,7 +61,7 @@ struct State {
     /// Writes under way.
     under_way: [bool; WRITES],
     /// By shard, the file of its last record, and up to where that tells.
-    last: Vec<Option<(Handles, u64)>>,
+    last: Vec<Option<(Arc<Handles>, u64)>>,
     /// By shard, up to where its file was to be forced to disk.
     forced: Vec<u64>,
     /// Somebody waits until nothing is being written.
@@ -84,7 +84,7 @@ struct Waiting {
     to: u64,
     /// Up to where it says that the log's file is on disk.
     durable: u64,
-    file: Handles,
+    file: Arc<Handles>,
 }
 
 /// What became of a part that was to be recorded.
@@ -154,7 +154,7 @@ impl Group {
     }
 
     /// Has a part of a log, which its file holds already, in the next write of the journal at `path`.
-    pub(super) fn add(&self, log: &Log, path: &Path, part: &Part<'_>, file: &Handles) -> Added {
+    pub(super) fn add(&self, log: &Log, path: &Path, part: &Part<'_>, file: &Arc<Handles>) -> Added {
         let mut state = self.state();
         let here = state.path.as_deref() == Some(path);
         let Some(journal) = state.ready().filter(|_| here) else { return Added::Without };
@@ -232,7 +232,7 @@ impl Group {
             };
             log.publish(&records.iter().filter_map(end).collect::<Vec<_>>());
         } else {
-            self.do_without(log, nth, records);
+            self.do_without(log, records);
         }
         syncing.fetch_sub(1, Relaxed);
         let mut state = self.state();
@@ -271,15 +271,15 @@ impl Group {
     }
 
     /// Has on disk in the logs' files what the journal that has failed was to hold, and what it held.
-    fn do_without(&self, log: &Log, nth: usize, mut records: Vec<Waiting>) {
+    fn do_without(&self, log: &Log, mut records: Vec<Waiting>) {
         while !records.is_empty() {
-            records.iter().for_each(|record| record.sync_file(log, nth));
+            records.iter().for_each(|record| record.sync_file(log));
             // What was added before it was known.
             records = std::mem::take(&mut self.state().waiting);
         }
         let unforced = self.state().unforced(log, false);
         for (shard, file, position) in unforced {
-            match file.group(nth) {
+            match file.sync(None) {
                 Ok(()) => _ = log.writers[shard].syncs.durable.fetch_max(position, AcqRel),
                 Err(error) => {
                     say_sync_failed(&os_text(&error));
@@ -386,7 +386,7 @@ impl Group {
             forced = Instant::now();
             for (shard, file, position) in wanted {
                 log.shared.aof.syncing.fetch_add(1, Relaxed);
-                let result = file.force();
+                let result = file.sync(None);
                 log.shared.aof.syncing.fetch_sub(1, Relaxed);
                 match result {
                     Ok(()) => _ = log.writers[shard].syncs.durable.fetch_max(position, AcqRel),
@@ -405,7 +405,7 @@ impl Group {
 impl State {
     /// Files with an end that only the journal has on disk: the shard, and up to where. With `unseen` those are left out of
     /// which no record says yet what forcing them to disk last time came to, for that would free no page.
-    fn unforced(&self, log: &Log, unseen: bool) -> Vec<(usize, Handles, u64)> {
+    fn unforced(&self, log: &Log, unseen: bool) -> Vec<(usize, Arc<Handles>, u64)> {
         let mut wanted = Vec::new();
         for (shard, last) in self.last.iter().enumerate() {
             let Some((file, position)) = last else { continue };
@@ -421,8 +421,8 @@ impl State {
 
 impl Waiting {
     /// Has its log's file on disk instead, or ends the process.
-    fn sync_file(&self, log: &Log, nth: usize) {
-        if let Err(error) = self.file.group(nth) {
+    fn sync_file(&self, log: &Log) {
+        if let Err(error) = self.file.sync(None) {
             say_sync_failed(&os_text(&error));
             (log.die)();
             return;

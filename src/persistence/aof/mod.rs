@@ -1,9 +1,10 @@
 //! The append-only log as files: which there are, and when one takes the place of another. What stands in them is the
 //! machine's affair (`ringshard_shards::aof`).
 //!
-//! Each shard's log is written by threads of its own ([`writer`]), so no loop ever waits for a disk. [`Log`] owns the
-//! manifest, whose change is the one step by which files begin and cease to count: what it names is complete and on
-//! disk before it is, and what it no longer names is removed after. [`load`] reads all that it names at the start.
+//! Each shard's log is written by threads of its own ([`writer`]), so no loop ever waits for a disk; under `always` all
+//! of them are on disk by one sync of one journal ([`group`], [`journal`]). [`Log`] owns the manifest, whose change is
+//! the one step by which files begin and cease to count: what it names is complete and on disk before it is, and what
+//! it no longer names is removed after. [`load`] reads all that it names at the start.
 //!
 //! Counterpart: the parts of `aof.c` that touch the disk.
 

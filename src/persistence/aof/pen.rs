@@ -30,7 +30,8 @@ const DELAYED: Duration = Duration::from_secs(2);
 /// A log's file.
 pub struct OpenFile {
     file: Box<dyn DiskFile>,
-    syncs: Handles,
+    /// None if only this thread can sync it.
+    syncs: Option<Arc<Handles>>,
     name: String,
     /// The journal's path.
     journal: PathBuf,
@@ -338,7 +339,6 @@ impl Pen {
     /// Syncs if the policy, or somebody, wants it now; or says what is to be synced without the pen.
     fn sync_if_due(&mut self, wanted: bool) -> Result<Option<Unsynced>, String> {
         let Some(file) = &self.file else { return Ok(None) };
-        let handles = file.syncs.clone();
         let shared = &self.log.shared;
         let config = shared.config();
         let spared = config.no_appendfsync_on_rewrite && shared.persistence.saving.load(Acquire) && !wanted;
@@ -358,7 +358,10 @@ impl Pen {
             self.last_sync = Instant::now();
             return Ok(None);
         }
-        if config.appendfsync == AppendFsync::Always && !wanted && !handles.is_empty() {
+        if config.appendfsync == AppendFsync::Always
+            && !wanted
+            && let Some(handles) = file.syncs.clone()
+        {
             return self.begin_sync(handles);
         }
         if due || wanted {
@@ -369,7 +372,7 @@ impl Pen {
 
     /// Has what was written since the last sync began synced: by way of the journal if there is one, else it is returned.
     /// What the journal cannot take is synced before anything else is written, so that it goes on behind.
-    fn begin_sync(&mut self, file: Handles) -> Result<Option<Unsynced>, String> {
+    fn begin_sync(&mut self, file: Arc<Handles>) -> Result<Option<Unsynced>, String> {
         if self.given == self.written {
             return Ok(None);
         }
@@ -389,7 +392,7 @@ impl Pen {
     }
 
     /// Has a record of what was written since the last sync began written to the journal.
-    fn record(&self, syncs: &Handles) -> Added {
+    fn record(&self, syncs: &Arc<Handles>) -> Added {
         let Some(file) = &self.file else { return Added::Refused };
         let durable = self.writer.syncs.durable.load(Acquire);
         if durable <= self.begun {

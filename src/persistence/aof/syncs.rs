@@ -9,41 +9,43 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Log;
-use super::group::WRITES;
 use super::writer::THREADS;
 use crate::log;
 use crate::net::os_text;
 use crate::persistence::disk::{DiskFile, SyncHandle};
 
-/// What forces a log's file to disk, one for each that may do so at a time: a failure is told to each once. None where the
-/// file cannot be synced by others than who writes it.
-#[derive(Clone, Default)]
-pub(super) struct Handles(Arc<[SyncHandle]>);
+/// What forces a log's file to disk. The kernel tells of a failure once for each time that the file was opened, so threads
+/// that may sync it at once have a handle each. None where the file cannot be synced by others than who writes it.
+pub(super) struct Handles {
+    /// Of the log's own threads.
+    own: [SyncHandle; THREADS],
+    /// Of all others, one after the other; or why it failed.
+    shared: Mutex<Result<SyncHandle, io::Error>>,
+}
 
 impl Handles {
-    pub(super) fn of(file: &dyn DiskFile) -> Self {
-        let all: Option<Arc<[SyncHandle]>> = (0..WRITES + THREADS + 2).map(|_| file.sync_handle()).collect();
-        Handles(all.unwrap_or_default())
+    pub(super) fn of(file: &dyn DiskFile) -> Option<Arc<Self>> {
+        let own: Vec<SyncHandle> = (0..THREADS).map_while(|_| file.sync_handle()).collect();
+        Some(Arc::new(Handles { own: own.try_into().ok()?, shared: Mutex::new(Ok(file.sync_handle()?)) }))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// By one of the log's own threads, of that number, or by anybody else: for them it fails ever after once it has, for
+    /// the kernel would not say so again.
+    pub(super) fn sync(&self, own: Option<usize>) -> io::Result<()> {
+        if let Some(thread) = own {
+            return self.own[thread]();
+        }
+        let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
+        let result = match &*shared {
+            Ok(sync) => sync(),
+            Err(error) => return Err(copy(error)),
+        };
+        result.inspect_err(|error| *shared = Err(copy(error)))
     }
+}
 
-    /// Instead of the group's `nth` write under way.
-    pub(super) fn group(&self, nth: usize) -> io::Result<()> {
-        self.0[nth]()
-    }
-
-    /// By one of the log's own threads, or as number [`THREADS`] by who takes its log along.
-    pub(super) fn own(&self, thread: usize) -> io::Result<()> {
-        self.0[WRITES + thread]()
-    }
-
-    /// By what forces files to disk now and then.
-    pub(super) fn force(&self) -> io::Result<()> {
-        self.0[WRITES + THREADS + 1]()
-    }
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 /// See the head of the file.
@@ -103,13 +105,13 @@ pub(super) struct Unsynced {
     /// Up to which position.
     pub(super) position: u64,
     /// The log's file.
-    pub(super) file: Handles,
+    pub(super) file: Arc<Handles>,
 }
 
 impl Unsynced {
-    /// Has it on disk, or ends the process.
-    pub(super) fn run(self, log: &Log, shard: usize, thread: usize) {
-        if let Err(error) = self.file.own(thread) {
+    /// Has it on disk, or ends the process; `thread` as in [`Handles::sync`].
+    pub(super) fn run(self, log: &Log, shard: usize, thread: Option<usize>) {
+        if let Err(error) = self.file.sync(thread) {
             say_sync_failed(&os_text(&error));
             (log.die)();
             return;
@@ -128,6 +130,8 @@ pub(super) fn say_sync_failed(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     #[test]
@@ -143,5 +147,40 @@ mod tests {
         assert_eq!(syncs.end(60, true), None);
         assert_eq!(syncs.end(40, false), Some(60));
         assert_eq!((syncs.durable.load(Acquire), syncs.end(50, true)), (60, None));
+    }
+    /// A file of which the kernel tells each that has opened it once that a sync failed.
+    struct Failed;
+
+    impl DiskFile for Failed {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn truncate(&mut self, _len: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync_handle(&self) -> Option<SyncHandle> {
+            let told = AtomicBool::new(false);
+            Some(Arc::new(move || match told.swap(true, Relaxed) {
+                false => Err(io::ErrorKind::StorageFull.into()),
+                true => Ok(()),
+            }))
+        }
+    }
+
+    #[test]
+    fn everybody_hears_of_a_sync_that_failed() {
+        let handles = Handles::of(&Failed).expect("it has handles");
+        let outcomes = |who: Option<usize>| [(); 2].map(|()| handles.sync(who).map_err(|error| error.kind()));
+        assert_eq!(outcomes(None), [Err(io::ErrorKind::StorageFull); 2]);
+        for thread in 0..THREADS {
+            // Each of these ends the process when it hears of it.
+            assert_eq!(outcomes(Some(thread)), [Err(io::ErrorKind::StorageFull), Ok(())]);
+        }
     }
 }

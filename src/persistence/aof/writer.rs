@@ -2,12 +2,13 @@
 //!
 //! A shard hands over what a turn has written; who holds the [`Pen`] writes all that has come in one go, and syncs as
 //! `appendfsync` says. Under `always` that is one write for all turns that ended meanwhile, and one sync for all shards
-//! ([`super::group`]); the thread that wrote syncs too, if nobody else is at it, for on a busy machine each further thread on
-//! the way from a write to its reply has to wait for a processor. Where syncs take long the pen is passed on before, so
-//! that others write meanwhile. A loop on io_uring that wrote by itself and had its ring sync was no better, and where
-//! others wanted the processors now and then a third of it, for the kernel's worker, who does the sync, waits for the
-//! processor that the loop is pinned to. Nor was a loop that leaves sockets alone until the sync is done: it takes more
-//! requests at once, and the cores wait for each other.
+//! ([`super::group`]); the thread that wrote syncs too, if nobody else is at it, and takes along what other shards have
+//! handed over, for on a busy machine each further thread on the way from a write to its reply has to wait for a
+//! processor. Where syncs take long the pen is passed on before, so that others write meanwhile. A loop on io_uring
+//! that wrote by itself and had its ring sync was no better, and where others wanted the processors now and then a
+//! third of it, for the kernel's worker, who does the sync, waits for the processor that the loop is pinned to. Nor was
+//! a loop that leaves sockets alone until the sync is done: it takes more requests at once, and the cores wait for each
+//! other.
 //!
 //! Under `everysec` and `no` one thread keeps the pen. It is woken by the first turn that writes, and then collects for a
 //! ms what others write, for each wake-up costs the shard more than the write: that much is lost if the process is
@@ -31,7 +32,7 @@ use super::group::Group;
 use super::pen::{OpenFile, Pen};
 use super::syncs::Syncs;
 
-/// Most threads of one log.
+/// Most threads of one log: each may sync its file.
 pub(super) const THREADS: usize = 3;
 
 /// How long output of several turns is collected where nobody waits for it.
@@ -193,7 +194,7 @@ impl Writer {
         if self.queue().has_pieces()
             && let Ok(held) = self.pen.try_lock()
         {
-            self.take_turn(log, held, THREADS);
+            self.take_turn(log, held, None);
         }
     }
 
@@ -202,9 +203,8 @@ impl Writer {
         self.queue().has_pieces() && self.pen.try_lock().is_ok_and(|pen| pen.is_some())
     }
 
-    /// Does what there is to do; false when everything is written. `thread` is its number among those that may sync this
-    /// log.
-    fn take_turn(&self, log: &Arc<Log>, mut held: MutexGuard<'_, Option<Pen>>, thread: usize) -> bool {
+    /// Does what there is to do; false when everything is written. `thread` is which of the log's own this is, if it is.
+    fn take_turn(&self, log: &Arc<Log>, mut held: MutexGuard<'_, Option<Pen>>, thread: Option<usize>) -> bool {
         let Some(pen) = held.as_mut() else { return false };
         let unsynced = pen.take_turn();
         let shard = pen.shard;
@@ -255,7 +255,7 @@ fn work(log: &Arc<Log>, shard: usize, thread: usize) {
     while goes_on {
         writer.wait(log, thread);
         let held = writer.pen.lock().unwrap_or_else(|e| e.into_inner());
-        goes_on = writer.take_turn(log, held, thread);
+        goes_on = writer.take_turn(log, held, Some(thread));
         if thread == 0 && log.group.overlap() {
             writer.call_others(log, shard);
         }
