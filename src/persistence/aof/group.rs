@@ -11,6 +11,10 @@
 //! before. (`SET` over 50 connections, one shard, on a busy machine: three at once had 1.7 times the throughput of one
 //! after the other; on a quiet one, with writes of 0.1 ms, 0.9 times.)
 //!
+//! Who leads writes what there is and does not wait for more. Of 50 clients in a closed loop nearly all are in one record,
+//! and the first few who are back have the next for themselves; yet to wait until half of them are back came to the same
+//! without a pipeline (1.03), and to 0.8 of the throughput with one of 16.
+//!
 //! The logs' own files are forced to disk by a thread of the group's, when half of the journal is taken or once in a
 //! second. Where there can be no journal each log is synced by itself.
 
