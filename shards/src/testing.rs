@@ -670,6 +670,11 @@ pub fn commands_of(log: &[u8]) -> Vec<u8> {
     }
 }
 
+/// How many cases a test draws that edits or makes up its input: so few, or as many as `PROPTEST_CASES` says.
+pub fn cases(few: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(few)
+}
+
 /// The bytes of a command.
 pub fn request(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();

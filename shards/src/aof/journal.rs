@@ -75,7 +75,8 @@ impl<'a> Record<'a> {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
         let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         let (len, name) = (word(24), word(28));
-        if len > RECORD_MAX || name > PAGE {
+        // Nothing but zeros would have the right sum.
+        if len > RECORD_MAX || name == 0 || name > PAGE {
             return None;
         }
         let whole = bytes.get(..FIXED + name + len)?;
@@ -145,6 +146,7 @@ pub fn tails(journal: &[u8]) -> Vec<Tail> {
 mod tests {
     use super::*;
     use crate::core::Rng;
+    use crate::testing::cases;
 
     const ID: Id = *b"0123456789abcdef";
 
@@ -216,6 +218,13 @@ mod tests {
     }
 
     #[test]
+    fn zeros_are_no_records() {
+        let mut journal = MAGIC.to_vec();
+        journal.resize(3 * PAGE, 0);
+        assert_eq!(tails(&journal), []);
+    }
+
+    #[test]
     fn whatever_a_broken_journal_holds_is_no_more_than_was_written_to_it() {
         let text: Vec<u8> = (0..20_000u32).map(|n| (n % 253) as u8).collect();
         let mut whole = Journal::new(20);
@@ -226,7 +235,7 @@ mod tests {
         }
         assert_eq!(tails(&whole.0), [tail("log", 0, &text[..at])]);
         let mut rng = Rng::new(11);
-        for _ in 0..3000 {
+        for _ in 0..cases(3000) {
             let mut bytes = whole.0.clone();
             for _ in 0..1 + rng.below(3) {
                 let at = rng.below(bytes.len() as u64) as usize;

@@ -186,6 +186,7 @@ fn parse_line(line: &[u8]) -> Result<(u8, FileInfo), &'static str> {
 mod tests {
     use super::*;
     use crate::core::Rng;
+    use crate::testing::cases;
 
     #[test]
     fn redis_manifests_are_understood_and_come_back() {
@@ -243,7 +244,7 @@ mod tests {
         manifest.new_generation("x", 3);
         let good = manifest.text().into_bytes();
         let mut rng = Rng::new(9);
-        for _ in 0..20_000 {
+        for _ in 0..cases(20_000) {
             let mut bytes = good.clone();
             for _ in 0..1 + rng.below(4) {
                 let at = rng.below(bytes.len() as u64) as usize;

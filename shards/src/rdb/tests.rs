@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::file::{Item, Reader, Source};
 use super::read::Limits;
 use super::{Error, payload, read};
-use crate::testing::{Check, Conn, Value, World};
+use crate::core::Rng;
+use crate::testing::{Check, Conn, Value, World, cases};
 
 /// Commands that make one key, `k`, of each encoding.
 pub(crate) fn of_each_encoding() -> Vec<(&'static str, Vec<String>)> {
@@ -354,14 +355,8 @@ fn a_file_that_lies_about_its_keys_takes_no_memory() {
     assert!(db.dict.bytes() + db.expires.bytes() < bytes * 2 + 1000);
 }
 
-/// So many cases, or as many as `PROPTEST_CASES` says.
-fn cases(few: u32) -> ProptestConfig {
-    let said = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
-    ProptestConfig { cases: said.unwrap_or(few), ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(cases(2000)))]
 
     #[test]
     fn random_bytes_are_refused_or_harmless(kind in 0u8..26, body in prop::collection::vec(any::<u8>(), 0..200)) {
@@ -371,8 +366,32 @@ proptest! {
     }
 }
 
-/// Sound payloads, edited in several places at once: bytes changed, left out, put in twice, moved from one payload to
-/// another. `PROPTEST_CASES` makes it a long run.
+/// Edits bytes in several places at once: changed, left out, put in twice, moved here from one of `others`.
+fn edit(body: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
+    let mut draw = |n: usize| rng.below(n.max(1) as u64) as usize;
+    for _ in 0..1 + draw(4) {
+        let (at, len) = (draw(body.len()), 1 + draw(8));
+        let end = (at + len).min(body.len());
+        match draw(6) {
+            0 => body[at..end].iter_mut().for_each(|byte| *byte = draw(256) as u8),
+            1 => body[at] ^= 1 << draw(8),
+            2 => drop(body.drain(at..end)),
+            3 => body.extend_from_within(at..end),
+            4 => body[at] = [0, 1, 0x7F, 0x80, 0x81, 0xC0, 0xC3, 0xFE, 0xFF][draw(9)],
+            _ => {
+                let other = &others[draw(others.len())];
+                let from = draw(other.len());
+                let part = other[from..(from + len).min(other.len())].to_vec();
+                body.splice(at..at, part);
+            }
+        }
+        if body.is_empty() {
+            break;
+        }
+    }
+}
+
+/// `PROPTEST_CASES` makes it a long run.
 #[test]
 fn edited_payloads_are_refused_or_harmless() {
     let mut world = World::with_config(1, &[("rdbcompression", "no")]);
@@ -386,30 +405,48 @@ fn edited_payloads_are_refused_or_harmless() {
         let payload = bytes(&mut world, conn, "DUMP k");
         sound.push(payload::verified(&payload, true).unwrap().to_vec());
     }
-    let mut rng = crate::core::Rng::new(17);
-    let mut draw = |n: usize| rng.below(n.max(1) as u64) as usize;
-    for _ in 0..cases(5000).cases {
-        let mut body = sound[draw(sound.len())].clone();
-        for _ in 0..1 + draw(4) {
-            let (at, len) = (draw(body.len()), 1 + draw(8));
-            let end = (at + len).min(body.len());
-            match draw(6) {
-                0 => body[at..end].iter_mut().for_each(|byte| *byte = draw(256) as u8),
-                1 => body[at] ^= 1 << draw(8),
-                2 => drop(body.drain(at..end)),
-                3 => body.extend_from_within(at..end),
-                4 => body[at] = [0, 1, 0x7F, 0x80, 0x81, 0xC0, 0xC3, 0xFE, 0xFF][draw(9)],
-                _ => {
-                    let other = &sound[draw(sound.len())];
-                    let from = draw(other.len());
-                    let part = other[from..(from + len).min(other.len())].to_vec();
-                    body.splice(at..at, part);
-                }
-            }
-            if body.is_empty() {
-                break;
-            }
-        }
+    let mut rng = Rng::new(17);
+    for _ in 0..cases(5000) {
+        let mut body = sound[rng.below(sound.len() as u64) as usize].clone();
+        edit(&mut body, &sound, &mut rng);
         survive(&mut world, conn, &body);
     }
+}
+
+/// Whole files: what stands between keys, too. `PROPTEST_CASES` makes it a long run.
+#[test]
+fn edited_files_are_refused_or_harmless() {
+    let mut world = World::with_config(2, &[("rdbchecksum", "no"), ("rdbcompression", "no")]);
+    let conn = world.connect();
+    for line in [
+        "SET a 1",
+        "PSETEX b 100000000 text",
+        "RPUSH l x y z",
+        "SADD s 1 2 3",
+        "HSET h f v",
+        "ZADD z 1.5 m",
+        "XADD x 1-1 f v",
+        "XGROUP CREATE x g 0",
+        "XREADGROUP GROUP g alice STREAMS x >",
+        "FUNCTION LOAD \"#!lua name=lib\\nredis.register_function('f', function() return 1 end)\"",
+    ] {
+        let reply = world.run(conn, line).to_string();
+        assert!(!reply.starts_with('-'), "{line}: {reply}");
+    }
+    assert_eq!(world.run(conn, "SAVE").to_string(), "OK");
+    let sound = vec![world.disk().file.clone().expect("just saved")];
+    let mut rng = Rng::new(23);
+    let mut loaded = 0;
+    let few = cases(1000);
+    for _ in 0..few {
+        let mut file = sound[0].clone();
+        edit(&mut file, &sound, &mut rng);
+        world.disk().file = Some(file);
+        let reply = world.run(conn, "DEBUG RELOAD NOSAVE").to_string();
+        assert!(reply == "OK" || reply.starts_with("-ERR Error trying to load the RDB dump"), "{reply}");
+        loaded += u32::from(reply == "OK");
+        world.run(conn, "DEBUG DIGEST");
+        assert_eq!(world.run(conn, "SET alive 1").to_string(), "OK");
+    }
+    assert!(few < 1000 || loaded > few / 20, "{loaded} of {few}: hardly any edit is met behind the first key");
 }

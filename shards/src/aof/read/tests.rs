@@ -1,6 +1,7 @@
 use super::*;
 use crate::core::Rng;
 use crate::propagate::{EffectLog, write_command};
+use crate::testing::cases;
 
 fn command(line: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -102,7 +103,7 @@ fn broken_logs_end_in_an_error_and_never_in_a_panic() {
             good.extend(inner);
         }
     }
-    for round in 0..20_000 {
+    for round in 0..cases(20_000) {
         let mut bytes = good.clone();
         match round % 4 {
             0 => bytes.truncate(rng.below(bytes.len() as u64) as usize),

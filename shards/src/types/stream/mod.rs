@@ -193,7 +193,8 @@ impl Stream {
             self.nodes.push(id, node);
         }
         self.len += 1;
-        self.entries_added += 1;
+        // A file may say any number.
+        self.entries_added = self.entries_added.wrapping_add(1);
         self.last_id = id;
         if self.len == 1 {
             self.first_id = id;

@@ -206,6 +206,14 @@ const GOLDEN: &[u8] = &[
 ];
 
 #[test]
+fn a_stream_of_a_file_that_says_it_had_any_number_of_entries_takes_more() {
+    let mut stream = Stream { entries_added: u64::MAX, ..Stream::default() };
+    let limits = Limits { bytes: 4096, entries: 100 };
+    stream.append(limits, StreamId::new(1, 1), [&b"f"[..], b"v"].into_iter()).unwrap();
+    assert_eq!((stream.entries_added, stream.len()), (0, 1));
+}
+
+#[test]
 fn consumers_own_what_is_pending() {
     let mut group = Group::new(StreamId::MIN, Some(0));
     let (a, b) = (group.add_consumer(b"a", 1), group.add_consumer(b"b", 1));
