@@ -437,8 +437,8 @@ fn edited_files_are_refused_or_harmless() {
     let sound = vec![world.disk().file.clone().expect("just saved")];
     let mut rng = Rng::new(23);
     let mut loaded = 0;
-    let few = cases(1000);
-    for _ in 0..few {
+    let drawn = cases(1000);
+    for _ in 0..drawn {
         let mut file = sound[0].clone();
         edit(&mut file, &sound, &mut rng);
         world.disk().file = Some(file);
@@ -448,5 +448,5 @@ fn edited_files_are_refused_or_harmless() {
         world.run(conn, "DEBUG DIGEST");
         assert_eq!(world.run(conn, "SET alive 1").to_string(), "OK");
     }
-    assert!(few < 1000 || loaded > few / 20, "{loaded} of {few}: hardly any edit is met behind the first key");
+    assert!(drawn < 1000 || loaded > drawn / 20, "{loaded} of {drawn}: hardly any file is taken");
 }

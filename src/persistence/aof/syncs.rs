@@ -148,6 +148,7 @@ mod tests {
         assert_eq!(syncs.end(40, false), Some(60));
         assert_eq!((syncs.durable.load(Acquire), syncs.end(50, true)), (60, None));
     }
+
     /// A file of which the kernel tells each that has opened it once that a sync failed.
     struct Failed;
 
